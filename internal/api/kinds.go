@@ -1,0 +1,16 @@
+package api
+
+// Kinds lists every kind: one table drives routes, OpenAPI, CLI and docs.
+// A new kind is one file and one line here.
+var Kinds = []AnyKind{
+	Namespaces,
+	Apps,
+	Pods,
+	Services,
+	EndpointSlices,
+	Nodes,
+	Servers,
+	Images,
+	EventRings,
+	Tokens,
+}

@@ -1,0 +1,110 @@
+package api
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Nodes are the machines pods run on.
+var Nodes = Kind[NodeSpec, NodeStatus]{
+	Name: "Node", Plural: "nodes", Aliases: []string{"node", "no"}, Scope: Cluster, Parts: []string{"health"},
+	Doc: "A machine that runs pods: its capacity, labels and health.",
+	Columns: []Column[NodeSpec, NodeStatus]{
+		{Name: "HEALTH", Of: func(n *Node) string { return nodeHealthColumn(n) }},
+		{Name: "ADDRESS", Of: func(n *Node) string { return dash(n.Status.Address) }},
+		{Name: "SUBNET", Of: func(n *Node) string { return dash(n.Effective.Subnet) }},
+		{Name: "CPU", Of: func(n *Node) string { return dash(string(n.Status.Allocatable.CPU)) }},
+		{Name: "MEMORY", Of: func(n *Node) string { return dash(string(n.Status.Allocatable.Memory)) }},
+		{Name: "LABELS", Wide: true, Of: func(n *Node) string { return labelsColumn(n.Meta.Labels) }},
+		{Name: "VERSION", Wide: true, Of: func(n *Node) string { return n.Status.Version }},
+		{Name: "AGE", Of: func(n *Node) string { return Age(n.Meta.CreatedAt) }},
+	},
+}
+
+// Node is a machine that runs pods.
+type Node = Object[NodeSpec, NodeStatus]
+
+// NodeSpec is written by an operator; the join creates it.
+type NodeSpec struct {
+	Cordoned bool   `json:"cordoned,omitempty" doc:"No new pods are placed here; running ones stay."`
+	Subnet   string `json:"subnet,omitempty" doc:"Addresses of the node's pods; by default a free /24 of the cluster's pod range."`
+}
+
+// Validate reports every violation.
+func (s NodeSpec) Validate() error {
+	var errs Errors
+	if s.Subnet != "" {
+		if p, err := netip.ParsePrefix(s.Subnet); err != nil || !p.Addr().Is4() {
+			errs.Addf("subnet", "%q is not an IPv4 network such as 10.244.3.0/24", s.Subnet)
+		}
+	}
+	return errs.Err()
+}
+
+// WithDefaults returns s; the server allocates the subnet.
+func (s NodeSpec) WithDefaults() NodeSpec { return s }
+
+// NodeStatus is written by the node's agent, but for Health.
+type NodeStatus struct {
+	Address     string     `json:"address,omitempty" doc:"Where other nodes reach it."`
+	Capacity    Resources  `json:"capacity,omitzero" doc:"What the machine has."`
+	Allocatable Resources  `json:"allocatable,omitzero" doc:"What pods may reserve."`
+	Version     string     `json:"version,omitempty"`
+	OS          string     `json:"os,omitempty"`
+	Arch        string     `json:"arch,omitempty"`
+	BootID      string     `json:"boot_id,omitempty" doc:"Changes with every boot."`
+	Health      NodeHealth `json:"health,omitzero" doc:"Written by the node loop alone."`
+}
+
+// Resources are amounts a node has or a pod reserves.
+type Resources struct {
+	CPU    CPU    `json:"cpu,omitempty"`
+	Memory Memory `json:"memory,omitempty"`
+	Pods   int    `json:"pods,omitempty" doc:"How many pods fit."`
+}
+
+// Verdict is what the node loop concludes from its two witnesses: gossip, and
+// the agent's stream to the API.
+type Verdict string
+
+const (
+	VerdictJoining     Verdict = "joining"     // never seen ready
+	VerdictReady       Verdict = "ready"       // both witnesses agree that it lives
+	VerdictAgentDown   Verdict = "agent_down"  // gossip sees it, its agent is silent
+	VerdictPartitioned Verdict = "partitioned" // its agent talks, gossip does not see it
+	VerdictDead        Verdict = "dead"        // neither: its pods are replaced
+	VerdictLeft        Verdict = "left"        // said goodbye
+)
+
+// NodeHealth is the verdict on a node.
+type NodeHealth struct {
+	Verdict Verdict   `json:"verdict,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	Message string    `json:"message,omitempty"`
+}
+
+// Schedulable reports whether new pods may be placed on the node.
+func (o *NodeHealth) Schedulable() bool { return o.Verdict == VerdictReady }
+
+func nodeHealthColumn(n *Node) string {
+	h := string(n.Status.Health.Verdict)
+	if h == "" {
+		h = string(VerdictJoining)
+	}
+	if n.Spec.Cordoned {
+		h += ",cordoned"
+	}
+	return h
+}
+
+func labelsColumn(m map[string]string) string {
+	out := ""
+	for i, k := range sortedKeys(m) {
+		if i > 0 {
+			out += ","
+		}
+		out += fmt.Sprintf("%s=%s", k, m[k])
+	}
+	return dash(out)
+}

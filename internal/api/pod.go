@@ -1,0 +1,177 @@
+package api
+
+import (
+	"fmt"
+	"time"
+)
+
+// MainContainer is the name of a pod's main container.
+const MainContainer = "main"
+
+// Pods are containers that share a network, on one node.
+var Pods = Kind[PodSpec, PodStatus]{
+	Name: "Pod", Plural: "pods", Aliases: []string{"pod", "po"}, Scope: Namespaced, Derived: true, TwoStep: true,
+	Doc: "Containers that share network and IPC on one node: one instance of an app.",
+	Indexes: map[string]func(*Pod) string{
+		"node": func(p *Pod) string { return p.Spec.Node },
+		"app":  func(p *Pod) string { return p.Spec.App },
+	},
+	Columns: []Column[PodSpec, PodStatus]{
+		{Name: "READY", Of: func(p *Pod) string { return p.Status.readyColumn() }},
+		{Name: "PHASE", Of: func(p *Pod) string { return phaseColumn(p) }},
+		{Name: "RESTARTS", Of: func(p *Pod) string { return fmt.Sprint(p.Status.Restarts()) }},
+		{Name: "NODE", Of: func(p *Pod) string { return dash(p.Spec.Node) }},
+		{Name: "IP", Of: func(p *Pod) string { return dash(p.Status.IP) }},
+		{Name: "REVISION", Wide: true, Of: func(p *Pod) string { return p.Spec.Revision }},
+		{Name: "IMAGE", Wide: true, Of: func(p *Pod) string { return p.Spec.Image }},
+		{Name: "MESSAGE", Wide: true, Of: func(p *Pod) string { return p.Status.Message }},
+		{Name: "AGE", Of: func(p *Pod) string { return Age(p.Meta.CreatedAt) }},
+	},
+}
+
+// Pod is one instance of an app, on one node for its whole life.
+type Pod = Object[PodSpec, PodStatus]
+
+// PodTemplate is what a pod runs, with every default filled in.
+type PodTemplate struct {
+	Container
+	Health    *Health              `json:"health,omitempty" doc:"How to tell that the pod serves."`
+	Sidecars  map[string]Container `json:"sidecars,omitempty" doc:"Containers beside the main one."`
+	Placement *Placement           `json:"placement,omitempty" doc:"Where the pod may and should run."`
+	Stop      *Stop                `json:"stop,omitempty" doc:"How containers are asked to end."`
+}
+
+// PodSpec is written by the app loop; Node by the scheduler, once.
+type PodSpec struct {
+	PodTemplate
+	App      string `json:"app,omitempty" doc:"The app the pod belongs to."`
+	Revision string `json:"revision,omitempty" doc:"The app's revision the template comes from."`
+	Node     string `json:"node,omitempty" doc:"The node the pod belongs to. Written once, by the scheduler."`
+}
+
+// Validate reports every violation.
+func (s PodSpec) Validate() error {
+	var errs Errors
+	errs.Add("", s.Container.validate())
+	for _, name := range sortedKeys(s.Sidecars) {
+		errs.Add("sidecars."+keyPath(name), s.Sidecars[name].validate())
+	}
+	return errs.Err()
+}
+
+// WithDefaults returns s: a pod stores its resolved template.
+func (s PodSpec) WithDefaults() PodSpec { return s }
+
+// Containers returns the pod's containers by name; the main one is "main".
+func (t PodTemplate) Containers() map[string]Container {
+	all := map[string]Container{MainContainer: t.Container}
+	for name, c := range t.Sidecars {
+		all[name] = c
+	}
+	return all
+}
+
+// Requests sums what the pod's containers reserve: thousandths of a core, and bytes.
+func (t PodTemplate) Requests() (milliCPU, memory int64) {
+	for _, c := range t.Containers() {
+		milliCPU += c.CPU.Milli()
+		memory += c.Memory.Bytes()
+	}
+	return milliCPU, memory
+}
+
+// Phase is where a pod is in its life. It only moves forward.
+type Phase string
+
+const (
+	PhasePending   Phase = "pending"   // no node yet, or its node has not begun
+	PhaseStarting  Phase = "starting"  // its node prepares network, images, containers
+	PhaseRunning   Phase = "running"   // the main container was started; it may restart
+	PhaseStopping  Phase = "stopping"  // draining, then being signalled
+	PhaseSucceeded Phase = "succeeded" // ended, as asked or with exit code 0
+	PhaseFailed    Phase = "failed"    // ended and will not be restarted here
+	PhaseLost      Phase = "lost"      // its node died; written by the node loop
+)
+
+var phaseOrder = map[Phase]int{"": 0, PhasePending: 0, PhaseStarting: 1, PhaseRunning: 2, PhaseStopping: 3, PhaseSucceeded: 4, PhaseFailed: 4, PhaseLost: 4}
+
+// Ended reports whether a pod in this phase holds nothing on its node any more.
+func (p Phase) Ended() bool { return phaseOrder[p] == 4 }
+
+// MayBecome reports whether a pod may move from p to next.
+func (p Phase) MayBecome(next Phase) bool {
+	to, ok := phaseOrder[next]
+	return ok && (p == next || !p.Ended() && to >= phaseOrder[p])
+}
+
+// PodStatus is written by the pod's agent alone; by the node loop once the
+// node is dead, and by the scheduler (Reason, Message) before it has a node.
+type PodStatus struct {
+	Phase      Phase                      `json:"phase,omitempty" enum:"pending,starting,running,stopping,succeeded,failed,lost"`
+	Ready      bool                       `json:"ready" doc:"The pod serves: its main container is healthy and it is not stopping."`
+	ReadyAt    time.Time                  `json:"ready_at,omitzero" doc:"Since when it has been ready."`
+	IP         string                     `json:"ip,omitempty"`
+	Reason     string                     `json:"reason,omitempty" doc:"One word for what it waits for: unschedulable, pulling, crash_loop, …"`
+	Message    string                     `json:"message,omitempty" doc:"The same in a sentence."`
+	Fatal      *Cause                     `json:"fatal,omitempty" doc:"Set once it is certain that the pod cannot run as declared."`
+	StartedAt  time.Time                  `json:"started_at,omitzero"`
+	EndedAt    time.Time                  `json:"ended_at,omitzero"`
+	Containers map[string]ContainerStatus `json:"containers,omitempty"`
+}
+
+// Container states.
+const (
+	ContainerWaiting = "waiting"
+	ContainerRunning = "running"
+	ContainerExited  = "exited"
+)
+
+// ContainerStatus is one container of a pod as its agent sees it.
+type ContainerStatus struct {
+	State     string    `json:"state" enum:"waiting,running,exited"`
+	Ready     bool      `json:"ready"`
+	Restarts  int       `json:"restarts"`
+	PID       int       `json:"pid,omitempty"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	Reason    string    `json:"reason,omitempty" doc:"Why it waits: pulling, crash_loop, cannot_start, image_unavailable."`
+	Message   string    `json:"message,omitempty"`
+	Image     string    `json:"image,omitempty" doc:"Digest of the image that runs."`
+	Last      *Exit     `json:"last,omitempty" doc:"How its previous run ended."`
+}
+
+// Exit is how one run of a container ended.
+type Exit struct {
+	Code   int       `json:"code"`
+	Signal int       `json:"signal,omitempty"`
+	OOM    bool      `json:"oom,omitempty"`
+	At     time.Time `json:"at,omitzero"`
+}
+
+// Restarts sums the restarts of all containers.
+func (s PodStatus) Restarts() (n int) {
+	for _, c := range s.Containers {
+		n += c.Restarts
+	}
+	return n
+}
+
+func (s PodStatus) readyColumn() string {
+	ready := 0
+	for _, c := range s.Containers {
+		if c.Ready {
+			ready++
+		}
+	}
+	return fmt.Sprintf("%d/%d", ready, len(s.Containers))
+}
+
+func phaseColumn(p *Pod) string {
+	phase := string(p.Status.Phase)
+	if phase == "" {
+		phase = string(PhasePending)
+	}
+	if p.Status.Reason != "" && !p.Status.Phase.Ended() {
+		phase += " (" + p.Status.Reason + ")"
+	}
+	return phase
+}

@@ -1,0 +1,250 @@
+// Package client speaks the clusterd API. It is how everything but the API
+// server itself reads and changes the cluster: controllers, agents, CLI and
+// provider share it.
+//
+// Invariants: every write carries a request id, so that a retry replays its
+// result instead of acting twice; every error a caller sees is an *api.Error
+// or a context's; a watch never skips a change silently.
+package client
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// Headers beyond HTTP's own.
+const (
+	HeaderRequestID = "Clusterd-Request-Id" // makes a retried write replay its result
+	HeaderFence     = "Clusterd-Fence"      // revision of the fence key: a deposed leader's write fails
+)
+
+// Config says where the cluster is and who asks.
+type Config struct {
+	Addresses []string    // https://host:port of any servers
+	Token     string      // bearer token; empty with a client certificate
+	TLS       *tls.Config // must verify the cluster's CA
+	UserAgent string      // recorded as meta.written_by's program
+}
+
+// Client is a connection to one cluster. It is safe for concurrent use.
+type Client struct {
+	http      *http.Client
+	bases     []string
+	current   atomic.Int64 // index into bases: moves on when a server does not answer
+	token     string
+	userAgent string
+	fence     func() int64
+}
+
+// New returns a Client. It does not connect.
+func New(cfg Config) (*Client, error) {
+	c := &Client{token: cfg.Token, userAgent: cmp.Or(cfg.UserAgent, "clusterd")}
+	for _, a := range cfg.Addresses {
+		u, err := url.Parse(strings.TrimRight(strings.TrimSpace(a), "/"))
+		if err != nil || u.Scheme != "https" || u.Host == "" {
+			return nil, fmt.Errorf("address %q: want https://host:port", a)
+		}
+		c.bases = append(c.bases, u.String())
+	}
+	if len(c.bases) == 0 {
+		return nil, errors.New("no address of a server: set address, or CLUSTERD_ADDR")
+	}
+	c.http = &http.Client{Transport: &http.Transport{
+		TLSClientConfig:     cfg.TLS,
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: 16,
+		IdleConnTimeout:     90 * time.Second,
+		DialContext:         (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 5 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 5 * time.Second,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
+	}}
+	return c, nil
+}
+
+// InProcess returns a Client of a handler in this process: same code, no socket.
+func InProcess(h http.Handler) *Client {
+	return &Client{http: &http.Client{Transport: transport{h}}, bases: []string{"https://in-process"}}
+}
+
+// Fenced returns a copy of c whose writes fail once rev is no longer the
+// revision of the leader's fence key.
+func (c *Client) Fenced(rev func() int64) *Client {
+	return &Client{http: c.http, bases: c.bases, token: c.token, userAgent: c.userAgent, fence: rev}
+}
+
+// Address returns the server the client talks to now.
+func (c *Client) Address() string { return c.bases[int(c.current.Load())%len(c.bases)] }
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Request is one call. Body, when set, must be replayable: it is sent again on a retry.
+type Request struct {
+	Method string
+	Path   string // /v1/…
+	Query  url.Values
+	Header http.Header
+	Body   []byte
+	Stream io.Reader // instead of Body: sent once, never retried
+}
+
+const (
+	attempts     = 5
+	firstBackoff = 50 * time.Millisecond
+)
+
+// Do sends r and returns the answer, whose body the caller closes. Calls that
+// met no server, or one that is not ready, are tried again a few times.
+func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
+	write := r.Method != http.MethodGet && r.Method != http.MethodHead
+	id := ""
+	if write {
+		id = rand.Text()
+	}
+	wait := firstBackoff
+	for try := 1; ; try++ {
+		at := c.current.Load()
+		resp, err := c.once(ctx, r, c.bases[int(at)%len(c.bases)], id)
+		if err == nil {
+			return resp, nil
+		}
+		if !api.Is(err, api.Unready) || r.Stream != nil || try == attempts || ctx.Err() != nil {
+			return nil, err
+		}
+		c.current.CompareAndSwap(at, at+1)
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(wait):
+		}
+		wait *= 2
+	}
+}
+
+func (c *Client) once(ctx context.Context, r Request, base, id string) (*http.Response, error) {
+	var body io.Reader
+	switch {
+	case r.Stream != nil:
+		body = r.Stream
+	case r.Body != nil:
+		body = bytes.NewReader(r.Body)
+	}
+	target := base + r.Path
+	if len(r.Query) > 0 {
+		target += "?" + r.Query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, target, body)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", r.Method, r.Path, err)
+	}
+	for k, v := range r.Header {
+		req.Header[k] = v
+	}
+	if body != nil && req.Header.Get("Content-Type") == "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.userAgent != "" {
+		req.Header.Set("User-Agent", c.userAgent)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if id != "" {
+		req.Header.Set(HeaderRequestID, id)
+		if c.fence != nil {
+			req.Header.Set(HeaderFence, fmt.Sprint(c.fence()))
+		}
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, connectError(base, err)
+	}
+	if resp.StatusCode >= 300 {
+		defer resp.Body.Close()
+		return nil, decodeError(resp)
+	}
+	return resp, nil
+}
+
+// connectError says what keeps the client from the server, and the way out. A
+// certificate that does not verify is final: trying again cannot help.
+func connectError(base string, err error) error {
+	if _, bad := errors.AsType[*tls.CertificateVerificationError](err); bad {
+		return api.Errorf(api.Denied, "%s shows a certificate that this cluster's CA did not sign: check the address and CLUSTERD_CACERT (%s)", base, unwrapURL(err))
+	}
+	return api.Errorf(api.Unready, "cannot reach %s: %s", base, unwrapURL(err))
+}
+
+func unwrapURL(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		return u.Err
+	}
+	return err
+}
+
+func decodeError(resp *http.Response) error {
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	e := &api.Error{}
+	if json.Unmarshal(b, e) != nil || e.Message == "" {
+		e.Message = cmp.Or(strings.TrimSpace(string(b[:min(len(b), 300)])), resp.Status)
+	}
+	e.Code = api.Code(resp.StatusCode)
+	return e
+}
+
+// call sends in as JSON and decodes the answer into out, either may be nil.
+func (c *Client) call(ctx context.Context, r Request, in, out any) error {
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", r.Path, err)
+		}
+		r.Body = b
+	}
+	resp, err := c.Do(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		_, err = io.Copy(io.Discard, resp.Body)
+	} else {
+		err = json.NewDecoder(resp.Body).Decode(out)
+	}
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return api.Errorf(api.Unready, "read answer of %s %s: %s", r.Method, r.Path, err)
+	}
+	return nil
+}
+
+// Call sends in as JSON and decodes the answer into out; either may be nil.
+func (c *Client) Call(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	return c.call(ctx, Request{Method: method, Path: path, Query: query}, in, out)
+}
+
+// Record reports that something happened to an object. Reports are best
+// effort: the caller may ignore the error.
+func (c *Client) Record(ctx context.Context, subject api.Ref, e api.Event) error {
+	return c.Call(ctx, http.MethodPost, "/v1/events", nil, api.EventReport{Subject: subject, Event: e}, nil)
+}

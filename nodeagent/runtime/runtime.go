@@ -1,0 +1,144 @@
+// Package runtime is the contract between the agent and what runs containers.
+//
+// Invariants every implementation keeps, and runtimetest checks: calls are
+// idempotent by container id; a container survives the restart of the agent
+// and of the runtime; List after a restart knows every container and, for
+// those that ended meanwhile, how; "I do not know" is an error and never
+// "not running".
+package runtime
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+var (
+	// ErrNotFound: there is no such container or image.
+	ErrNotFound = errors.New("not found")
+	// ErrCannotStart: the container can never start as declared, such as a
+	// program that is not in the image. Trying again cannot help.
+	ErrCannotStart = errors.New("cannot start")
+	// ErrUnavailable: the image is not here and its registry does not have it or cannot be reached.
+	ErrUnavailable = errors.New("image unavailable")
+)
+
+// Container is what to run. ID is unique on the node and chosen by the caller:
+// a second Create of the same ID changes nothing.
+type Container struct {
+	ID      string
+	Pod     string            // pod UID: containers of a pod share a shim and the sandbox
+	Labels  map[string]string // kept with the container, given back by List
+	Image   string            // reference; must be present
+	Command []string          // replaces the image's entrypoint
+	Args    []string          // replaces the image's arguments
+	Env     []string          // KEY=value, after the image's
+	Mounts  []Mount
+	Sandbox Sandbox
+
+	MilliCPU    int64 // share and limit, thousandths of a core; 0 is none
+	MemoryLimit int64 // bytes; 0 is none
+	PIDLimit    int64 // processes and threads; 0 is none
+
+	LogPath string // file the shim appends stamped lines to and rotates
+}
+
+// Sandbox is what the containers of a pod share: paths of pinned namespaces.
+type Sandbox struct {
+	Net, IPC, UTS string
+	Hostname      string
+}
+
+// Mount shows a file or directory of the node inside a container.
+type Mount struct {
+	Source, Target string
+	ReadOnly       bool
+}
+
+// State is where a container is in its life.
+type State string
+
+const (
+	Created State = "created"
+	Running State = "running"
+	Exited  State = "exited"
+)
+
+// Status is a container as the runtime sees it.
+type Status struct {
+	ID        string
+	Pod       string
+	Labels    map[string]string
+	State     State
+	PID       int
+	StartedAt time.Time
+	Exit      Exit   // when Exited
+	Image     string // digest
+}
+
+// Exit is how a container ended.
+type Exit struct {
+	Code    int // as a shell shows it: 128 + signal when killed by one
+	OOM     bool
+	At      time.Time
+	Unknown bool // it ended, and nobody saw how
+}
+
+// Event says that a container changed; ask Status for what it is now.
+type Event struct {
+	ID string
+}
+
+// Image is an image on the node.
+type Image struct {
+	Reference  string // normalized, such as docker.io/library/nginx:1.27
+	Digest     string
+	Size       int64 // bytes
+	StopSignal string
+}
+
+// ExecIO connects a process to its caller. Stdin may be nil. Resize carries
+// terminal sizes and implies a terminal when not nil.
+type ExecIO struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Resize         <-chan Size
+}
+
+// Size is a terminal's.
+type Size struct{ Width, Height uint16 }
+
+// Runtime runs containers. Every implementation passes runtimetest.Run.
+type Runtime interface {
+	// Create makes the container ready to start. ErrNotFound: the image is absent.
+	Create(ctx context.Context, c Container) error
+	// Start starts a created container; a running one is left alone.
+	// ErrCannotStart: it never will.
+	Start(ctx context.Context, id string) (Status, error)
+	// Signal sends a signal by name, such as SIGTERM, to the first process, or
+	// with SIGKILL to all. A container that has ended is not an error.
+	Signal(ctx context.Context, id, signal string) error
+	// Remove kills what still runs and forgets the container. An absent one is not an error.
+	Remove(ctx context.Context, id string) error
+	// Status returns one container, or ErrNotFound.
+	Status(ctx context.Context, id string) (Status, error)
+	// List returns all containers this agent ever created and did not remove.
+	List(ctx context.Context) ([]Status, error)
+	// Exec runs a command in a running container and returns its exit code.
+	Exec(ctx context.Context, id string, command []string, tty bool, io ExecIO) (code int, err error)
+	// Events yields changes until ctx ends. After a gap, of which the channel's
+	// closing is the sign, call List.
+	Events(ctx context.Context) (<-chan Event, error)
+
+	// Images returns what the node has.
+	Images(ctx context.Context) ([]Image, error)
+	// Image returns one image by any form of its reference, or ErrNotFound.
+	Image(ctx context.Context, reference string) (Image, error)
+	// Pull fetches an image from its registry. ErrUnavailable.
+	Pull(ctx context.Context, reference string) (Image, error)
+	// Import reads an OCI layout tar and keeps the images it names.
+	Import(ctx context.Context, tar io.Reader) ([]Image, error)
+	// Close lets go of the runtime; containers go on.
+	Close() error
+}
