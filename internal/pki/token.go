@@ -14,7 +14,7 @@ const (
 	joinPrefix = "CJ1"
 	userPrefix = "ct"
 
-	idBytes     = 6  // enough that ids do not clash; not secret
+	idBytes     = 6  // enough that made-up ids do not clash; not secret
 	secretBytes = 24 // 192 bits: no slow hash is needed to keep it from being guessed
 )
 
@@ -22,14 +22,14 @@ const (
 // proves that the holder was invited. Its form is CJ1.<pin>.<id>.<secret>.
 type JoinToken struct {
 	Pin    string // hex SHA-256 of the CA's public key
-	ID     string
+	ID     string // name of the Token object
 	Secret string
 }
 
 // NewJoinToken makes a token with a fresh id and secret for the CA with that
 // pin.
 func NewJoinToken(pin string) JoinToken {
-	return JoinToken{Pin: pin, ID: randomHex(idBytes), Secret: randomHex(secretBytes)}
+	return JoinToken{Pin: pin, ID: "t" + randomHex(idBytes), Secret: randomHex(secretBytes)}
 }
 
 // ParseJoinToken reads a token as a person pasted it. Its errors never repeat
@@ -51,7 +51,7 @@ func ParseJoinToken(s string) (JoinToken, error) {
 	if err := isHex("pin", t.Pin, sha256.Size); err != nil {
 		return JoinToken{}, fmt.Errorf("join token: %w", err)
 	}
-	if err := isHex("id", t.ID, idBytes); err != nil {
+	if err := checkID(t.ID); err != nil {
 		return JoinToken{}, fmt.Errorf("join token: %w", err)
 	}
 	if err := isHex("secret", t.Secret, secretBytes); err != nil {
@@ -73,13 +73,13 @@ func (t JoinToken) Hash() string { return Hash(t.Secret) }
 
 // UserToken is a person's or a program's bearer token: ct_<id>_<secret>.
 type UserToken struct {
-	ID     string
+	ID     string // name of the Token object
 	Secret string
 }
 
 // NewUserToken makes a token with a fresh id and secret.
 func NewUserToken() UserToken {
-	return UserToken{ID: randomHex(idBytes), Secret: randomHex(secretBytes)}
+	return UserToken{ID: "t" + randomHex(idBytes), Secret: randomHex(secretBytes)}
 }
 
 // ParseUserToken reads a token as a person pasted it. Its errors never repeat
@@ -98,7 +98,7 @@ func ParseUserToken(s string) (UserToken, error) {
 		return UserToken{}, fmt.Errorf("token: want 3 parts, ct_<id>_<secret>, have %d: was it cut when copied?", len(parts))
 	}
 	t := UserToken{ID: parts[1], Secret: parts[2]}
-	if err := isHex("id", t.ID, idBytes); err != nil {
+	if err := checkID(t.ID); err != nil {
 		return UserToken{}, fmt.Errorf("token: %w", err)
 	}
 	if err := isHex("secret", t.Secret, secretBytes); err != nil {
@@ -126,6 +126,16 @@ func Hash(secret string) string {
 // HashMatches compares a stored hash with that of secret in constant time.
 func HashMatches(stored, secret string) bool {
 	return subtle.ConstantTimeCompare([]byte(stored), []byte(Hash(secret))) == 1
+}
+
+// checkID wants the name of a Token object: that is what an id is.
+func checkID(s string) error {
+	if s == "" || len(s) > 63 || s[0] < 'a' || s[0] > 'z' || strings.ContainsFunc(s, func(r rune) bool {
+		return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z')
+	}) {
+		return errors.New("its id must be the name of a token: lower-case letters, digits and dashes, starting with a letter")
+	}
+	return nil
 }
 
 func isHex(part, s string, size int) error {

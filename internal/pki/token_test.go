@@ -30,14 +30,14 @@ func TestTokensRoundTrip(t *testing.T) {
 }
 
 func TestTokenErrorsSayWhatIsWrong(t *testing.T) {
-	pin, id, secret := strings.Repeat("ab", 32), strings.Repeat("1", 12), strings.Repeat("c", 48)
+	pin, id, secret := strings.Repeat("ab", 32), "t123", strings.Repeat("c", 48)
 	for in, want := range map[string]string{
 		"":                                   "it is empty",
 		"hello":                              "does not start with CJ1.",
 		"ct_1_2":                             "this is a user token",
 		"CJ1." + pin:                         "have 2: was it cut",
 		"CJ1.zz.x.y":                         "its pin must be 64 characters",
-		"CJ1." + pin + ".1." + secret:        "its id must be 12",
+		"CJ1." + pin + ".1." + secret:        "its id must be the name of a token",
 		"CJ1." + pin + "." + id + "." + "cc": "its secret must be 48 characters of 0-9 and a-f, this one has 2",
 	} {
 		if _, err := ParseJoinToken(in); err == nil || !strings.Contains(err.Error(), want) {
@@ -59,7 +59,7 @@ func TestTokenErrorsSayWhatIsWrong(t *testing.T) {
 
 // What parses is exactly what prints: a token has one spelling.
 func FuzzParseToken(f *testing.F) {
-	f.Add(JoinToken{Pin: strings.Repeat("ab", 32), ID: "0123456789ab", Secret: strings.Repeat("c", 48)}.Reveal())
+	f.Add(JoinToken{Pin: strings.Repeat("ab", 32), ID: "ci-1", Secret: strings.Repeat("c", 48)}.Reveal())
 	f.Add(NewUserToken().Reveal())
 	f.Add("CJ1....")
 	f.Add("ct__")
