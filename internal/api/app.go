@@ -79,7 +79,7 @@ func (s AppSpec) Validate() error {
 		errs.Add(at, c.validate())
 		for _, port := range sortedKeys(c.Ports) {
 			if other, dup := seen[c.Ports[port]]; dup {
-				errs.Addf(at+".ports."+keyPath(port), "port %s is taken by %s: containers of a pod share one network", c.Ports[port], other)
+				errs.Addf(join(at+".ports", keyPath(port)), "port %s is taken by %s: containers of a pod share one network", c.Ports[port], other)
 			}
 			seen[c.Ports[port]] = at + ".ports." + port
 		}

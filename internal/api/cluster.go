@@ -218,7 +218,7 @@ const (
 type TokenSpec struct {
 	Role        string    `json:"role" doc:"admin: a user. node: machines join with it." enum:"admin,node"`
 	Hash        string    `json:"hash" doc:"SHA-256 of the secret, in hex: the server never sees the secret of a token it did not make."`
-	Description string    `json:"description,omitempty"`
+	Description string    `json:"description,omitempty" doc:"What the token is for."`
 	ExpiresAt   time.Time `json:"expires_at,omitzero" doc:"Refused afterwards; never when unset."`
 	MaxUses     int       `json:"max_uses,omitempty" doc:"How often machines may join with it; 0 is without limit."`
 }

@@ -33,7 +33,7 @@ func (c Container) validate() error {
 	}
 	for _, k := range sortedKeys(c.Env) {
 		if !envRE.MatchString(k) {
-			errs.Addf("env."+keyPath(k), "not a variable name: want letters, digits and _, not starting with a digit")
+			errs.Addf(join("env", keyPath(k)), "not a variable name: want letters, digits and _, not starting with a digit")
 		}
 	}
 	if c.CPU != "" {
@@ -51,9 +51,9 @@ func (c Container) validate() error {
 		}
 	}
 	for _, name := range sortedKeys(c.Ports) {
-		errs.Add("ports."+keyPath(name), CheckName(name))
+		errs.Add(join("ports", keyPath(name)), CheckName(name))
 		_, _, err := c.Ports[name].Parse()
-		errs.Add("ports."+keyPath(name), err)
+		errs.Add(join("ports", keyPath(name)), err)
 	}
 	return errs.Err()
 }

@@ -54,7 +54,7 @@ func (s PodSpec) Validate() error {
 	var errs Errors
 	errs.Add("", s.Container.validate())
 	for _, name := range sortedKeys(s.Sidecars) {
-		errs.Add("sidecars."+keyPath(name), s.Sidecars[name].validate())
+		errs.Add(join("sidecars", keyPath(name)), s.Sidecars[name].validate())
 	}
 	return errs.Err()
 }

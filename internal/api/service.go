@@ -57,7 +57,7 @@ func (s ServiceSpec) Validate() error {
 	}
 	seen := map[string]string{}
 	for _, name := range sortedKeys(s.Ports) {
-		p, at := s.Ports[name], "ports."+keyPath(name)
+		p, at := s.Ports[name], join("ports", keyPath(name))
 		errs.Add(at, CheckName(name))
 		if p.Port < 1 || p.Port > 65535 {
 			errs.Addf(at+".port", "%d is out of range: want 1 to 65535", p.Port)
