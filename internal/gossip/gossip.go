@@ -1,0 +1,279 @@
+// Package gossip tells who is there, without a central place to ask: members
+// probe each other and spread what they find.
+//
+// Invariants:
+//   - What is heard here is a hint. It decides nothing alone and authorizes
+//     nobody: the key is shared, so a member is some member, not a proven one.
+//   - A member never heard of is absent from Members, not dead.
+//   - Changes is level-triggered: one signal means "look again"; signals merge.
+//   - Every message is encrypted; metadata is at most MaxMeta bytes, for it
+//     travels in every announcement.
+package gossip
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/memberlist"
+)
+
+// MaxMeta is the most metadata a member can have, in bytes.
+const MaxMeta = 64
+
+// State is what the others think of a member.
+type State string
+
+const (
+	Alive State = "alive"
+	Dead  State = "dead" // stopped answering
+	Left  State = "left" // said goodbye
+)
+
+// Member is one process that takes part.
+type Member struct {
+	Name  string
+	Addr  string // host:port of its gossip
+	State State
+	Meta  []byte
+	Since time.Time // of State, by the clock here
+}
+
+// Source is what those who only listen need.
+type Source interface {
+	// Members lists everybody heard of, by name.
+	Members() []Member
+	// Changes carries a signal after members changed. It has one reader.
+	Changes() <-chan struct{}
+}
+
+// Config of a member.
+type Config struct {
+	Name      string
+	Bind      string // host:port, UDP and TCP; port 0 takes a free one
+	Advertise string // host that others reach it by; empty: that of Bind
+	Key       []byte // 32 bytes, the same for all
+	Meta      []byte // at most MaxMeta
+	// Seeds are addresses (host:port) of some members, asked anew for every
+	// attempt to join: servers for a node, nodes for a server. A few do.
+	Seeds func() []string
+	Log   hclog.Logger
+}
+
+// Gossip is this process as a member.
+type Gossip struct {
+	list  *memberlist.Memberlist
+	seeds func() []string
+	log   hclog.Logger
+	view  *view
+}
+
+// Open starts to listen and to answer. Nobody is known yet: Run joins.
+func Open(c Config) (*Gossip, error) {
+	switch {
+	case len(c.Key) != 32:
+		return nil, fmt.Errorf("gossip: the key has %d bytes: want 32", len(c.Key))
+	case len(c.Meta) > MaxMeta:
+		return nil, fmt.Errorf("gossip: %d bytes of metadata: at most %d fit", len(c.Meta), MaxMeta)
+	}
+	host, p, err := net.SplitHostPort(c.Bind)
+	if err != nil {
+		return nil, fmt.Errorf("gossip: bind address: %w", err)
+	}
+	port, err := strconv.ParseUint(p, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("gossip: bind address %s: the port must be a number up to 65535", c.Bind)
+	}
+	log := c.Log
+	if log == nil {
+		log = hclog.NewNullLogger()
+	}
+	ring, err := memberlist.NewKeyring(nil, c.Key)
+	if err != nil {
+		return nil, fmt.Errorf("gossip: %w", err)
+	}
+	v := &view{members: map[string]Member{}, meta: c.Meta, changed: make(chan struct{}, 1), log: log}
+
+	conf := memberlist.DefaultLANConfig()
+	conf.Name = c.Name
+	conf.BindAddr, conf.BindPort = cmp.Or(host, "0.0.0.0"), int(port)
+	conf.AdvertiseAddr, conf.AdvertisePort = c.Advertise, int(port)
+	conf.Keyring = ring
+	conf.Delegate, conf.Events = v, v
+	// A dead machine is seen in about 4 s with these, instead of 10.
+	conf.ProbeInterval, conf.ProbeTimeout = 500*time.Millisecond, 250*time.Millisecond
+	conf.SuspicionMult, conf.SuspicionMaxTimeoutMult = 3, 4
+	conf.GossipInterval, conf.GossipNodes = 100*time.Millisecond, 4
+	conf.AwarenessMaxMultiplier = 4
+	conf.PushPullInterval = 15 * time.Second
+	conf.TCPTimeout = 3 * time.Second
+	conf.DeadNodeReclaimTime = 5 * time.Second // a node that comes back may have a new address
+	// Compressing every packet is most of the cost of a mass join.
+	conf.EnableCompression = false
+	// Its own levels are about packets; ours are about the cluster.
+	conf.Logger = log.Named("memberlist").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})
+	list, err := memberlist.Create(conf)
+	if err != nil {
+		return nil, fmt.Errorf("gossip: %w", err)
+	}
+	seeds := c.Seeds
+	if seeds == nil {
+		seeds = func() []string { return nil }
+	}
+	return &Gossip{list: list, seeds: seeds, log: log, view: v}, nil
+}
+
+// Addr is host:port that others reach this member by.
+func (g *Gossip) Addr() string { return g.list.LocalNode().Address() }
+
+// Members lists everybody heard of, this member too, by name.
+func (g *Gossip) Members() []Member { return g.view.list() }
+
+// Changes carries a signal after members changed. It has one reader.
+func (g *Gossip) Changes() <-chan struct{} { return g.view.changed }
+
+// Run joins and stays joined until ctx is done; then it stops without a word.
+// Leave says goodbye first.
+func (g *Gossip) Run(ctx context.Context) error {
+	defer g.list.Shutdown()
+	// A start with everybody else's (power is back) is spread out; a second
+	// join soon after mends what a storm of announcements lost.
+	wait := rand.N(200 * time.Millisecond)
+	for try := 0; ; try++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		joined := g.join(try < 2)
+		switch {
+		case !joined:
+			wait = time.Second + rand.N(time.Second)
+		case try < 2:
+			wait = 2*time.Second + rand.N(2*time.Second)
+		default:
+			wait = 5*time.Second + rand.N(5*time.Second)
+		}
+	}
+}
+
+// join contacts the seeds that are not already alive here, or all. It reports
+// whether there is company or nobody to look for. Members that were cut off
+// for long find each other again only this way.
+func (g *Gossip) join(all bool) bool {
+	alive := map[string]bool{}
+	for _, m := range g.Members() {
+		if m.State == Alive {
+			alive[m.Addr] = true
+		}
+	}
+	seeds := slices.DeleteFunc(slices.Clone(g.seeds()), func(s string) bool {
+		return s == g.Addr() || !all && alive[s]
+	})
+	if len(seeds) == 0 {
+		return true
+	}
+	rand.Shuffle(len(seeds), func(i, j int) { seeds[i], seeds[j] = seeds[j], seeds[i] })
+	n, err := g.list.Join(seeds[:min(len(seeds), 3)])
+	if err != nil {
+		g.log.Debug("some seeds did not answer", "answered", n, "error", err)
+	}
+	return n > 0 || len(alive) > 1
+}
+
+// Leave tells the others goodbye, so that nobody takes the end for a failure.
+// It waits at most for timeout. Run is to be stopped after it.
+func (g *Gossip) Leave(timeout time.Duration) error {
+	g.view.leave()
+	// memberlist tells its listeners "gone" for both a death and a goodbye; the
+	// announcement ahead makes the difference.
+	err := g.list.UpdateNode(timeout / 2)
+	return errors.Join(err, g.list.Leave(timeout/2))
+}
+
+// view is what this member knows, fed by memberlist's callbacks, which must not
+// block or call back.
+type view struct {
+	changed chan struct{}
+	log     hclog.Logger
+
+	mu      sync.Mutex
+	members map[string]Member
+	meta    []byte
+	leaving bool
+}
+
+func (v *view) list() []Member {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.SortedFunc(maps.Values(v.members), func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+func (v *view) leave() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.leaving = true
+}
+
+// The first byte on the wire says whether the member is about to leave.
+const (
+	staying byte = iota
+	leaving
+)
+
+func (v *view) NodeMeta(int) []byte {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	flag := staying
+	if v.leaving {
+		flag = leaving
+	}
+	return append([]byte{flag}, v.meta...)
+}
+
+func (v *view) NotifyJoin(n *memberlist.Node)   { v.set(n, Alive) }
+func (v *view) NotifyUpdate(n *memberlist.Node) { v.set(n, Alive) }
+func (v *view) NotifyLeave(n *memberlist.Node) {
+	if len(n.Meta) > 0 && n.Meta[0] == leaving {
+		v.set(n, Left)
+		return
+	}
+	v.set(n, Dead)
+}
+
+func (v *view) set(n *memberlist.Node, s State) {
+	v.mu.Lock()
+	old, known := v.members[n.Name]
+	m := Member{Name: n.Name, Addr: n.Address(), State: s, Since: time.Now()}
+	if len(n.Meta) > 1 {
+		m.Meta = slices.Clone(n.Meta[1:])
+	}
+	if known && old.State == s {
+		m.Since = old.Since
+	}
+	v.members[n.Name] = m
+	v.mu.Unlock()
+	if !known || old.State != s {
+		v.log.Info("member is "+string(s), "member", n.Name, "addr", m.Addr)
+	}
+	select {
+	case v.changed <- struct{}{}:
+	default:
+	}
+}
+
+// There is no other traffic than memberlist's own.
+
+func (v *view) NotifyMsg([]byte)                {}
+func (v *view) GetBroadcasts(int, int) [][]byte { return nil }
+func (v *view) LocalState(bool) []byte          { return nil }
+func (v *view) MergeRemoteState([]byte, bool)   {}
