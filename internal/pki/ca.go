@@ -284,3 +284,12 @@ func findBlock(b []byte, kind string) *pem.Block {
 		b = rest
 	}
 }
+
+// PinOf returns the pin of the CA whose certificate (PEM) is ca.
+func PinOf(ca []byte) (string, error) {
+	c, err := parseCert(ca)
+	if err != nil {
+		return "", fmt.Errorf("CA certificate: %w", err)
+	}
+	return pin(c), nil
+}

@@ -242,3 +242,17 @@ func newRequest() (*ecdsa.PrivateKey, []byte, error) {
 	}
 	return key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
+
+// LoadRoots returns the TLS config of a client without an identity, which
+// verifies servers by the PEM file at path and the address it dialled.
+func LoadRoots(path string) (*tls.Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the CA certificate: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("read the CA certificate: %s has none in it: want the ca.crt of a server's data directory", path)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, nil
+}
