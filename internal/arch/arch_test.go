@@ -40,6 +40,7 @@ var rules = map[string]rule{
 	"internal/tunnel":      {"", log + " github.com/hashicorp/yamux"},
 	"internal/daemon":      {"", log + " github.com/prometheus"},
 	"internal/testcluster": {"internal clusterd nodeagent", log},
+	"internal/machinetest": {"internal/api", ""},
 	"internal/arch":        {"", ""},
 
 	"clusterd":                          {"clusterd/command", ""},

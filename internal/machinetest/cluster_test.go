@@ -1,0 +1,299 @@
+// Package machinetest runs the product as a user would: the built binaries,
+// the real Terraform, a cluster of network namespaces with real containerd and
+// nginx. It knows no package of ours but the vocabulary.
+//
+// It needs root, bin/ (make build) and the example images (make images), and
+// skips with a printed reason without them.
+package machinetest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// cluster is a dev cluster under test, driven by its command line alone.
+type cluster struct {
+	name string
+	root string // of the checkout
+	env  []string
+}
+
+// up starts a cluster of three nodes and removes it when the test ends.
+func up(t *testing.T, name string) *cluster {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: containers and network namespaces")
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, need := range []string{"bin/clusterd", "bin/nodeagent", "bin/clusterd-shim", "bin/terraform-provider-clusterd"} {
+		if _, err := os.Stat(filepath.Join(root, need)); err != nil {
+			t.Skipf("needs %s: run make build", need)
+		}
+	}
+	c := &cluster{name: name, root: root}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("status at the end:\n%s", c.try("dev", "status", "--name", name))
+		}
+		c.must(t, "dev", "down", "--name", name)
+	})
+	c.must(t, "dev", "up", "--name", name, "--nodes", "3")
+	for line := range strings.Lines(c.must(t, "dev", "env", "--name", name)) {
+		if kv, ok := strings.CutPrefix(strings.TrimSpace(line), "export "); ok {
+			c.env = append(c.env, strings.ReplaceAll(kv, `"`, ""))
+		}
+	}
+	for i, kv := range c.env { // values may be quoted for the shell
+		c.env[i] = strings.ReplaceAll(kv, "'", "")
+	}
+	return c
+}
+
+func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.root, "bin/clusterd"), args...)
+	cmd.Env = append(os.Environ(), c.env...)
+	return cmd
+}
+
+func (c *cluster) try(args ...string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	out, err := c.command(ctx, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Sprintf("%s\n%v", out, err)
+	}
+	return string(out)
+}
+
+// must runs clusterd and returns what it printed.
+func (c *cluster) must(t testing.TB, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := c.command(ctx, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("clusterd %s: %v\n%s%s", strings.Join(args, " "), err, &stdout, &stderr)
+	}
+	return stdout.String()
+}
+
+// get lists objects of a kind through the CLI.
+func get[S api.Spec[S], T any](t testing.TB, c *cluster, k api.Kind[S, T], args ...string) []api.Object[S, T] {
+	t.Helper()
+	var list api.List[S, T]
+	out := c.must(t, append([]string{"get", k.Plural, "-o", "json"}, args...)...)
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		t.Fatalf("get %s: %v\n%s", k.Plural, err, out)
+	}
+	return list.Items
+}
+
+// pods returns the pods of an app that have not ended.
+func (c *cluster) pods(t testing.TB, app string) []api.Pod {
+	t.Helper()
+	return slices.DeleteFunc(get(t, c, api.Pods), func(p api.Pod) bool { return p.Spec.App != app || p.Status.Phase.Ended() })
+}
+
+func (c *cluster) nodes(t testing.TB) []api.Node { return get(t, c, api.Nodes) }
+
+// number is how `clusterd dev` calls a node: by its number.
+func number(node string) string { return regexp.MustCompile(`\d+$`).FindString(node) }
+
+// eventually waits for a condition of a real cluster.
+func eventually(t testing.TB, within time.Duration, what string, ok func() bool) time.Duration {
+	t.Helper()
+	start := time.Now()
+	for !ok() {
+		if time.Since(start) > within {
+			t.Fatalf("not within %s: %s", within, what)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return time.Since(start)
+}
+
+// module is a Terraform working directory.
+type module struct {
+	c   *cluster
+	dir string
+}
+
+// terraform makes a module of HCL and initializes it.
+func (c *cluster) terraform(t *testing.T, hcl string) *module {
+	t.Helper()
+	m := &module{c, t.TempDir()}
+	m.write(t, hcl)
+	m.must(t, "init", "-input=false", "-no-color")
+	return m
+}
+
+const header = `terraform {
+  required_providers {
+    clusterd = { source = "clusterd/clusterd" }
+  }
+}
+provider "clusterd" {}
+`
+
+func (m *module) write(t testing.TB, hcl string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(m.dir, "main.tf"), []byte(header+hcl), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs terraform and returns its output and exit code.
+func (m *module) run(t testing.TB, args ...string) (string, int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "terraform", args...)
+	cmd.Dir = m.dir
+	cmd.Env = append(os.Environ(), m.c.env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatalf("terraform %s: %v", strings.Join(args, " "), err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+func (m *module) must(t testing.TB, args ...string) string {
+	t.Helper()
+	out, code := m.run(t, args...)
+	if code != 0 {
+		t.Fatalf("terraform %s: exit code %d\n%s", strings.Join(args, " "), code, out)
+	}
+	return out
+}
+
+func (m *module) apply(t testing.TB) string {
+	t.Helper()
+	return m.must(t, "apply", "-auto-approve", "-input=false", "-no-color")
+}
+
+// empty requires that a plan has nothing to do.
+func (m *module) empty(t testing.TB) {
+	t.Helper()
+	if out, code := m.run(t, "plan", "-detailed-exitcode", "-input=false", "-no-color"); code != 0 {
+		t.Errorf("plan is not empty (exit code %d):\n%s", code, out)
+	}
+}
+
+// changes requires that the plan updates in place, and returns its changed lines.
+func (m *module) changes(t testing.TB) []string {
+	t.Helper()
+	out, code := m.run(t, "plan", "-detailed-exitcode", "-input=false", "-no-color")
+	if code != 2 || !strings.Contains(out, "0 to add, 1 to change, 0 to destroy") {
+		t.Fatalf("want one update in place, got exit code %d:\n%s", code, out)
+	}
+	var lines []string
+	for line := range strings.Lines(out) {
+		if l := strings.TrimSpace(line); strings.HasPrefix(l, "~ ") && !strings.HasPrefix(l, "~ resource") || strings.HasPrefix(l, "+ ") || strings.HasPrefix(l, "- ") {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+// load asks a URL again and again, each time on a new connection, as
+// strangers would.
+type load struct {
+	sent, failed atomic.Int64
+	mu           sync.Mutex
+	errs         []failure
+	stop         context.CancelFunc
+	done         sync.WaitGroup
+}
+
+type failure struct {
+	at  time.Time
+	url string
+	err string
+}
+
+// startLoad sends about 100 requests a second, for at most five minutes.
+func startLoad(urls ...string) *load {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	l := &load{stop: cancel}
+	client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	for i := range 4 {
+		l.done.Go(func() {
+			for n := i; ctx.Err() == nil; n++ {
+				l.ask(client, urls[n%len(urls)])
+				select {
+				case <-ctx.Done():
+				case <-time.After(40 * time.Millisecond):
+				}
+			}
+		})
+	}
+	return l
+}
+
+func (l *load) ask(client *http.Client, url string) {
+	start := time.Now()
+	l.sent.Add(1)
+	resp, err := client.Get(url)
+	if err == nil {
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			return
+		}
+		err = fmt.Errorf("status %s", resp.Status)
+	}
+	l.failed.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.errs = append(l.errs, failure{start, url, err.Error()})
+}
+
+// end stops the load and returns its failures.
+func (l *load) end() []failure {
+	l.stop()
+	l.done.Wait()
+	return l.errs
+}
+
+func (l *load) mustBeClean(t testing.TB, during string) {
+	t.Helper()
+	errs := l.end()
+	t.Logf("%s: %d requests, %d failed", during, l.sent.Load(), l.failed.Load())
+	if len(errs) > 0 {
+		t.Errorf("%s: %d of %d requests failed; the first: %+v", during, len(errs), l.sent.Load(), errs[0])
+	}
+}
+
+// fetch reads a page.
+func fetch(t testing.TB, url string) string {
+	t.Helper()
+	resp, err := (&http.Client{Timeout: 5 * time.Second}).Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("GET %s: %s, %v", url, resp.Status, err)
+	}
+	return b.String()
+}
