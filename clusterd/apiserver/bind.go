@@ -1,0 +1,112 @@
+package apiserver
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// binding gives a pod its node, once.
+type binding struct {
+	Namespace string `json:"namespace"`
+	Pod       string `json:"pod"`
+	UID       string `json:"uid"`
+	Node      string `json:"node"`
+}
+
+// bind sets spec.node of a pod that has none.
+func (t *txn) bind(b binding) error {
+	k := t.s.kinds["pods"]
+	ref := k.ref(b.Namespace, b.Pod)
+	old := t.read(k.key(b.Namespace, b.Pod))
+	switch {
+	case old == nil:
+		return t.s.missing(t.snap, ref)
+	case b.UID != "" && b.UID != old.meta.UID:
+		return conflict(api.Precondition, ref, "was deleted and created again since it was read")
+	case nodeOf(old) == b.Node && b.Node != "":
+		return nil
+	case nodeOf(old) != "":
+		return conflict(api.Conflict, ref, "is bound to node %s already, for life", nodeOf(old))
+	case old.meta.Deleting():
+		return conflict(api.Conflict, ref, "is being deleted")
+	case phaseOf(old).Ended():
+		return conflict(api.Conflict, ref, "has ended: %s", phaseOf(old))
+	}
+	o := old.with()
+	var spec map[string]json.RawMessage
+	if err := json.Unmarshal(old.spec, &spec); err != nil {
+		return fmt.Errorf("decode spec of %s: %w", ref, err)
+	}
+	spec["node"] = marshal(b.Node)
+	o.spec = marshal(spec)
+	o.meta.Generation++
+	t.sign(o)
+	typed, err := o.typed()
+	if err != nil {
+		return err
+	}
+	if err := t.checkPlacement(old, o, typed.(*api.Pod)); err != nil {
+		return err
+	}
+	t.put(o)
+	return nil
+}
+
+// checkPlacement guards a pod's node: it is set once, and only to a node with
+// room. Everyone who binds to a node reads and writes the node's guard key, so
+// two binds that each fit but not both cannot both commit.
+func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
+	was := nodeOf(old)
+	if was == pod.Spec.Node {
+		return nil
+	}
+	if was != "" {
+		return invalid(o.ref(), api.Errors{{Path: "spec.node", Message: fmt.Sprintf("is %s for the pod's life", was)}})
+	}
+	name := pod.Spec.Node
+	no := t.read(t.s.kinds["nodes"].key("", name))
+	if no == nil {
+		return conflict(api.Conflict, o.ref(), "node %s does not exist", name)
+	}
+	var node api.Node
+	if err := json.Unmarshal(no.body, &node); err != nil {
+		return fmt.Errorf("decode %s: %w", no.ref(), err)
+	}
+	if node.Effective.Cordoned {
+		return conflict(api.Conflict, o.ref(), "node %s is cordoned", name)
+	}
+	guard := guardPrefix + "node/" + name
+	t.read(guard)
+	used := t.bound[name]
+	t.snap.eachWhere(t.s.kinds["pods"], "node", name, func(p *object) bool {
+		if now, staged := t.staged[p.key]; !staged || now != nil {
+			used = used.plus(p.load)
+		}
+		return true
+	})
+	cpu, memory := pod.Spec.Requests()
+	add := load{cpu, memory, 1}
+	if why := lacks(node.Status.Allocatable, used, add); why != "" {
+		return conflict(api.Conflict, o.ref(), "does not fit node %s: %s", name, why)
+	}
+	t.bound[name] = t.bound[name].plus(add)
+	t.set(guard, []byte(`{}`))
+	return nil
+}
+
+// lacks says why add does not fit beside used, or "".
+func lacks(has api.Resources, used, add load) string {
+	switch cpu, memory := has.CPU.Milli(), has.Memory.Bytes(); {
+	case cpu == 0 && memory == 0:
+		return "it has not reported what it can run yet"
+	case used.cpu+add.cpu > cpu:
+		return fmt.Sprintf("needs %dm cpu and %dm are free", add.cpu, max(cpu-used.cpu, 0))
+	case used.memory+add.memory > memory:
+		return fmt.Sprintf("needs %d MiB memory and %d MiB are free", (add.memory+1<<20-1)>>20, max(memory-used.memory, 0)>>20)
+	case has.Pods > 0 && used.pods+add.pods > has.Pods:
+		return fmt.Sprintf("it runs %d pods and no more fit", used.pods)
+	}
+	return ""
+}

@@ -1,0 +1,310 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/btree"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// cache holds every object as it was at one revision of the store, kept
+// current by one watch. Readers take no lock: they read an immutable snapshot.
+type cache struct {
+	store  store.Store
+	decode func(store.Entry) (*object, error)
+	log    hclog.Logger
+	hub    hub
+
+	now atomic.Pointer[snapshot] // nil until the first load
+
+	mu       sync.Mutex
+	advanced chan struct{} // closed and replaced with every new snapshot
+
+	index readIndex
+}
+
+// snapshot is the state of the cluster at one revision.
+type snapshot struct {
+	revision int64
+	objects  *btree.BTreeG[*object]
+	indexed  *btree.BTreeG[indexed]
+}
+
+// indexed is one entry of an index: all objects whose field has a value.
+type indexed struct {
+	index string // plural, field and value
+	o     *object
+}
+
+func newSnapshot(revision int64) *snapshot {
+	return &snapshot{revision,
+		btree.NewG(32, func(a, b *object) bool { return a.key < b.key }),
+		btree.NewG(32, func(a, b indexed) bool {
+			return a.index < b.index || a.index == b.index && a.o.key < b.o.key
+		})}
+}
+
+// indexName is the key of an index; values cannot contain its separator.
+func indexName(k *kind, field, value string) string {
+	return k.info.Plural + "\x00" + field + "\x00" + value
+}
+
+// get returns the object at key, or nil.
+func (s *snapshot) get(key string) *object {
+	o, _ := s.objects.Get(&object{key: key})
+	return o
+}
+
+// revisionOf returns the revision that wrote key, 0 if it is absent.
+func (s *snapshot) revisionOf(key string) int64 {
+	if o := s.get(key); o != nil {
+		return o.meta.Revision
+	}
+	return 0
+}
+
+// each calls yield for the objects below prefix in order of their keys, after key after.
+func (s *snapshot) each(prefix, after string, yield func(*object) bool) {
+	s.objects.AscendGreaterOrEqual(&object{key: max(prefix, after+"\x00")}, func(o *object) bool {
+		return strings.HasPrefix(o.key, prefix) && yield(o)
+	})
+}
+
+// eachWhere calls yield for the objects of k whose index field has the value.
+func (s *snapshot) eachWhere(k *kind, field, value string, yield func(*object) bool) {
+	name := indexName(k, field, value)
+	s.indexed.AscendGreaterOrEqual(indexed{name, &object{}}, func(i indexed) bool {
+		return i.index == name && yield(i.o)
+	})
+}
+
+func (s *snapshot) put(o *object) (old *object) {
+	old, _ = s.objects.ReplaceOrInsert(o)
+	s.reindex(old, o)
+	return old
+}
+
+func (s *snapshot) remove(key string) (old *object) {
+	old, _ = s.objects.Delete(&object{key: key})
+	s.reindex(old, nil)
+	return old
+}
+
+func (s *snapshot) reindex(old, o *object) {
+	if old != nil {
+		for field, value := range old.index {
+			s.indexed.Delete(indexed{indexName(old.kind, field, value), old})
+		}
+	}
+	if o != nil {
+		for field, value := range o.index {
+			s.indexed.ReplaceOrInsert(indexed{indexName(o.kind, field, value), o})
+		}
+	}
+}
+
+// freeze returns a copy that later changes of s leave alone.
+func (s *snapshot) freeze() *snapshot {
+	return &snapshot{s.revision, s.objects.Clone(), s.indexed.Clone()}
+}
+
+const loadPage = 5000
+
+// run loads the cache and follows the store until ctx ends.
+func (c *cache) run(ctx context.Context) {
+	const least, most = 50 * time.Millisecond, 2 * time.Second
+	wait := least
+	for ctx.Err() == nil {
+		building, err := c.load(ctx)
+		if err == nil {
+			wait = least
+			err = c.follow(ctx, building)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		c.log.Warn("reload cache", "error", err, "retry_in", wait)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, most)
+	}
+}
+
+// load reads everything at one revision and publishes it.
+func (c *cache) load(ctx context.Context) (*snapshot, error) {
+	building := newSnapshot(0)
+	for r := (store.Range{Prefix: root, Limit: loadPage}); ; {
+		p, err := c.store.List(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		r.Revision, building.revision = p.Revision, p.Revision
+		for _, e := range p.Entries {
+			o, err := c.decode(e)
+			if err != nil {
+				c.log.Error("stored object is unreadable and left out", "error", err)
+				continue
+			}
+			building.put(o)
+			r.After = e.Key
+		}
+		if !p.More {
+			break
+		}
+		r.After = p.Entries[len(p.Entries)-1].Key
+	}
+	frozen := building.freeze()
+	c.hub.reset(frozen.revision, func() { c.now.Store(frozen) })
+	c.announce()
+	return building, nil
+}
+
+// follow applies the store's changes until the watch breaks. A watch that
+// broke is taken up where it ended; only a compaction makes it return.
+func (c *cache) follow(ctx context.Context, building *snapshot) error {
+	const pause = 100 * time.Millisecond
+	for {
+		var err error
+		for b, werr := range c.store.Watch(ctx, root, building.revision) {
+			if err = werr; err == nil {
+				c.apply(building, b)
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, store.ErrCompacted) {
+			return err
+		}
+		c.log.Warn("store watch broke", "error", err, "retry_in", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// apply makes one batch visible at once: no reader sees half a transaction.
+func (c *cache) apply(building *snapshot, b store.Batch) {
+	var changes []change
+	for _, ev := range b.Events {
+		var o, old *object
+		if ev.Deleted {
+			old = building.remove(ev.Key)
+		} else {
+			var err error
+			if o, err = c.decode(ev.Entry); err != nil {
+				c.log.Error("stored object is unreadable and left out", "error", err)
+				old = building.remove(ev.Key)
+			} else {
+				old = building.put(o)
+			}
+		}
+		if o != nil && o.kind != nil || old != nil && old.kind != nil {
+			changes = append(changes, change{ev.Revision, old, o})
+		}
+	}
+	building.revision = max(building.revision, b.Revision)
+	frozen := building.freeze()
+	c.hub.publish(frozen.revision, changes, func() { c.now.Store(frozen) })
+	c.announce()
+}
+
+func (c *cache) announce() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.advanced)
+	c.advanced = make(chan struct{})
+}
+
+// next returns a channel that is closed by the next snapshot after this call.
+func (c *cache) next() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.advanced
+}
+
+// at returns a snapshot of revision or newer.
+func (c *cache) at(ctx context.Context, revision int64) (*snapshot, error) {
+	for {
+		next := c.next()
+		if s := c.now.Load(); s != nil && s.revision >= revision {
+			return s, nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return nil, api.Errorf(api.Unready, "the server has not caught up with the store: try again")
+		}
+	}
+}
+
+// latest returns a snapshot that has every write acknowledged before the call.
+func (c *cache) latest(ctx context.Context) (*snapshot, error) {
+	revision, err := c.index.read(ctx, c.store.Revision)
+	if err != nil {
+		return nil, err
+	}
+	return c.at(ctx, revision)
+}
+
+// readIndex asks the store for its newest revision, once for all who ask while
+// an earlier question is under way: an answer only serves those who asked
+// before it was put.
+type readIndex struct {
+	mu   sync.Mutex
+	busy bool
+	next *indexCall
+}
+
+type indexCall struct {
+	turn     chan struct{} // holds a token: whoever takes it asks for all
+	done     chan struct{}
+	revision int64
+	err      error
+}
+
+const readIndexTimeout = 5 * time.Second
+
+func (r *readIndex) read(ctx context.Context, ask func(context.Context) (int64, error)) (int64, error) {
+	r.mu.Lock()
+	if r.next == nil {
+		r.next = &indexCall{turn: make(chan struct{}, 1), done: make(chan struct{})}
+	}
+	c := r.next
+	if !r.busy {
+		r.busy = true
+		c.turn <- struct{}{}
+	}
+	r.mu.Unlock()
+	select {
+	case <-c.done:
+		return c.revision, c.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-c.turn:
+	}
+	r.mu.Lock()
+	r.next = nil // who comes from now on needs another answer
+	r.mu.Unlock()
+	actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readIndexTimeout)
+	defer cancel()
+	c.revision, c.err = ask(actx)
+	close(c.done)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy = r.next != nil; r.busy {
+		r.next.turn <- struct{}{}
+	}
+	return c.revision, c.err
+}

@@ -1,0 +1,22 @@
+package apiserver
+
+import (
+	"net/http"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// serveHealth answers GET /healthz: the process serves.
+func (s *Server) serveHealth(w http.ResponseWriter, _ *request) error {
+	w.Write([]byte("ok\n"))
+	return nil
+}
+
+// serveReady answers GET /readyz: reads and writes are possible.
+func (s *Server) serveReady(w http.ResponseWriter, r *request) error {
+	if _, err := s.cache.latest(r.Context()); err != nil {
+		return api.Errorf(api.Unready, "the store does not answer yet")
+	}
+	w.Write([]byte("ok\n"))
+	return nil
+}

@@ -1,0 +1,98 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// Role is what a caller is to the cluster.
+type Role string
+
+// The roles of callers.
+const (
+	RoleSystem Role = "system" // controllers and scheduler, in this process only
+	RoleServer Role = "server" // a server's certificate
+	RoleNode   Role = "node"   // a node's certificate
+	RoleUser   Role = "user"   // a bearer token of role admin
+)
+
+// Identity is who asks. It prints as user:alice.
+type Identity struct {
+	Role Role
+	Name string
+}
+
+func (i Identity) String() string { return string(i.Role) + ":" + i.Name }
+
+type identityKey struct{}
+
+// identify returns who sent r.
+func (s *Server) identify(r *http.Request) (Identity, error) {
+	if id, ok := r.Context().Value(identityKey{}).(Identity); ok {
+		return id, nil
+	}
+	if s.cfg.Peer != nil && r.TLS != nil {
+		if role, name, ok := s.cfg.Peer(r.TLS); ok {
+			return Identity{Role(role), name}, nil
+		}
+	}
+	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return Identity{}, api.Errorf(api.Unauthenticated, "no token: send the header Authorization: Bearer ct_<id>_<secret>, or use a client certificate (the CLI reads CLUSTERD_TOKEN)")
+	}
+	return s.bearer(r.Context(), strings.TrimSpace(bearer))
+}
+
+// bearer returns the user of a token ct_<id>_<secret>.
+func (s *Server) bearer(ctx context.Context, token string) (Identity, error) {
+	rest, ok := strings.CutPrefix(token, "ct_")
+	id, secret, ok2 := strings.Cut(rest, "_")
+	if !ok || !ok2 {
+		return Identity{}, api.Errorf(api.Unauthenticated, "this is not a user token: one looks like ct_<id>_<secret>")
+	}
+	snap, err := s.cache.latest(ctx) // a revoked token is refused at once
+	if err != nil {
+		return Identity{}, err
+	}
+	t := s.token(snap, id)
+	// Compared even when there is no such token: the time taken tells nothing.
+	match := secretMatches(t.Spec.Hash, secret)
+	switch {
+	case !match:
+		return Identity{}, api.Errorf(api.Unauthenticated, "the token is not valid: it was revoked, or is not of this cluster")
+	case expired(t, time.Now()):
+		return Identity{}, api.Errorf(api.Unauthenticated, "the token expired on %s: ask for a new one", t.Spec.ExpiresAt.UTC().Format(time.RFC3339))
+	case t.Spec.Role != api.RoleAdmin:
+		return Identity{}, api.Errorf(api.Unauthenticated, "this token is for machines to join with: it gives no access to the API")
+	}
+	return Identity{RoleUser, id}, nil
+}
+
+// token returns the token called id, or an empty one.
+func (s *Server) token(snap *snapshot, id string) *api.Token {
+	var t api.Token
+	if o := snap.get(s.kinds["tokens"].key("", id)); o != nil {
+		if json.Unmarshal(o.body, &t) != nil {
+			return &api.Token{}
+		}
+	}
+	return &t
+}
+
+func expired(t *api.Token, now time.Time) bool {
+	return !t.Spec.ExpiresAt.IsZero() && !now.Before(t.Spec.ExpiresAt)
+}
+
+// secretMatches compares in constant time; no secret matches an empty hash.
+func secretMatches(hash, secret string) bool {
+	sum := sha256.Sum256([]byte(secret))
+	return subtle.ConstantTimeCompare([]byte(hash), []byte(hex.EncodeToString(sum[:]))) == 1
+}

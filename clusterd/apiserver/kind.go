@@ -1,0 +1,192 @@
+package apiserver
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// root is the prefix of every key: one watch on it feeds the cache.
+const root = "/c/"
+
+// Keys that hold no objects: see alloc.go, bind.go, leader.go.
+const (
+	allocPrefix = root + ".alloc/"
+	guardPrefix = root + ".guard/"
+	fenceKey    = root + ".fence"
+)
+
+// kind is one entry of the table that drives routes, access and storage.
+type kind struct {
+	api.AnyKind
+	info api.Info
+}
+
+// kinds returns the table by plural.
+func kindTable() map[string]*kind {
+	m := map[string]*kind{}
+	for _, k := range api.Kinds {
+		m[k.Info().Plural] = &kind{k, k.Info()}
+	}
+	return m
+}
+
+func (k *kind) namespaced() bool { return k.info.Scope == api.Namespaced }
+
+func (k *kind) ref(namespace, name string) api.Ref {
+	return api.Ref{Kind: k.info.Name, Namespace: namespace, Name: name}
+}
+
+// prefix returns where the keys of a namespace's objects begin, or of all.
+func (k *kind) prefix(namespace string) string {
+	p := root + k.info.Plural + "/"
+	if namespace != "" {
+		p += namespace + "/"
+	}
+	return p
+}
+
+func (k *kind) key(namespace, name string) string { return k.prefix(namespace) + name }
+
+// load is what a pod takes from its node; ended pods take nothing.
+type load struct {
+	cpu, memory int64
+	pods        int
+}
+
+func (l load) plus(m load) load { return load{l.cpu + m.cpu, l.memory + m.memory, l.pods + m.pods} }
+
+// object is one value of the store. It is immutable. Sections stay bytes, as
+// their writers wrote them: a server cannot drop a field it does not know.
+type object struct {
+	key   string
+	kind  *kind // nil for keys that hold no object
+	value []byte
+	meta  api.Meta // Revision is set
+
+	spec, effective, status json.RawMessage
+
+	body  []byte            // as served
+	index map[string]string // of the kind's index filters
+	load  load              // of pods
+}
+
+// envelope is how an object is stored. Its meta has no revision: the store has.
+type envelope struct {
+	Kind      string          `json:"kind"`
+	Meta      api.Meta        `json:"meta"`
+	Spec      json.RawMessage `json:"spec"`
+	Effective json.RawMessage `json:"effective,omitempty"`
+	Status    json.RawMessage `json:"status,omitempty"`
+}
+
+// decode makes an object of what the store has.
+func (s *Server) decode(e store.Entry) (*object, error) {
+	o := &object{key: e.Key, value: e.Value, meta: api.Meta{Revision: e.Revision}}
+	plural, _, _ := strings.Cut(strings.TrimPrefix(e.Key, root), "/")
+	k := s.kinds[plural]
+	if k == nil {
+		return o, nil
+	}
+	var env envelope
+	if err := json.Unmarshal(e.Value, &env); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", e.Key, err)
+	}
+	o.kind, o.meta, o.spec, o.effective, o.status = k, env.Meta, env.Spec, env.Effective, env.Status
+	o.meta.Revision = e.Revision
+	o.body = o.encode()
+	return o, o.derive()
+}
+
+// derive computes what the cache selects by. The object is complete otherwise.
+func (o *object) derive() error {
+	if len(o.kind.info.Indexes) == 0 {
+		return nil
+	}
+	typed, err := o.typed()
+	if err != nil {
+		return err
+	}
+	o.index = make(map[string]string, len(o.kind.info.Indexes))
+	for _, name := range o.kind.info.Indexes {
+		if v := o.kind.Index(name, typed); v != "" {
+			o.index[name] = v
+		}
+	}
+	if pod, ok := typed.(*api.Pod); ok && !pod.Status.Phase.Ended() {
+		cpu, memory := pod.Spec.Requests()
+		o.load = load{cpu, memory, 1}
+	}
+	return nil
+}
+
+// encode renders the object; meta.revision is left out when it is 0.
+func (o *object) encode() []byte {
+	meta, err := json.Marshal(o.meta)
+	if err != nil {
+		panic(err) // strings, numbers and times
+	}
+	b := make([]byte, 0, len(o.spec)+len(o.effective)+len(o.status)+len(meta)+80)
+	b = append(b, `{"kind":"`...)
+	b = append(b, o.kind.info.Name...)
+	b = append(b, `","meta":`...)
+	b = append(b, meta...)
+	b = append(b, `,"spec":`...)
+	b = append(b, o.spec...)
+	if len(o.effective) > 0 {
+		b = append(append(b, `,"effective":`...), o.effective...)
+	}
+	if len(o.status) > 0 {
+		b = append(append(b, `,"status":`...), o.status...)
+	}
+	return append(b, '}')
+}
+
+// typed returns the object as its Go type. Fields it does not know are left out.
+func (o *object) typed() (api.Any, error) {
+	t := o.kind.New()
+	if err := json.Unmarshal(o.encode(), t); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", o.ref(), err)
+	}
+	t.GetMeta().Revision = o.meta.Revision
+	return t, nil
+}
+
+func (o *object) ref() api.Ref { return o.kind.ref(o.meta.Namespace, o.meta.Name) }
+
+// with returns a copy to change.
+func (o *object) with() *object { c := *o; return &c }
+
+// section marshals the field of a typed object, such as Effective.
+func section(typed api.Any, field string) json.RawMessage {
+	return marshal(reflect.ValueOf(typed).Elem().FieldByName(field).Interface())
+}
+
+// marshal is json.Marshal without HTML escapes.
+func marshal(v any) json.RawMessage {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err) // every api type marshals
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// sameJSON reports whether two values mean the same: order of keys and white
+// space do not count.
+func sameJSON(a, b json.RawMessage) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	var x, y any
+	da, db := json.NewDecoder(bytes.NewReader(a)), json.NewDecoder(bytes.NewReader(b))
+	da.UseNumber()
+	db.UseNumber()
+	return da.Decode(&x) == nil && db.Decode(&y) == nil && reflect.DeepEqual(x, y)
+}

@@ -1,0 +1,87 @@
+package apiserver
+
+import (
+	"context"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
+)
+
+// leadership is whether this server's member leads.
+type leadership struct {
+	mu      sync.Mutex
+	leads   bool
+	changed chan struct{}
+}
+
+func (l *leadership) set(leads bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leads = leads
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *leadership) get() (bool, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leads, l.changed
+}
+
+func (s *Server) followLeader(ctx context.Context) {
+	for leads := range s.store.Leading(ctx) {
+		s.leads.set(leads)
+	}
+	s.leads.set(false)
+}
+
+// Leads reports whether this server leads now, as far as it knows.
+func (s *Server) Leads() bool { leads, _ := s.leads.get(); return leads }
+
+// Leader yields a fence token whenever this server begins to lead, and 0
+// whenever it stops, until ctx ends. Writes that carry the token (the header
+// Clusterd-Fence) fail as soon as another leader, or a later term, has one: run
+// what only a leader may do between a token and the 0 that follows it.
+func (s *Server) Leader(ctx context.Context) iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		const retry = 500 * time.Millisecond
+		var fence int64
+		for ctx.Err() == nil {
+			leads, changed := s.leads.get()
+			advanced := s.cache.next()
+			snap := s.cache.now.Load()
+			lost := fence != 0 && snap != nil && snap.revision >= fence && snap.revisionOf(fenceKey) != fence
+			switch {
+			case fence != 0 && (!leads || lost):
+				if fence = 0; !yield(0) {
+					return
+				}
+				continue
+			case fence == 0 && leads:
+				token, err := s.store.Commit(ctx, store.Txn{Then: []store.Op{store.Put(fenceKey, marshal(s.cfg.Name))}})
+				if err == nil {
+					if fence = token; !yield(token) {
+						return
+					}
+					continue
+				}
+				s.log.Warn("claim leadership", "error", err, "retry_in", retry)
+				select {
+				case <-ctx.Done():
+				case <-time.After(retry):
+				}
+				continue
+			}
+			if fence == 0 {
+				advanced = nil
+			}
+			select {
+			case <-ctx.Done():
+			case <-changed:
+			case <-advanced:
+			}
+		}
+	}
+}

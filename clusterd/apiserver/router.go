@@ -1,0 +1,158 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// Headers beyond HTTP's own.
+const (
+	headerRequestID = "Clusterd-Request-Id"
+	headerFence     = "Clusterd-Fence"
+	headerRevision  = "Clusterd-Revision"
+)
+
+// route is one row of the table that mux and OpenAPI are made from.
+type route struct {
+	method, path string
+	kind         *kind // nil: not about one kind
+	open         bool  // answered without authentication
+	serve        func(s *Server, w http.ResponseWriter, r *request) error
+}
+
+// request is an authenticated request.
+type request struct {
+	*http.Request
+	by   caller
+	kind *kind
+}
+
+// ref names the object of the path.
+func (r *request) ref() api.Ref { return r.kind.ref(r.PathValue("namespace"), r.PathValue("name")) }
+
+// key returns the object's key. A name that cannot be one has no object.
+func (r *request) key() (string, error) {
+	ns, name := r.PathValue("namespace"), r.PathValue("name")
+	if r.kind.namespaced() && !plausible(ns) || !plausible(name) {
+		return "", notFound(r.ref())
+	}
+	return r.kind.key(ns, name), nil
+}
+
+// plausible keeps path values from reaching other keys.
+func plausible(name string) bool {
+	return name != "" && len(name) <= 253 && name[0] != '.' && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == '/' || r == 0x7f })
+}
+
+// mux builds the handler of all routes.
+func (s *Server) mux() http.Handler {
+	mux := http.NewServeMux()
+	for _, rt := range s.routes() {
+		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
+			if err := s.enter(w, r, rt); err != nil {
+				s.refuse(w, r, err)
+			}
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.refuse(w, r, s.lost(mux, w, r)) })
+	return mux
+}
+
+// enter authenticates and serves.
+func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) error {
+	req := &request{Request: r, kind: rt.kind}
+	if !rt.open {
+		id, err := s.identify(r)
+		if err != nil {
+			return err
+		}
+		req.by = caller{Identity: id, program: r.UserAgent(), requestID: r.Header.Get(headerRequestID)}
+		if len(req.by.requestID) > 128 {
+			return api.Errorf(api.BadRequest, "%s is longer than 128 bytes", headerRequestID)
+		}
+		if f := r.Header.Get(headerFence); f != "" {
+			if req.by.fence, err = strconv.ParseInt(f, 10, 64); err != nil || req.by.fence <= 0 {
+				return api.Errorf(api.BadRequest, "%s: want the revision of the fence", headerFence)
+			}
+		}
+	}
+	return rt.serve(s, w, req)
+}
+
+// lost says why no route matched.
+func (s *Server) lost(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.identify(r); err != nil {
+		return err
+	}
+	var allowed []string
+	for _, m := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		other.Method = m
+		if _, pattern := mux.Handler(other); pattern != "/" {
+			allowed = append(allowed, m)
+		}
+	}
+	if allowed != nil {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		return &api.Error{Code: http.StatusMethodNotAllowed, Message: fmt.Sprintf("%s is not possible here: %s is", r.Method, strings.Join(allowed, ", "))}
+	}
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	if len(parts) > 1 && parts[0] == "v1" {
+		word := parts[1]
+		if word == "namespaces" && len(parts) > 3 {
+			word = parts[3]
+		}
+		var known []string
+		for plural := range s.kinds {
+			known = append(known, plural)
+		}
+		if !slices.Contains(known, word) {
+			return api.Errorf(api.NotFound, "there is no kind %q%s", word, didYouMean(word, known))
+		}
+	}
+	return api.Errorf(api.NotFound, "nothing is served at %s: see /v1/openapi.json", r.URL.Path)
+}
+
+// ServeHTTP serves the API.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			s.log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+			s.refuse(w, r, api.Errorf(api.Internal, "internal error: the server's log says more"))
+		}
+	}()
+	s.handler.ServeHTTP(w, r)
+}
+
+// InProcess returns the API as identity sees it, for clients in this process.
+func (s *Server) InProcess(id Identity) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, id)))
+	})
+}
+
+// flag reads a boolean query parameter.
+func (r *request) flag(name string) bool {
+	v, _ := strconv.ParseBool(r.URL.Query().Get(name))
+	return v
+}
+
+// answer writes one object, or any other JSON.
+func answer(w http.ResponseWriter, code int, revision int64, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set(headerRevision, strconv.FormatInt(revision, 10))
+	h.Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(code)
+	w.Write(append(body[:len(body):len(body)], '\n'))
+}

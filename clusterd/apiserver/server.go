@@ -1,0 +1,155 @@
+// Package apiserver is the only way to read or change the cluster's state: one
+// table-driven router for all kinds over one store.
+//
+// Invariants:
+//   - Reads are linearizable: an answer has every write that was acknowledged
+//     before the request, on whichever server.
+//   - A write is one transaction on everything its decision was based on: what
+//     was validated is what is written, or nothing is.
+//   - The spec is kept verbatim; effective is fixed when the spec is written;
+//     a status write cannot change either, nor the other way round.
+//   - A watch never skips: it ends with the error gone instead.
+//   - Nothing is answered without authentication but health and join.
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// EtcdConfig says how this server's member of the store runs.
+type EtcdConfig = store.EtcdConfig
+
+// Config says how a Server keeps its state and whom it trusts.
+type Config struct {
+	Name string      // of this server
+	Etcd *EtcdConfig // nil keeps the state in memory, for tests
+
+	PodsCIDR     string // by default 10.244.0.0/16
+	ServicesCIDR string // by default 10.96.0.0/16
+
+	// Peer says who is at the other end of a TLS connection: role server or
+	// node, and its name.
+	Peer     func(*tls.ConnectionState) (role, name string, ok bool)
+	Issuer   Issuer  // nil: machines cannot join
+	Tunnels  Tunnels // nil: no logs, exec and image loads
+	SpoolDir string  // where image uploads wait on disk; by default the system's
+
+	Log hclog.Logger
+}
+
+// Server serves the API. It must Run.
+type Server struct {
+	cfg            Config
+	log            hclog.Logger
+	store          store.Store
+	kinds          map[string]*kind
+	pods, services netip.Prefix
+	cache          *cache
+	handler        http.Handler
+	ended          chan struct{} // closed when Run returns
+	leads          leadership
+	rings          rings
+	applied        applied
+}
+
+// Open opens the store and makes sure that it has what a cluster needs.
+func Open(ctx context.Context, cfg Config) (*Server, error) {
+	if cfg.Log == nil {
+		cfg.Log = hclog.NewNullLogger()
+	}
+	s := &Server{cfg: cfg, log: cfg.Log.Named("api"), kinds: kindTable(), ended: make(chan struct{})}
+	var err error
+	if s.pods, err = network("pods", cfg.PodsCIDR, "10.244.0.0/16"); err != nil {
+		return nil, err
+	}
+	if s.services, err = network("services", cfg.ServicesCIDR, "10.96.0.0/16"); err != nil {
+		return nil, err
+	}
+	if s.pods.Overlaps(s.services) {
+		return nil, fmt.Errorf("the pod range %s and the service range %s overlap: choose others", s.pods, s.services)
+	}
+	if cfg.Etcd == nil {
+		s.store = store.NewMemory()
+	} else {
+		c := *cfg.Etcd
+		c.Log = cfg.Log.Named("etcd")
+		if s.store, err = store.OpenEtcd(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.init(ctx); err != nil {
+		return nil, errors.Join(err, s.store.Close())
+	}
+	return s, nil
+}
+
+func network(what, cidr, byDefault string) (netip.Prefix, error) {
+	if cidr == "" {
+		cidr = byDefault
+	}
+	p, err := netip.ParsePrefix(cidr)
+	if err != nil || !p.Addr().Is4() || p != p.Masked() || p.Bits() > subnetBits {
+		return p, fmt.Errorf("the %s range %q: want an IPv4 network of /%d or larger, such as %s", what, cidr, subnetBits, byDefault)
+	}
+	return p, nil
+}
+
+// init prepares a Server over a store.
+func (s *Server) init(ctx context.Context) error {
+	s.cache = &cache{store: s.store, decode: s.decode, log: s.log.Named("cache"), advanced: make(chan struct{})}
+	s.leads.changed = make(chan struct{})
+	s.applied.init()
+	s.rings.init()
+	s.handler = s.mux()
+	return s.bootstrap(ctx)
+}
+
+// bootstrap creates the default namespace. Only a store that has never had one
+// gets it: it cannot be deleted.
+func (s *Server) bootstrap(ctx context.Context) error {
+	t := s.newTxn(newSnapshot(0), caller{Identity: Identity{RoleSystem, "bootstrap"}})
+	in, err := openSpec(s.kinds["namespaces"], "", api.DefaultNamespace, []byte(`{"spec":{"description":"For what has no namespace of its own."}}`))
+	if err != nil {
+		return err
+	}
+	if _, _, err := t.putSpec(in, precondition{}); err != nil {
+		return err
+	}
+	_, err = s.store.Commit(ctx, t.store())
+	if _, exists := errors.AsType[*store.ConflictError](err); exists {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("create namespace %s: %w", api.DefaultNamespace, err)
+	}
+	return nil
+}
+
+// Run keeps the server going until ctx ends. Requests wait for it.
+func (s *Server) Run(ctx context.Context) error {
+	defer close(s.ended)
+	// The cache outlives the parts that write through it.
+	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var cache, parts sync.WaitGroup
+	cache.Go(func() { s.cache.run(behind) })
+	parts.Go(func() { s.followLeader(ctx) })
+	parts.Go(func() { s.flushRings(ctx) })
+	parts.Wait()
+	stop()
+	cache.Wait()
+	return nil
+}
+
+// Close closes the store. Call it after Run has returned.
+func (s *Server) Close() error { return s.store.Close() }

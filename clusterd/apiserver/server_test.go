@@ -1,0 +1,106 @@
+package apiserver
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+var system = Identity{RoleSystem, "test"}
+
+// bubble runs f on a server in memory, in virtual time.
+func bubble(t *testing.T, f func(t *testing.T, s *Server, c *client.Client)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s, err := Open(ctx, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		defer func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			s.Close()
+		}()
+		f(t, s, client.InProcess(s.InProcess(system)))
+	})
+}
+
+func must[T any](v T, err error) func(t *testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func wantCode(t *testing.T, err error, code api.Code) {
+	t.Helper()
+	if !api.Is(err, code) {
+		t.Fatalf("error is %v, want one of class %d", err, code)
+	}
+}
+
+func newApp(name string) *api.App {
+	return &api.App{Meta: api.Meta{Name: name, Namespace: "default"}, Spec: api.AppSpec{Container: api.Container{Image: "nginx:1"}}}
+}
+
+func TestLifeOfAnApp(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		ctx, apps := t.Context(), client.Of(c, api.Apps)
+		a := must(apps.Create(ctx, newApp("web")))(t)
+		if a.Meta.Generation != 1 || a.Meta.UID == "" || api.Deref(a.Effective.Replicas) != 1 || a.Spec.Replicas != nil {
+			t.Fatalf("created %+v", a)
+		}
+		_, err := apps.Create(ctx, newApp("web"))
+		wantCode(t, err, api.Conflict)
+		a.Spec.Image = "nginx:2"
+		b := must(apps.Replace(ctx, a, 1))(t)
+		if b.Meta.Generation != 2 {
+			t.Fatalf("generation is %d", b.Meta.Generation)
+		}
+		_, err = apps.Replace(ctx, a, 1)
+		wantCode(t, err, api.Precondition)
+		b.Status.Ready = 3
+		must(apps.PutStatus(ctx, b))(t)
+		got := must(apps.Get(ctx, "default", "web"))(t)
+		if got.Status.Ready != 3 || got.Meta.Generation != 2 || got.Spec.Image != "nginx:2" {
+			t.Fatalf("read %+v", got)
+		}
+		items, rev, err := apps.List(ctx, "default", nil)
+		if err != nil || len(items) != 1 || rev < got.Meta.Revision {
+			t.Fatalf("listed %v at %d: %v", items, rev, err)
+		}
+		if err := apps.Delete(ctx, "default", "web", ""); err != nil {
+			t.Fatal(err)
+		}
+		if got = must(apps.Get(ctx, "default", "web"))(t); !got.Meta.Deleting() {
+			t.Fatal("not marked")
+		}
+		if err := apps.Finalize(ctx, "default", "web", got.Meta.UID); err != nil {
+			t.Fatal(err)
+		}
+		_, err = apps.Get(ctx, "default", "web")
+		wantCode(t, err, api.NotFound)
+		var seen []api.EventType
+		for ev, err := range apps.Watch(ctx, "", nil, a.Meta.Revision-1) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen = append(seen, ev.Type); ev.Type == api.EventDelete {
+				break
+			}
+		}
+		if len(seen) != 5 {
+			t.Fatalf("watch saw %v", seen)
+		}
+	})
+}

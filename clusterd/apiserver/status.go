@@ -1,0 +1,140 @@
+package apiserver
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// serveStatus answers PUT of an object's status, or with part of one part of
+// it. Only that is taken from the body; a status write splices bytes, so what
+// this server does not know survives it.
+func (s *Server) serveStatus(w http.ResponseWriter, r *request, part string) error {
+	key, err := r.key()
+	if err != nil {
+		return err
+	}
+	raw, err := readBody(w, r, maxObject)
+	if err != nil {
+		return err
+	}
+	in, err := open(r.kind, r.PathValue("namespace"), r.PathValue("name"), raw)
+	if err != nil {
+		return err
+	}
+	if err := in.checkStatus(); err != nil {
+		return err
+	}
+	return s.write(w, r, func(t *txn) (*object, int, error) {
+		o, err := t.putStatus(key, in, part)
+		return o, http.StatusOK, err
+	})
+}
+
+// checkStatus refuses mistyped fields, but takes unknown ones: a newer agent
+// may know more than this server.
+func (in *incoming) checkStatus() error {
+	if len(in.status) == 0 || string(in.status) == "null" {
+		return invalid(in.ref(), api.Errors{{Path: "status", Message: "required"}})
+	}
+	var errs api.Errors
+	for _, e := range strict(in.status, in.kind.info.Status, "status") {
+		if !isUnknown(e) {
+			errs = append(errs, e)
+		}
+	}
+	if errs != nil {
+		return invalid(in.ref(), errs)
+	}
+	return nil
+}
+
+// putStatus replaces the status but for its parts, or with part only that.
+func (t *txn) putStatus(key string, in *incoming, part string) (*object, error) {
+	old := t.read(key)
+	if old == nil {
+		return nil, t.s.missing(t.snap, in.ref())
+	}
+	v := verbStatus
+	if part != "" {
+		v = verbPart
+	}
+	if err := allow(t.by.Identity, v, in.kind, in.meta.Name, old); err != nil {
+		return nil, err
+	}
+	if in.meta.UID != "" && in.meta.UID != old.meta.UID {
+		return nil, conflict(api.Precondition, in.ref(), "was deleted and created again since it was read")
+	}
+	o := old.with()
+	var err error
+	if o.status, err = splice(old.status, in.status, in.kind.info.Parts, part); err != nil {
+		return nil, fmt.Errorf("splice status of %s: %w", in.ref(), err)
+	}
+	if sameJSON(old.status, o.status) {
+		return old, nil
+	}
+	if in.kind.info.Name == api.Pods.Name {
+		if err := t.checkPhase(old, o); err != nil {
+			return nil, err
+		}
+	}
+	t.put(o)
+	return o, nil
+}
+
+// splice returns the new status with the old one's parts, or the old one with
+// the new one's part.
+func splice(old, new json.RawMessage, parts []string, part string) (json.RawMessage, error) {
+	if len(parts) == 0 {
+		return new, nil
+	}
+	var was, is map[string]json.RawMessage
+	if len(old) > 0 {
+		if err := json.Unmarshal(old, &was); err != nil {
+			return nil, err
+		}
+	}
+	if err := json.Unmarshal(new, &is); err != nil {
+		return nil, err
+	}
+	out, from, take := is, was, func(p string) bool { return slices.Contains(parts, p) }
+	if part != "" {
+		out, from, take = was, is, func(p string) bool { return p == part }
+	}
+	merged := map[string]json.RawMessage{}
+	for k, v := range out {
+		if !take(k) {
+			merged[k] = v
+		}
+	}
+	for k, v := range from {
+		if take(k) {
+			merged[k] = v
+		}
+	}
+	return marshal(merged), nil
+}
+
+// checkPhase keeps a pod's life going forward only: an agent that comes back
+// cannot revive a pod that was given up.
+func (t *txn) checkPhase(old, o *object) error {
+	was, is := phaseOf(old), phaseOf(o)
+	if was.MayBecome(is) {
+		return nil
+	}
+	if was.Ended() {
+		return conflict(api.Conflict, o.ref(), "the pod is %s: it has ended and cannot become %s", was, is)
+	}
+	return conflict(api.Conflict, o.ref(), "the pod is %s and cannot go back to %q", was, is)
+}
+
+func phaseOf(o *object) api.Phase {
+	var st struct{ Phase api.Phase }
+	if len(o.status) > 0 && json.Unmarshal(o.status, &st) != nil {
+		return ""
+	}
+	return st.Phase
+}

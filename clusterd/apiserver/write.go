@@ -1,0 +1,295 @@
+package apiserver
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// Most bytes a body may have.
+const (
+	maxObject = 1 << 20
+	maxBatch  = 8 << 20
+)
+
+// incoming is an object a caller sent, checked as far as it can be alone.
+type incoming struct {
+	kind   *kind
+	meta   api.Meta
+	spec   json.RawMessage
+	status json.RawMessage
+	typed  api.Any // with the spec, for spec writes
+}
+
+func (in *incoming) ref() api.Ref { return in.kind.ref(in.meta.Namespace, in.meta.Name) }
+
+// precondition is what a spec write demands of the object that is there.
+type precondition struct {
+	absent     bool
+	generation int64 // 0 demands nothing
+}
+
+func readBody(w http.ResponseWriter, r *request, most int64) ([]byte, error) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, api.Errorf(api.TooLarge, "the body is larger than %d bytes", most)
+	}
+	if err != nil {
+		return nil, api.Errorf(api.BadRequest, "the body could not be read to its end")
+	}
+	return b, nil
+}
+
+// sections is the outside of an object.
+type sections struct {
+	Kind      string          `json:"kind"`
+	Meta      api.Meta        `json:"meta"`
+	Spec      json.RawMessage `json:"spec"`
+	Effective json.RawMessage `json:"effective"`
+	Status    json.RawMessage `json:"status"`
+}
+
+// open reads the outside of an object sent to k. The path, where there is
+// one, says what it is called.
+func open(k *kind, namespace, name string, raw []byte) (*incoming, error) {
+	if errs := strict(raw, reflect.TypeFor[sections](), ""); errs != nil {
+		return nil, invalid(k.ref(namespace, name), errs)
+	}
+	var sec sections
+	if err := json.Unmarshal(raw, &sec); err != nil {
+		return nil, fmt.Errorf("decode a body that was checked: %w", err)
+	}
+	var errs api.Errors
+	if sec.Kind != "" && sec.Kind != k.info.Name {
+		errs.Addf("kind", "want %s, or nothing", k.info.Name)
+	}
+	if name != "" {
+		if sec.Meta.Name != "" && sec.Meta.Name != name {
+			errs.Addf("meta.name", "the path says %s: want the same, or nothing", name)
+		}
+		if sec.Meta.Namespace != "" && sec.Meta.Namespace != namespace {
+			errs.Addf("meta.namespace", "the path says %s: want the same, or nothing", namespace)
+		}
+		sec.Meta.Name, sec.Meta.Namespace = name, namespace
+	}
+	if errs != nil {
+		return nil, invalid(k.ref(sec.Meta.Namespace, sec.Meta.Name), errs)
+	}
+	return &incoming{kind: k, meta: sec.Meta, spec: sec.Spec, status: sec.Status}, nil
+}
+
+// openSpec reads an object for a write of its spec, and validates it.
+func openSpec(k *kind, namespace, name string, raw []byte) (*incoming, error) {
+	in, err := open(k, namespace, name, raw)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.spec) == 0 || string(in.spec) == "null" {
+		in.spec = json.RawMessage("{}")
+	}
+	if errs := strict(in.spec, k.info.Spec, "spec"); errs != nil {
+		return nil, invalid(in.ref(), errs)
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, in.spec); err != nil {
+		return nil, fmt.Errorf("compact a spec that was checked: %w", err)
+	}
+	in.spec = compact.Bytes()
+	o := &object{kind: k, meta: in.meta, spec: in.spec}
+	if in.typed, err = o.typed(); err != nil {
+		return nil, err
+	}
+	if err := k.Check(in.typed); err != nil {
+		var errs api.Errors
+		errs.Add("", err)
+		return nil, invalid(in.ref(), errs)
+	}
+	return in, nil
+}
+
+// putSpec creates the object, or replaces its spec and labels.
+func (t *txn) putSpec(in *incoming, pre precondition) (o *object, created bool, err error) {
+	ref := in.ref()
+	old := t.read(in.kind.key(ref.Namespace, ref.Name))
+	switch {
+	case old == nil && pre.generation != 0:
+		return nil, false, t.s.missing(t.snap, ref)
+	case old == nil:
+		o, err = t.create(in)
+		return o, true, err
+	case t.by.requestID != "" && old.meta.WriteID == t.by.requestID:
+		return old, false, nil // this very request was here before, its answer got lost
+	case pre.absent:
+		return nil, false, conflict(api.Conflict, ref, "already exists: %s", lastWrite(old))
+	case in.meta.UID != "" && in.meta.UID != old.meta.UID:
+		return nil, false, conflict(api.Precondition, ref, "was deleted and created again since it was read: %s", lastWrite(old))
+	case pre.generation != 0 && pre.generation != old.meta.Generation:
+		return nil, false, conflict(api.Precondition, ref, "changed since it was read: it is at generation %d, not %d; %s", old.meta.Generation, pre.generation, lastWrite(old))
+	case old.meta.Deleting():
+		return nil, false, conflict(api.Conflict, ref, "is being deleted since %s: wait until it is gone", stamp(*old.meta.DeletedAt))
+	}
+	o, err = t.replace(old, in)
+	return o, false, err
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func lastWrite(o *object) string {
+	return fmt.Sprintf("last written by %s on %s", o.meta.WrittenBy, stamp(o.meta.WrittenAt))
+}
+
+// newUID returns a name that was never used before.
+func newUID() string { return strings.ToLower(rand.Text()) }
+
+func (t *txn) create(in *incoming) (*object, error) {
+	ref := in.ref()
+	if in.kind.namespaced() {
+		ns := t.read(t.s.kinds["namespaces"].key("", ref.Namespace))
+		if ns == nil {
+			return nil, noNamespace(ref)
+		}
+		if ns.meta.Deleting() {
+			return nil, conflict(api.Conflict, ref, "namespace %s is being deleted since %s: wait until it is gone, then create it again", ref.Namespace, stamp(*ns.meta.DeletedAt))
+		}
+	}
+	o := &object{key: in.kind.key(ref.Namespace, ref.Name), kind: in.kind, spec: in.spec, meta: api.Meta{
+		Name: ref.Name, Namespace: ref.Namespace, UID: newUID(),
+		Labels: in.meta.Labels, Owner: in.meta.Owner, Generation: 1, CreatedAt: t.now,
+	}}
+	t.sign(o)
+	if err := t.settle(nil, o, in.typed); err != nil {
+		return nil, err
+	}
+	t.put(o)
+	return o, nil
+}
+
+func (t *txn) replace(old *object, in *incoming) (*object, error) {
+	o := old.with()
+	o.meta.Labels = in.meta.Labels
+	if in.meta.Owner != nil {
+		o.meta.Owner = in.meta.Owner
+	}
+	same := sameJSON(old.spec, in.spec)
+	if same && maps.Equal(old.meta.Labels, o.meta.Labels) && (in.meta.Owner == nil || old.meta.Owner != nil && *old.meta.Owner == *o.meta.Owner) {
+		return old, nil
+	}
+	t.sign(o)
+	if !same {
+		o.spec = in.spec
+		o.meta.Generation++
+		if err := t.settle(old, o, in.typed); err != nil {
+			return nil, err
+		}
+	}
+	t.put(o)
+	return o, nil
+}
+
+// sign records who writes the spec.
+func (t *txn) sign(o *object) {
+	o.meta.WrittenBy, o.meta.WrittenAt, o.meta.WriteID = t.by.String(), t.now, t.by.requestID
+	if program, _, _ := strings.Cut(t.by.program, " "); program != "" {
+		o.meta.WrittenBy += " (" + program[:min(len(program), 64)] + ")"
+	}
+}
+
+// settle fixes what a new spec means: defaults, and what the cluster grants.
+func (t *txn) settle(old, o *object, typed api.Any) error {
+	o.kind.Default(typed)
+	var err error
+	switch v := typed.(type) {
+	case *api.Service:
+		err = t.allocService(old, v)
+	case *api.Node:
+		err = t.allocNode(old, v)
+	case *api.Pod:
+		err = t.checkPlacement(old, o, v)
+	}
+	if err == nil && !o.kind.info.Derived {
+		o.effective = section(typed, "Effective")
+	}
+	return err
+}
+
+// servePut answers PUT of an object.
+func (s *Server) servePut(w http.ResponseWriter, r *request) error {
+	if err := allow(r.by.Identity, verbWrite, r.kind, r.PathValue("name"), nil); err != nil {
+		return err
+	}
+	if _, err := r.key(); err != nil {
+		return err
+	}
+	pre, err := r.precondition()
+	if err != nil {
+		return err
+	}
+	raw, err := readBody(w, r, maxObject)
+	if err != nil {
+		return err
+	}
+	in, err := openSpec(r.kind, r.PathValue("namespace"), r.PathValue("name"), raw)
+	if err != nil {
+		return err
+	}
+	return s.write(w, r, func(t *txn) (*object, int, error) {
+		o, created, err := t.putSpec(in, pre)
+		if created {
+			return o, http.StatusCreated, err
+		}
+		return o, http.StatusOK, err
+	})
+}
+
+// precondition reads If-None-Match: * and If-Match: <generation>.
+func (r *request) precondition() (pre precondition, err error) {
+	if v := r.Header.Get("If-None-Match"); v != "" {
+		if v != "*" {
+			return pre, api.Errorf(api.BadRequest, "If-None-Match: want *, to create only")
+		}
+		pre.absent = true
+	}
+	if v := strings.Trim(r.Header.Get("If-Match"), `"`); v != "" {
+		if pre.generation, err = strconv.ParseInt(v, 10, 64); err != nil || pre.generation <= 0 {
+			return pre, api.Errorf(api.BadRequest, "If-Match: want the generation the object had when it was read")
+		}
+	}
+	return pre, nil
+}
+
+// write commits what plan stages, or only tries with ?dry_run=true, and
+// answers with the object.
+func (s *Server) write(w http.ResponseWriter, r *request, plan func(*txn) (*object, int, error)) error {
+	var out *object
+	var code int
+	commit := s.commit
+	if r.flag("dry_run") {
+		commit = s.dryRun
+	}
+	revision, err := commit(r.Context(), r.by, func(t *txn) (err error) {
+		out, code, err = plan(t)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	body := out.body
+	if out.meta.Revision == 0 { // it was staged, not only read
+		out.meta.Revision = revision
+		body = out.encode()
+	}
+	w.Header().Set("ETag", `"`+strconv.FormatInt(out.meta.Generation, 10)+`"`)
+	answer(w, code, revision, body)
+	return nil
+}
