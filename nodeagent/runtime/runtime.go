@@ -20,6 +20,8 @@ var (
 	// ErrCannotStart: the container can never start as declared, such as a
 	// program that is not in the image. Trying again cannot help.
 	ErrCannotStart = errors.New("cannot start")
+	// ErrNotRunning: a command was to run in a container that does not.
+	ErrNotRunning = errors.New("not running")
 	// ErrUnavailable: the image is not here and its registry does not have it or cannot be reached.
 	ErrUnavailable = errors.New("image unavailable")
 )
@@ -113,11 +115,13 @@ type Size struct{ Width, Height uint16 }
 type Runtime interface {
 	// Create makes the container ready to start. ErrNotFound: the image is absent.
 	Create(ctx context.Context, c Container) error
-	// Start starts a created container; a running one is left alone.
-	// ErrCannotStart: it never will.
+	// Start starts a created container; one that runs or has ended is left
+	// alone: to run it again, create another.
+	// ErrCannotStart: it never will; the error ends in the reason for users.
 	Start(ctx context.Context, id string) (Status, error)
 	// Signal sends a signal by name, such as SIGTERM, to the first process, or
-	// with SIGKILL to all. A container that has ended is not an error.
+	// with SIGKILL to all. A container that does not run is not an error, an
+	// absent one is ErrNotFound.
 	Signal(ctx context.Context, id, signal string) error
 	// Remove kills what still runs and forgets the container. An absent one is not an error.
 	Remove(ctx context.Context, id string) error
@@ -125,7 +129,10 @@ type Runtime interface {
 	Status(ctx context.Context, id string) (Status, error)
 	// List returns all containers this agent ever created and did not remove.
 	List(ctx context.Context) ([]Status, error)
-	// Exec runs a command in a running container and returns its exit code.
+	// Exec runs a command in a running container, with its environment, and
+	// returns its exit code. It returns when the command has ended and its output
+	// has been delivered; when ctx ends first, the command is killed.
+	// ErrNotRunning, ErrCannotStart.
 	Exec(ctx context.Context, id string, command []string, tty bool, io ExecIO) (code int, err error)
 	// Events yields changes until ctx ends. After a gap, of which the channel's
 	// closing is the sign, call List.

@@ -1,0 +1,286 @@
+package fake
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/logfile"
+)
+
+// container is one state machine; the runtime's mutex guards it.
+type container struct {
+	rt     *Runtime
+	spec   runtime.Container
+	image  Image
+	status runtime.Status
+
+	script     []string
+	timer      *time.Timer // the next step, or the delayed answer to a signal
+	listening  bool
+	ignoreTerm bool
+	termCode   int
+	termTakes  time.Duration
+	log        *logfile.Writer
+}
+
+// Create makes a container of an image on the node.
+func (r *Runtime) Create(_ context.Context, c runtime.Container) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.down != nil {
+		return r.down
+	}
+	if r.containers[c.ID] != nil {
+		return nil
+	}
+	ref, image, ok := r.find(c.Image)
+	if !ok {
+		return fmt.Errorf("create container %s: image %s: %w", c.ID, c.Image, runtime.ErrNotFound)
+	}
+	n := &container{rt: r, spec: c, image: image, script: image.Script, termCode: 143}
+	if image.ArgsReplace && len(c.Args) > 0 {
+		n.script = c.Args
+	}
+	n.status = runtime.Status{
+		ID: c.ID, Pod: c.Pod, Labels: maps.Clone(c.Labels), State: runtime.Created, Image: image.describe(ref).Digest,
+	}
+	r.containers[c.ID] = n
+	r.tell(c.ID)
+	return nil
+}
+
+// Start starts a created container.
+func (r *Runtime) Start(ctx context.Context, id string) (runtime.Status, error) {
+	r.mu.Lock()
+	takes := r.startTakes
+	r.mu.Unlock()
+	if err := sleep(ctx, takes); err != nil {
+		return runtime.Status{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, err := r.get(id)
+	if err != nil {
+		return runtime.Status{}, fmt.Errorf("start container %s: %w", id, err)
+	}
+	if c.status.State != runtime.Created {
+		return c.snapshot(), nil
+	}
+	if program, ok := c.image.missing(c.spec.Command); !ok {
+		return c.snapshot(), fmt.Errorf("%w: %s", runtime.ErrCannotStart, program)
+	}
+	if c.spec.LogPath != "" {
+		if c.log, err = logfile.Open(c.spec.LogPath); err != nil {
+			return c.snapshot(), fmt.Errorf("start container %s: log: %w", id, err)
+		}
+	}
+	r.pid++
+	c.status.State, c.status.PID, c.status.StartedAt = runtime.Running, r.pid, time.Now()
+	r.tell(id)
+	c.run()
+	return c.snapshot(), nil
+}
+
+// missing says what runc would when the command's program is not in the image.
+func (i Image) missing(command []string) (string, bool) {
+	if len(i.Programs) == 0 {
+		return "", true
+	}
+	program := i.Programs[0]
+	if len(command) > 0 {
+		program = command[0]
+	}
+	if slices.Contains(i.Programs, program) && program != "/none" {
+		return "", true
+	}
+	if !strings.Contains(program, "/") {
+		return fmt.Sprintf("exec: %q: executable file not found in $PATH", program), false
+	}
+	return fmt.Sprintf("exec: %q: stat %s: no such file or directory", program, program), false
+}
+
+// run takes steps until one takes time or ends the container.
+func (c *container) run() {
+	for c.status.State == runtime.Running {
+		if len(c.script) == 0 {
+			c.end(runtime.Exit{At: time.Now()})
+			return
+		}
+		verb, value, _ := strings.Cut(c.script[0], "=")
+		c.script = c.script[1:]
+		switch verb {
+		case "print":
+			c.print(logfile.Stdout, value)
+		case "warn":
+			c.print(logfile.Stderr, value)
+		case "env":
+			for _, kv := range c.spec.Env {
+				if v, ok := strings.CutPrefix(kv, value+"="); ok {
+					c.print(logfile.Stdout, v)
+				}
+			}
+		case "listen":
+			c.listening = true
+		case "deaf":
+			c.listening = false
+		case "ignore-term":
+			c.ignoreTerm = true
+		case "on-term":
+			code, takes, _ := strings.Cut(value, ",")
+			c.termCode, c.termTakes = atoi(code), duration(cmp.Or(takes, "0s"))
+		case "exit":
+			c.end(runtime.Exit{Code: atoi(value), At: time.Now()})
+		case "oom":
+			c.end(runtime.Exit{Code: 137, OOM: true, At: time.Now()})
+		case "forever":
+			return
+		case "wait":
+			if d := duration(value); d > 0 {
+				c.timer = time.AfterFunc(d, func() {
+					c.rt.mu.Lock()
+					defer c.rt.mu.Unlock()
+					c.run()
+				})
+				return
+			}
+		default:
+			panic("fake: no step " + verb)
+		}
+	}
+}
+
+func duration(s string) time.Duration {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		panic("fake: script: " + err.Error())
+	}
+	return d
+}
+
+func (c *container) print(stream, text string) {
+	if c.log != nil {
+		c.log.Print(stream, text)
+	}
+}
+
+// end finishes a container that runs; one that does not is left alone.
+func (c *container) end(how runtime.Exit) {
+	if c.status.State != runtime.Running {
+		return
+	}
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	if c.log != nil {
+		c.log.Close()
+	}
+	c.status.State, c.status.PID, c.status.Exit = runtime.Exited, 0, how
+	c.listening = false
+	c.rt.tell(c.spec.ID)
+}
+
+func (c *container) snapshot() runtime.Status {
+	s := c.status
+	s.Labels = maps.Clone(s.Labels)
+	return s
+}
+
+// signals maps names to numbers, as far as they end a process.
+var signals = map[string]int{"SIGHUP": 1, "SIGINT": 2, "SIGQUIT": 3, "SIGKILL": 9, "SIGTERM": 15}
+
+// Signal sends a signal.
+func (r *Runtime) Signal(_ context.Context, id, signal string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, err := r.get(id)
+	if err != nil {
+		return fmt.Errorf("signal container %s: %w", id, err)
+	}
+	number, deadly := signals[signal]
+	switch {
+	case signal == "SIGKILL":
+		c.end(runtime.Exit{Code: 137, At: time.Now()})
+	case signal == "SIGTERM" || signal == c.image.StopSignal:
+		c.term()
+	case deadly:
+		c.end(runtime.Exit{Code: 128 + number, At: time.Now()})
+	}
+	return nil
+}
+
+// term is the container's answer to being told to stop.
+func (c *container) term() {
+	if c.ignoreTerm || c.status.State != runtime.Running {
+		return
+	}
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	if c.termTakes == 0 {
+		c.end(runtime.Exit{Code: c.termCode, At: time.Now()})
+		return
+	}
+	c.timer = time.AfterFunc(c.termTakes, func() {
+		c.rt.mu.Lock()
+		defer c.rt.mu.Unlock()
+		c.end(runtime.Exit{Code: c.termCode, At: time.Now()})
+	})
+}
+
+// Remove kills what still runs and forgets the container.
+func (r *Runtime) Remove(_ context.Context, id string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.down != nil {
+		return r.down
+	}
+	c := r.containers[id]
+	if c == nil {
+		return nil
+	}
+	c.end(runtime.Exit{Code: 137, At: time.Now()})
+	delete(r.containers, id)
+	r.tell(id)
+	return nil
+}
+
+// Status returns one container.
+func (r *Runtime) Status(_ context.Context, id string) (runtime.Status, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, err := r.get(id)
+	if err != nil {
+		return runtime.Status{}, fmt.Errorf("container %s: %w", id, err)
+	}
+	return c.snapshot(), nil
+}
+
+// List returns all containers, by id.
+func (r *Runtime) List(context.Context) ([]runtime.Status, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.down != nil {
+		return nil, r.down
+	}
+	all := []runtime.Status{}
+	for _, id := range slices.Sorted(maps.Keys(r.containers)) {
+		all = append(all, r.containers[id].snapshot())
+	}
+	return all, nil
+}
+
+func (r *Runtime) get(id string) (*container, error) {
+	if r.down != nil {
+		return nil, r.down
+	}
+	if c := r.containers[id]; c != nil {
+		return c, nil
+	}
+	return nil, runtime.ErrNotFound
+}

@@ -1,0 +1,364 @@
+// Package fake runs containers that are state machines: they print, listen,
+// wait, obey or ignore signals, run out of memory and exit as their image's
+// script says, in the time of the caller's clock (a synctest bubble's too).
+//
+// Invariants: it keeps the whole runtime contract and passes runtimetest; what
+// it runs outlives any agent that holds it; it starts nothing in the
+// background but timers and, for each subscriber, one pump that ends with its
+// context.
+//
+// A script is a list of steps, run in order:
+//
+//	print=TEXT     a line to stdout (warn=TEXT: to stderr)
+//	env=NAME       prints a variable
+//	listen         from now on the container answers probes (deaf: not any more)
+//	wait=5s        time passes
+//	on-term=C      SIGTERM or the stop signal ends it with code C (143 unless said)
+//	on-term=C,2s   … after two seconds
+//	ignore-term    SIGTERM and the stop signal do nothing
+//	exit=C         ends with code C
+//	oom            ends with 137, out of memory
+//	forever        stays until it is stopped
+//
+// A script that runs out exits with 0.
+package fake
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+)
+
+// Image is what a reference stands for.
+type Image struct {
+	Script      []string
+	ArgsReplace bool     // a container's args, when it has any, are its script
+	Programs    []string // commands that exist in it; none is any
+	StopSignal  string
+	Size        int64
+}
+
+// Serve is an image that starts at once, answers probes and stops when told.
+func Serve() Image {
+	return Image{Script: []string{"print=listening", "listen", "on-term=0", "forever"}}
+}
+
+// Toolbox is an image whose containers' args are their script, as the program
+// of the same name in runtimetest does for real.
+func Toolbox() Image {
+	return Image{ArgsReplace: true, Programs: []string{"/toolbox"}, StopSignal: "SIGTERM"}
+}
+
+// Named gives an image by the last part of its name, for those who can choose
+// nothing but the reference:
+//
+//	exit-3, exit-3-after-5s   ends with code 3 (after five seconds)
+//	oom, oom-after-5s         is killed for want of memory
+//	cannot-start              has no program to start
+//	never-ready               runs and answers no probe
+//	ready-after-5s            answers after five seconds
+//	ignores-term              has to be killed
+//	toolbox                   see Toolbox
+//	missing                   is in no registry
+//
+// Any other name serves.
+func Named(reference string) (Image, bool) {
+	name, _, _ := strings.Cut(path.Base(reference), "@")
+	name, _, _ = strings.Cut(name, ":")
+	verb, after, _ := strings.Cut(name, "-after-")
+	wait := "wait=" + cmp.Or(after, "0s")
+	code, isExit := strings.CutPrefix(verb, "exit-")
+	switch {
+	case name == "missing":
+		return Image{}, false
+	case name == "toolbox":
+		return Toolbox(), true
+	case name == "cannot-start":
+		return Image{Programs: []string{"/none"}}, true
+	case isExit:
+		return Image{Script: []string{"print=about to exit with " + code, wait, "exit=" + code}}, true
+	case verb == "oom":
+		return Image{Script: []string{"listen", wait, "oom"}}, true
+	case verb == "never-ready":
+		return Image{Script: []string{"on-term=0", "forever"}}, true
+	case verb == "ready":
+		return Image{Script: []string{"on-term=0", wait, "listen", "forever"}}, true
+	case verb == "ignores-term":
+		return Image{Script: []string{"listen", "ignore-term", "forever"}}, true
+	}
+	return Serve(), true
+}
+
+// Runtime is the fake. Use New.
+type Runtime struct {
+	mu         sync.Mutex
+	registry   func(reference string) (Image, bool)
+	pullTakes  time.Duration
+	startTakes time.Duration
+	down       error
+	images     map[string]Image // on the node
+	containers map[string]*container
+	pumps      map[*pump]bool
+	pid        int
+}
+
+var _ runtime.Runtime = (*Runtime)(nil)
+
+// New returns a node's fake runtime whose registry is Named.
+func New() *Runtime {
+	return &Runtime{
+		registry:   Named,
+		images:     map[string]Image{},
+		containers: map[string]*container{},
+		pumps:      map[*pump]bool{},
+		pid:        100,
+	}
+}
+
+// SetRegistry says what Pull finds.
+func (r *Runtime) SetRegistry(find func(reference string) (Image, bool)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.registry = find
+}
+
+// SetDelays says how long each Pull and Start take.
+func (r *Runtime) SetDelays(pull, start time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pullTakes, r.startTakes = pull, start
+}
+
+// AddImage puts an image on the node, as if it had been loaded.
+func (r *Runtime) AddImage(reference string, i Image) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.images[normalize(reference)] = i
+}
+
+// Break makes every call fail with err and ends all subscriptions, as if the
+// runtime had died; containers go on. Break(nil) brings it back.
+func (r *Runtime) Break(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.down = err; err != nil {
+		for p := range r.pumps {
+			p.stop()
+		}
+	}
+}
+
+// Reboot ends everything that runs, with nobody there to see how.
+func (r *Runtime) Reboot() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.containers {
+		c.end(runtime.Exit{Unknown: true})
+	}
+}
+
+// Crash ends a running container with a code.
+func (r *Runtime) Crash(id string, code int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.containers[id]; c != nil {
+		c.end(runtime.Exit{Code: code, At: time.Now()})
+	}
+}
+
+// SetListening makes a running container answer probes or not.
+func (r *Runtime) SetListening(id string, listening bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.containers[id]; c != nil {
+		c.listening = listening
+	}
+}
+
+// Listening is whether a container runs and answers probes.
+func (r *Runtime) Listening(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.containers[id]
+	return c != nil && c.status.State == runtime.Running && c.listening
+}
+
+// Probe is what a probe of a port of the container comes back with.
+func (r *Runtime) Probe(_ context.Context, id string) error {
+	if r.Listening(id) {
+		return nil
+	}
+	return fmt.Errorf("probe %s: connection refused", id)
+}
+
+// Container gives back what a container was created from.
+func (r *Runtime) Container(id string) (runtime.Container, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, ok := r.containers[id]
+	if !ok {
+		return runtime.Container{}, false
+	}
+	return c.spec, true
+}
+
+// normalize names an image as registries do: docker.io/library/nginx:latest.
+func normalize(reference string) string {
+	host, rest, found := strings.Cut(reference, "/")
+	if !found || !strings.ContainsAny(host, ".:") && host != "localhost" {
+		host, rest = "docker.io", reference
+	}
+	if host == "docker.io" && !strings.Contains(rest, "/") {
+		rest = "library/" + rest
+	}
+	if !strings.ContainsAny(path.Base(rest), ":@") {
+		rest += ":latest"
+	}
+	return host + "/" + rest
+}
+
+func (i Image) describe(reference string) runtime.Image {
+	sum := sha256.Sum256(fmt.Append(nil, reference, i.Script))
+	return runtime.Image{
+		Reference:  reference,
+		Digest:     fmt.Sprintf("sha256:%x", sum),
+		Size:       cmp.Or(i.Size, 1<<20),
+		StopSignal: i.StopSignal,
+	}
+}
+
+// Images returns what the node has.
+func (r *Runtime) Images(context.Context) ([]runtime.Image, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []runtime.Image
+	for _, ref := range slices.Sorted(maps.Keys(r.images)) {
+		all = append(all, r.images[ref].describe(ref))
+	}
+	return all, r.down
+}
+
+// Image returns one image.
+func (r *Runtime) Image(_ context.Context, reference string) (runtime.Image, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.down != nil {
+		return runtime.Image{}, r.down
+	}
+	ref, i, ok := r.find(reference)
+	if !ok {
+		return runtime.Image{}, fmt.Errorf("image %s: %w", reference, runtime.ErrNotFound)
+	}
+	return i.describe(ref), nil
+}
+
+// find looks for an image by reference or, after an @, by digest.
+func (r *Runtime) find(reference string) (string, Image, bool) {
+	ref := normalize(reference)
+	if i, ok := r.images[ref]; ok {
+		return ref, i, true
+	}
+	name, digest, byDigest := strings.Cut(ref, "@")
+	for have, i := range r.images {
+		if byDigest && i.describe(have).Digest == digest && repository(have) == repository(name) {
+			return have, i, true
+		}
+	}
+	return "", Image{}, false
+}
+
+// repository is a reference without its tag.
+func repository(ref string) string {
+	dir, base := path.Split(ref)
+	base, _, _ = strings.Cut(base, ":")
+	return dir + base
+}
+
+// Pull takes an image from the registry.
+func (r *Runtime) Pull(ctx context.Context, reference string) (runtime.Image, error) {
+	r.mu.Lock()
+	takes := r.pullTakes
+	r.mu.Unlock()
+	if err := sleep(ctx, takes); err != nil {
+		return runtime.Image{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.down != nil {
+		return runtime.Image{}, r.down
+	}
+	ref := normalize(reference)
+	i, ok := r.registry(ref)
+	if !ok {
+		return runtime.Image{}, fmt.Errorf("pull %s: not found: %w", ref, runtime.ErrUnavailable)
+	}
+	r.images[ref] = i
+	return i.describe(ref), nil
+}
+
+// Import reads lines "reference step;step;…" in place of a tar: the fake's own
+// image format. A line with a reference alone is looked up in the registry.
+func (r *Runtime) Import(_ context.Context, tar io.Reader) ([]runtime.Image, error) {
+	b, err := io.ReadAll(tar)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.down != nil {
+		return nil, r.down
+	}
+	var got []runtime.Image
+	for line := range strings.Lines(string(b)) {
+		ref, script, scripted := strings.Cut(strings.TrimSpace(line), " ")
+		i := Image{Script: strings.Split(script, ";")}
+		if !scripted {
+			i, _ = r.registry(normalize(ref))
+		}
+		r.images[normalize(ref)] = i
+		got = append(got, i.describe(normalize(ref)))
+	}
+	return got, nil
+}
+
+// Close ends the subscriptions; containers go on, and so does the fake, for
+// the next agent to take.
+func (r *Runtime) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p := range r.pumps {
+		p.stop()
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func atoi(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		panic("fake: script: " + s + " is not a number")
+	}
+	return n
+}

@@ -1,0 +1,165 @@
+// Toolbox is the one program of the images that test container runtimes. Its
+// arguments are a script, the same that package fake plays; beyond those steps
+// it knows, for what only a real container can show:
+//
+//	env=NAME       prints a variable
+//	cat, line      copies standard input, all or one line
+//	size           prints the terminal's size once it is not 0x0 (twice=… two sizes)
+//	file=PATH      prints a file
+//	write=PATH     writes a file, prints the error if it cannot
+//	link=PATH      prints where a link points, such as /proc/self/ns/net
+//	fork=N         starts N children that stay
+//	flood=N        prints N numbered lines
+//	hostname       prints it
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	for _, step := range os.Args[1:] {
+		verb, value, _ := strings.Cut(step, "=")
+		if do, ok := steps[verb]; ok {
+			do(value)
+			continue
+		}
+		fmt.Fprintln(os.Stderr, "toolbox: no step", verb)
+		os.Exit(2)
+	}
+}
+
+var steps = map[string]func(value string){
+	"print":       func(v string) { fmt.Println(v) },
+	"warn":        func(v string) { fmt.Fprintln(os.Stderr, v) },
+	"listen":      func(string) {},
+	"deaf":        func(string) {},
+	"wait":        func(v string) { time.Sleep(duration(v)) },
+	"exit":        func(v string) { os.Exit(number(v)) },
+	"forever":     func(string) { forever() },
+	"ignore-term": func(string) { signal.Ignore(syscall.SIGTERM) },
+	"on-term":     onTerm,
+	"oom":         func(string) { oom() },
+	"env":         func(v string) { fmt.Println(os.Getenv(v)) },
+	"cat":         func(string) { io.Copy(os.Stdout, os.Stdin) },
+	"line":        line,
+	"size":        func(v string) { size(v) },
+	"file":        file,
+	"write":       func(v string) { report(os.WriteFile(v, []byte("x"), 0o600)) },
+	"link":        link,
+	"fork":        fork,
+	"flood":       flood,
+	"hostname":    func(string) { h, _ := os.Hostname(); fmt.Println(h) },
+}
+
+func number(v string) int {
+	n, err := strconv.Atoi(v)
+	report(err)
+	return n
+}
+
+func duration(v string) time.Duration {
+	d, err := time.ParseDuration(v)
+	report(err)
+	return d
+}
+
+func report(err error) {
+	if err != nil {
+		fmt.Println(err)
+	}
+}
+
+// forever waits without a goroutine that could run, which Go takes for a deadlock.
+func forever() {
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
+func onTerm(v string) {
+	code, takes, _ := strings.Cut(v, ",")
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGTERM)
+	go func() {
+		<-c
+		if takes != "" {
+			time.Sleep(duration(takes))
+		}
+		fmt.Println("bye")
+		os.Exit(number(code))
+	}()
+}
+
+func oom() {
+	var all [][]byte
+	for {
+		b := make([]byte, 1<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		all = append(all, b)
+	}
+}
+
+func line(string) {
+	text, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+	fmt.Print(text)
+}
+
+// size waits for a terminal size other than the one named.
+func size(not string) {
+	for {
+		ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+		if err != nil {
+			report(err)
+			return
+		}
+		if s := fmt.Sprintf("%dx%d", ws.Col, ws.Row); s != "0x0" && s != not {
+			fmt.Println(s)
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func file(v string) {
+	b, err := os.ReadFile(v)
+	report(err)
+	os.Stdout.Write(b)
+}
+
+func link(v string) {
+	to, err := os.Readlink(v)
+	report(err)
+	fmt.Println(to)
+}
+
+func fork(v string) {
+	for range number(v) {
+		c := exec.Command(os.Args[0], "forever")
+		if err := c.Start(); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+}
+
+func flood(v string) {
+	out := bufio.NewWriter(os.Stdout)
+	defer out.Flush()
+	for i := range number(v) {
+		fmt.Fprintln(out, "line", i)
+	}
+}
