@@ -139,12 +139,12 @@ func (h *Hub) Client(node string) (*http.Client, error) {
 
 // Open returns a stream to node's HTTP handler, for a caller that does its own
 // Upgrade over it.
-func (h *Hub) Open(node string) (net.Conn, error) {
+func (h *Hub) Open(_ context.Context, node string) (net.Conn, error) {
 	l, err := h.link(node)
 	if err != nil {
 		return nil, err
 	}
-	return l.mux.Open()
+	return l.mux.Open() // does not wait: the peer's answer is awaited by the first read
 }
 
 // Connected returns the nodes that are connected, and since when.

@@ -1,0 +1,139 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Ports and networks of a cluster that says nothing else.
+const (
+	DefaultPort       = "7443"
+	DefaultGossipPort = "7946"
+	DefaultPods       = "10.244.0.0/16"
+	DefaultServices   = "10.96.0.0/16"
+)
+
+// Config of a server. The zero value of a field is its default.
+type Config struct {
+	Name      string   // of this server; the machine's host name
+	DataDir   string   // required, unless InMemory
+	Listen    string   // host:port of the API; all addresses, port 7443
+	Advertise string   // host or host:port others reach the API by; the machine's address
+	Gossip    string   // host:port of the gossip, UDP and TCP; all addresses, port 7946
+	Hosts     []string // more names and addresses for the certificate
+
+	Pods     netip.Prefix // addresses of pods, a /24 for each node
+	Services netip.Prefix // virtual addresses of services
+
+	// InMemory keeps the objects nowhere but in memory. Credentials are in
+	// DataDir all the same. For tests.
+	InMemory bool
+	// NoSync trades durability for speed. For tests.
+	NoSync bool
+
+	Log hclog.Logger
+}
+
+// withDefaults fills in what is unset and reports what cannot be.
+func (c Config) withDefaults() (Config, error) {
+	if c.DataDir == "" {
+		return c, errors.New("--data-dir is required: the directory that keeps the cluster's state")
+	}
+	if c.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return c, fmt.Errorf("--name is required: %w", err)
+		}
+		c.Name, _, _ = strings.Cut(strings.ToLower(host), ".")
+	}
+	if !nameRE.MatchString(c.Name) {
+		return c, fmt.Errorf("--name %q: want lower-case letters, digits and dashes, starting with a letter", c.Name)
+	}
+	var err error
+	if c.Listen, err = hostPort("--listen", c.Listen, DefaultPort); err != nil {
+		return c, err
+	}
+	if c.Gossip, err = hostPort("--gossip", c.Gossip, DefaultGossipPort); err != nil {
+		return c, err
+	}
+	if !c.Pods.IsValid() {
+		c.Pods = netip.MustParsePrefix(DefaultPods)
+	}
+	if !c.Services.IsValid() {
+		c.Services = netip.MustParsePrefix(DefaultServices)
+	}
+	if c.Pods.Overlaps(c.Services) {
+		return c, fmt.Errorf("the pods' network %s and the services' network %s overlap: choose others", c.Pods, c.Services)
+	}
+	if c.Log == nil {
+		c.Log = hclog.NewNullLogger()
+	}
+	return c, nil
+}
+
+var nameRE = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+
+// hostPort completes an address that may lack its port or be empty.
+func hostPort(flag, addr, port string) (string, error) {
+	host, p, err := net.SplitHostPort(addr)
+	switch {
+	case err == nil && p != "":
+		return addr, nil
+	case err == nil:
+		return net.JoinHostPort(host, port), nil
+	case net.ParseIP(addr) != nil || !strings.Contains(addr, ":"):
+		return net.JoinHostPort(addr, port), nil
+	}
+	return "", fmt.Errorf("%s %q: want host:port", flag, addr)
+}
+
+// advertised is host:port by which others reach what listens on bound, and
+// the host alone.
+func (c Config) advertised(bound net.Addr) (addr, host string, err error) {
+	listenHost, port, err := net.SplitHostPort(bound.String())
+	if err != nil {
+		return "", "", err
+	}
+	host = c.Advertise
+	if h, p, err := net.SplitHostPort(c.Advertise); err == nil {
+		host, port = h, p
+	}
+	if host == "" {
+		if host = listenHost; net.ParseIP(host).IsUnspecified() {
+			if host, err = ownAddress(); err != nil {
+				return "", "", err
+			}
+		}
+	}
+	return net.JoinHostPort(host, port), host, nil
+}
+
+// ownAddress is the machine's first IPv4 address that is not loopback.
+func ownAddress() (string, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", fmt.Errorf("--advertise is required: %w", err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
+			return n.IP.String(), nil
+		}
+	}
+	return "", errors.New("--advertise is required: this machine has no IPv4 address but loopback")
+}
+
+// hosts are the names and addresses that go into the certificate.
+func (c Config) hosts(advertised string) []string {
+	out := append([]string{advertised, "localhost", "127.0.0.1", "::1", c.Name}, c.Hosts...)
+	out = slices.DeleteFunc(out, func(h string) bool { return h == "" })
+	slices.Sort(out)
+	return slices.Compact(out)
+}

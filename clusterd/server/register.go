@@ -1,0 +1,87 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+)
+
+// register makes the server known to the cluster and the admin's token known
+// to the admin, then keeps the server's status current.
+func (s *Server) register(ctx context.Context) error {
+	if err := s.adminToken(ctx); err != nil {
+		return err
+	}
+	servers := client.Of(s.system, api.Servers)
+	me := &api.Server{
+		Meta:   api.Meta{Name: s.cfg.Name},
+		Spec:   api.ServerSpec{Address: s.addr, Gossip: s.gossip.Addr()},
+		Status: api.ServerStatus{Version: daemon.Version(), StartedAt: time.Now()},
+	}
+	if err := s.insist(ctx, func() error { _, err := servers.Put(ctx, me); return err }); err != nil {
+		return err
+	}
+	close(s.ready)
+	for t := time.NewTicker(time.Second); ; {
+		if leads := s.api.Leads(); leads != me.Status.Leader || me.Meta.UID == "" {
+			me.Status.Leader = leads
+			if out, err := servers.PutStatus(ctx, me); err == nil {
+				me.Meta.UID = out.Meta.UID
+			}
+		}
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// insist calls f until the cluster is ready for it.
+func (s *Server) insist(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		if !api.Is(err, api.Unready) {
+			return err
+		}
+		s.log.Warn("the store is not ready", "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// adminToken makes a token that may do everything, unless its file is there:
+// whoever deletes the file gets a new one with the next start.
+func (s *Server) adminToken(ctx context.Context) error {
+	path := filepath.Join(s.cfg.DataDir, AdminTokenFile)
+	if _, err := os.Stat(path); err == nil && !s.cfg.InMemory {
+		return nil
+	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("look for the admin token: %w", err)
+	}
+	tok := pki.NewUserToken()
+	o := &api.Token{Meta: api.Meta{Name: tok.ID}, Spec: api.TokenSpec{
+		Role: api.RoleAdmin, Hash: tok.Hash(), Description: "made by server " + s.cfg.Name + " as it found no " + AdminTokenFile,
+	}}
+	// The object first: a file whose token nobody knows would be a riddle.
+	if err := s.insist(ctx, func() error { _, err := client.Of(s.system, api.Tokens).Create(ctx, o); return err }); err != nil {
+		return fmt.Errorf("create the admin token: %w", err)
+	}
+	if err := pki.WriteFile(path, []byte(tok.Reveal()+"\n")); err != nil {
+		return fmt.Errorf("write the admin token: %w", err)
+	}
+	s.log.Info("wrote a new admin token", "path", path)
+	return nil
+}

@@ -1,0 +1,235 @@
+// Package server is the control plane put together: credentials, the API over
+// its store, the tunnels of the nodes, gossip, and under leadership the
+// scheduler and the controllers.
+//
+// Invariants:
+//   - The parts know each other only through interfaces that are handed in
+//     here; controllers and scheduler use the same API as everybody.
+//   - Nothing is served but over TLS.
+//   - What only a leader may do runs between two changes of leadership, and
+//     every write of it carries the term's fence.
+//   - The API and its store outlive everything that writes through them.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"crypto/tls"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver"
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+	"github.com/clusterd/terraform-provider-clusterd/internal/gossip"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/internal/tunnel"
+)
+
+// Server is a member of the control plane. It must Run.
+type Server struct {
+	cfg      Config
+	log      hclog.Logger
+	creds    *credentials
+	listener net.Listener
+	addr     string // host:port others reach the API by
+	api      *apiserver.Server
+	hub      *tunnel.Hub
+	gossip   *gossip.Gossip
+	system   *client.Client // this process's own way in
+	ready    chan struct{}
+}
+
+// Open takes the server's addresses and opens its state. The first start in a
+// data directory founds a cluster.
+func Open(ctx context.Context, cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, ready: make(chan struct{})}
+	if err := s.open(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) open(ctx context.Context) (err error) {
+	if err := os.MkdirAll(s.cfg.DataDir, 0o755); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	if s.listener, err = net.Listen("tcp", s.cfg.Listen); err != nil {
+		return fmt.Errorf("listen for the API: %w", err)
+	}
+	var host string
+	if s.addr, host, err = s.cfg.advertised(s.listener.Addr()); err != nil {
+		return err
+	}
+	if s.creds, err = openCredentials(s.cfg.DataDir, s.cfg.Name, s.cfg.hosts(host)); err != nil {
+		return err
+	}
+	s.hub = tunnel.NewHub(s.log.Named("tunnel"))
+	conf := apiserver.Config{
+		Name: s.cfg.Name, PodsCIDR: s.cfg.Pods.String(), ServicesCIDR: s.cfg.Services.String(),
+		Peer: peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub},
+		SpoolDir: filepath.Join(s.cfg.DataDir, spoolDir), Log: s.log,
+	}
+	if !s.cfg.InMemory {
+		cert, key, ca := pki.Files(filepath.Join(s.cfg.DataDir, identityDir))
+		conf.Etcd = &apiserver.EtcdConfig{
+			Dir: filepath.Join(s.cfg.DataDir, storeDir), Name: s.cfg.Name,
+			PeerCert: cert, PeerKey: key, PeerCA: ca, NoSync: s.cfg.NoSync,
+		}
+	}
+	if s.api, err = apiserver.Open(ctx, conf); err != nil {
+		return err
+	}
+	s.system = client.InProcess(s.api.InProcess(apiserver.Identity{Role: apiserver.RoleSystem, Name: s.cfg.Name}))
+	s.gossip, err = gossip.Open(gossip.Config{
+		Name: pki.ID{Role: pki.Server, Name: s.cfg.Name}.String(), Bind: s.cfg.Gossip, Advertise: ipOf(host),
+		Key: s.creds.gossipKey, Seeds: s.seeds, Log: s.log.Named("gossip"),
+	})
+	return err
+}
+
+// close releases what open took, as far as it came.
+func (s *Server) close() error {
+	var errs []error
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	if s.hub != nil {
+		s.hub.Close()
+	}
+	if s.api != nil {
+		errs = append(errs, s.api.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Addr is host:port that others reach the API by.
+func (s *Server) Addr() string { return s.addr }
+
+// Ready is closed once the server has registered itself and the credentials
+// for its users are on disk.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run serves until ctx is done.
+func (s *Server) Run(ctx context.Context) error {
+	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
+	apiEnded := make(chan error, 1)
+	go func() { apiEnded <- s.api.Run(behind) }()
+	s.log.Info("server starts", "name", s.cfg.Name, "address", s.addr, "gossip", s.gossip.Addr(), "version", daemon.Version())
+	err := daemon.Run(ctx,
+		daemon.Named("serve the API", daemon.Func(s.serve)),
+		daemon.Named("gossip", s.gossip),
+		daemon.Named("register", daemon.Func(s.register)),
+		daemon.Named("lead", daemon.Func(s.lead)),
+		daemon.Func(s.renew),
+	)
+	stop()
+	err = errors.Join(err, <-apiEnded, s.close())
+	s.log.Info("server ends")
+	return err
+}
+
+// grace is how long requests under way may still take when the server stops.
+const grace = 500 * time.Millisecond
+
+func (s *Server) serve(ctx context.Context) error {
+	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	h := &http.Server{
+		Handler:           s.api,
+		TLSConfig:         s.creds.identity.ServerTLS(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		BaseContext:       func(net.Listener) context.Context { return requests },
+		// A stranger's failed handshake is not our failure.
+		ErrorLog: s.log.Named("http").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	}
+	stopped := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		wait, cancel := context.WithTimeout(requests, grace)
+		defer cancel()
+		if h.Shutdown(wait) != nil { // watches never end by themselves
+			cut()
+			h.Close()
+		}
+		s.hub.Close()
+	})()
+	if err := h.ServeTLS(s.listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	<-stopped
+	return nil
+}
+
+// renew replaces the server's own certificate well before it ends.
+func (s *Server) renew(ctx context.Context) error {
+	return s.creds.identity.Keep(ctx,
+		func(context.Context) error { return s.creds.ca.Reissue(s.creds.identity, s.creds.hosts...) },
+		func(err error) { s.log.Warn("certificate", "error", err) })
+}
+
+// seeds are the gossip addresses of the nodes: a server that starts anew looks
+// for them, as they look for it.
+func (s *Server) seeds() []string {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	nodes, _, err := client.Of(s.system, api.Nodes).List(ctx, "", nil)
+	if err != nil {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(s.gossip.Addr())
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, n := range nodes {
+		if n.Status.Address != "" {
+			out = append(out, net.JoinHostPort(n.Status.Address, port))
+		}
+	}
+	return out
+}
+
+// ipOf is host if it is an address: gossip does not speak names.
+func ipOf(host string) string {
+	if net.ParseIP(host) == nil {
+		return ""
+	}
+	return host
+}
+
+// peer tells the API who is at the other end.
+func peer(cs *tls.ConnectionState) (role, name string, ok bool) {
+	r, name, ok := pki.Peer(cs)
+	return string(r), name, ok
+}
+
+// issuer lets machines in, for the API.
+type issuer struct{ *credentials }
+
+func (i issuer) Issue(csr []byte, role, name string) ([]byte, error) {
+	return i.ca.Issue(csr, pki.ID{Role: pki.Role(role), Name: name})
+}
+func (i issuer) CA() []byte        { return i.ca.PEM() }
+func (i issuer) GossipKey() []byte { return i.gossipKey }
+
+// tunnels is the hub as the API wants it.
+type tunnels struct{ *tunnel.Hub }
+
+func (t tunnels) Connected() []string { return slices.Sorted(maps.Keys(t.Hub.Connected())) }

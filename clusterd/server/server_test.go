@@ -1,0 +1,197 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+)
+
+// start runs a server with its data in dir until stop is called.
+func start(t *testing.T, dir string, change ...func(*Config)) (s *Server, stop func()) {
+	t.Helper()
+	cfg := Config{Name: "s1", DataDir: dir, Listen: "127.0.0.1:0", Gossip: "127.0.0.1:0", InMemory: true}
+	for _, f := range change {
+		f(&cfg)
+	}
+	s, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("server ended with: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		t.Fatalf("server ended with: %v", err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("server does not become ready")
+	}
+	return s, stop
+}
+
+func admin(t *testing.T, s *Server, dir string) *client.Client {
+	t.Helper()
+	token, err := os.ReadFile(filepath.Join(dir, AdminTokenFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := pki.LoadRoots(filepath.Join(dir, CACertFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(client.Config{Addresses: []string{"https://" + s.Addr()}, Token: strings.TrimSpace(string(token)), TLS: roots})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func etcd(c *Config) { c.InMemory, c.NoSync = false, true }
+
+func TestFirstStartFoundsAClusterAndARestartKeepsIt(t *testing.T) {
+	dir := t.TempDir()
+	s, stop := start(t, dir, etcd)
+	c := admin(t, s, dir)
+	me, err := client.Of(c, api.Servers).Get(t.Context(), "", "s1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if me.Spec.Address != s.Addr() || me.Spec.Gossip == "" {
+		t.Errorf("registered as %+v", me.Spec)
+	}
+	for _, f := range []string{AdminTokenFile, gossipKeyFile, filepath.Join(caDir, "ca-key.pem"), filepath.Join(identityDir, "identity.pem")} {
+		if st, err := os.Stat(filepath.Join(dir, f)); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v", f, st, err)
+		}
+	}
+	if _, err := client.Of(c, api.Namespaces).Create(t.Context(), &api.Namespace{Meta: api.Meta{Name: "shop"}}); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+
+	s, _ = start(t, dir, etcd)
+	c = admin(t, s, dir) // the same token, the same CA
+	if _, err := client.Of(c, api.Namespaces).Get(t.Context(), "", "shop"); err != nil {
+		t.Error(err)
+	}
+	tokens, _, err := client.Of(c, api.Tokens).List(t.Context(), "", nil)
+	if err != nil || len(tokens) != 1 {
+		t.Errorf("%d tokens after a restart: %v", len(tokens), err)
+	}
+}
+
+func TestDeletedAdminTokenFileIsMadeAnew(t *testing.T) {
+	dir := t.TempDir()
+	_, stop := start(t, dir, etcd)
+	stop()
+	if err := os.Remove(filepath.Join(dir, AdminTokenFile)); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := start(t, dir, etcd)
+	if _, err := client.Of(admin(t, s, dir), api.Servers).Get(t.Context(), "", "s1"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNobodyWithoutTLSAndToken(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := start(t, dir)
+	if resp, err := http.Get("http://" + s.Addr() + "/v1/nodes"); err == nil && resp.StatusCode < 400 {
+		t.Errorf("plain HTTP was answered with %s", resp.Status)
+	}
+	insecure := &tls.Config{InsecureSkipVerify: true}
+	for name, cfg := range map[string]client.Config{
+		"no token":    {TLS: insecure},
+		"wrong token": {TLS: insecure, Token: pki.NewUserToken().Reveal()},
+	} {
+		cfg.Addresses = []string{"https://" + s.Addr()}
+		c, err := client.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err = client.Of(c, api.Nodes).List(t.Context(), "", nil); !api.Is(err, api.Unauthenticated) {
+			t.Errorf("%s: %v", name, err)
+		}
+		c.Close()
+	}
+	if _, err := tls.Dial("tcp", s.Addr(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}); err == nil {
+		t.Error("TLS 1.2 was accepted")
+	}
+}
+
+func TestStopEndsWatches(t *testing.T) {
+	dir := t.TempDir()
+	s, stop := start(t, dir)
+	c := admin(t, s, dir)
+	watching, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		first := true
+		for _, err := range client.Of(c, api.Nodes).Watch(t.Context(), "", nil, 0) {
+			if first {
+				close(watching)
+				first = false
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	<-watching
+	began := time.Now()
+	stop()
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("stopping took %s", took)
+	}
+	<-ended
+}
+
+func TestConfigErrorsNameTheFlag(t *testing.T) {
+	for want, c := range map[string]Config{
+		"--data-dir is required": {},
+		`--name "Not a name"`:    {DataDir: "x", Name: "Not a name"},
+		`--listen "a:b:c"`:       {DataDir: "x", Name: "s1", Listen: "a:b:c"},
+		"overlap: choose others": {DataDir: "x", Name: "s1", Pods: netip.MustParsePrefix("10.0.0.0/8"), Services: netip.MustParsePrefix("10.96.0.0/16")},
+	} {
+		if _, err := c.withDefaults(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+func TestLostCAIsNotReplaced(t *testing.T) {
+	dir := t.TempDir()
+	_, stop := start(t, dir, etcd)
+	stop()
+	if err := os.RemoveAll(filepath.Join(dir, caDir)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(t.Context(), Config{Name: "s1", DataDir: dir, Listen: "127.0.0.1:0", Gossip: "127.0.0.1:0"})
+	if err == nil || !strings.Contains(err.Error(), "restore") {
+		t.Errorf("got %v", err)
+	}
+}
