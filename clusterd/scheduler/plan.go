@@ -1,0 +1,140 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// decision is where a pod goes, or why it goes nowhere.
+type decision struct {
+	pod  *api.Pod
+	node string
+	why  string
+}
+
+func (d decision) String() string {
+	if d.node == "" {
+		return fmt.Sprintf("! %s: %s", d.pod.Meta.Name, d.why)
+	}
+	return fmt.Sprintf("~ %s on %s", d.pod.Meta.Name, d.node)
+}
+
+type decisions []decision
+
+func (ds decisions) String() string {
+	var b strings.Builder
+	for _, d := range ds {
+		fmt.Fprintln(&b, d)
+	}
+	return b.String()
+}
+
+// class is what pods with equal requests share within one plan.
+type class struct {
+	request    *request
+	candidates []int32 // nodes that pass the filters that do not depend on load
+	why        string  // set once a pod of the class has found no node
+}
+
+// planBinds decides for pods in the order they came, and counts each decision
+// in the picture: the next pod sees it. A class that fits nowhere is asked
+// once: within a plan, room only shrinks. After limit pods have found a node,
+// the plan ends.
+func planBinds(p *picture, pods []*api.Pod, limit int) decisions {
+	slices.SortStableFunc(pods, func(a, b *api.Pod) int {
+		if c := a.Meta.CreatedAt.Compare(b.Meta.CreatedAt); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Meta.Namespace+"/"+a.Meta.Name, b.Meta.Namespace+"/"+b.Meta.Name)
+	})
+	out := make(decisions, 0, len(pods))
+	classes := map[string]*class{}
+	for _, pod := range pods {
+		if limit == 0 {
+			break
+		}
+		r := requestOf(pod.Meta.Namespace, pod.Spec.App, &pod.Spec.PodTemplate)
+		c := classes[r.key]
+		if c == nil {
+			c = p.newClass(r)
+			classes[r.key] = c
+		}
+		i := p.choose(c)
+		if i < 0 {
+			out = append(out, decision{pod: pod, why: c.why})
+			continue
+		}
+		limit--
+		p.take(pod.Meta.UID, r.app, i, r.cpu, r.mem)
+		out = append(out, decision{pod: pod, node: p.names[i]})
+	}
+	return out
+}
+
+func (p *picture) newClass(r *request) *class {
+	c := &class{request: r}
+	for i := range p.names {
+		if p.static(i, r) {
+			c.candidates = append(c.candidates, int32(i))
+		}
+	}
+	return c
+}
+
+// choose returns the node for the next pod of the class, or -1.
+func (p *picture) choose(c *class) int {
+	if c.why != "" {
+		return -1
+	}
+	i := p.best(c.request, c.candidates)
+	if i < 0 {
+		c.why = p.whyNot(c.request)
+	}
+	return i
+}
+
+// Fit is what a plan would place.
+type Fit struct {
+	Placed int    // how many of the pods fit
+	Why    string // why the others do not; "" when all fit
+}
+
+// Fits answers whether n pods of an app's template would find nodes, with the
+// same code that will place them: what a plan says is what an apply does. Pods
+// of the app that would be replaced are left out of pods by the caller.
+func Fits(nodes []*api.Node, pods []*api.Pod, namespace, app string, t *api.PodTemplate, n int) Fit {
+	p := newPicture()
+	for _, node := range nodes {
+		p.setNode(node)
+	}
+	for _, pod := range pods {
+		p.setPod(pod)
+	}
+	c := p.newClass(requestOf(namespace, app, t))
+	for k := range n {
+		i := p.choose(c)
+		if i < 0 {
+			return Fit{Placed: k, Why: c.why}
+		}
+		p.take(fmt.Sprintf("plan-%d", k), c.request.app, i, c.request.cpu, c.request.mem)
+	}
+	return Fit{Placed: n}
+}
+
+// setPod counts a pod where it is; ended ones and those without a node take nothing.
+func (p *picture) setPod(pod *api.Pod) (freed bool) {
+	if pod.Spec.Node == "" || pod.Status.Phase.Ended() {
+		return p.unplace(pod.Meta.UID)
+	}
+	cpu, mem := pod.Spec.Requests()
+	p.place(pod.Meta.UID, pod.Meta.Namespace+"/"+pod.Spec.App, pod.Spec.Node, cpu, mem)
+	return false
+}
+
+// waiting reports whether the scheduler must find a node for pod.
+func waiting(pod *api.Pod) bool {
+	return pod.Spec.Node == "" && !pod.Meta.Deleting() && !pod.Status.Phase.Ended()
+}

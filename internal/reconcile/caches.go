@@ -1,0 +1,77 @@
+package reconcile
+
+import (
+	"context"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+// Caches are what the loops of one process share: each kind is decoded once.
+type Caches struct {
+	Namespaces *Cache[api.NamespaceSpec, api.NamespaceStatus]
+	Apps       *Cache[api.AppSpec, api.AppStatus]
+	Pods       *Cache[api.PodSpec, api.PodStatus]
+	Services   *Cache[api.ServiceSpec, api.ServiceStatus]
+	Endpoints  *Cache[api.EndpointsSpec, api.EndpointsStatus]
+	Nodes      *Cache[api.NodeSpec, api.NodeStatus]
+}
+
+// NewCaches returns empty caches. Run fills them and keeps them current.
+func NewCaches(c *client.Client, log hclog.Logger) *Caches {
+	log = log.Named("cache")
+	return &Caches{
+		Namespaces: NewCache(c, api.Namespaces, log),
+		Apps:       NewCache(c, api.Apps, log),
+		Pods:       NewCache(c, api.Pods, log),
+		Services:   NewCache(c, api.Services, log),
+		Endpoints:  NewCache(c, api.EndpointSlices, log),
+		Nodes:      NewCache(c, api.Nodes, log),
+	}
+}
+
+// Run runs all caches until ctx ends.
+func (c *Caches) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, run := range []func(context.Context) error{
+		c.Namespaces.Run, c.Apps.Run, c.Pods.Run, c.Services.Run, c.Endpoints.Run, c.Nodes.Run,
+	} {
+		wg.Go(func() { run(ctx) })
+	}
+	wg.Wait()
+	return nil
+}
+
+// Written remembers up to which revision the loop that owns it has written for
+// each object: what the object's next plan must have seen.
+type Written struct {
+	mu sync.Mutex
+	at map[api.Ref]int64
+}
+
+// Note records a write at revision on behalf of ref.
+func (w *Written) Note(ref api.Ref, revision int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.at == nil {
+		w.at = map[api.Ref]int64{}
+	}
+	w.at[ref] = max(w.at[ref], revision)
+}
+
+// Of returns the revision of the last write on behalf of ref, 0 for none.
+func (w *Written) Of(ref api.Ref) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.at[ref]
+}
+
+// Forget drops what is known of an object that is gone.
+func (w *Written) Forget(ref api.Ref) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.at, ref)
+}
