@@ -2,15 +2,13 @@ package apiserver
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/hex"
 	"encoding/json"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
 // Role is what a caller is to the cluster.
@@ -39,10 +37,8 @@ func (s *Server) identify(r *http.Request) (Identity, error) {
 	if id, ok := r.Context().Value(identityKey{}).(Identity); ok {
 		return id, nil
 	}
-	if s.cfg.Peer != nil && r.TLS != nil {
-		if role, name, ok := s.cfg.Peer(r.TLS); ok {
-			return Identity{Role(role), name}, nil
-		}
+	if role, name, ok := pki.Peer(r.TLS); ok {
+		return Identity{Role(role), name}, nil
 	}
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
@@ -53,18 +49,17 @@ func (s *Server) identify(r *http.Request) (Identity, error) {
 
 // bearer returns the user of a token ct_<id>_<secret>.
 func (s *Server) bearer(ctx context.Context, token string) (Identity, error) {
-	rest, ok := strings.CutPrefix(token, "ct_")
-	id, secret, ok2 := strings.Cut(rest, "_")
-	if !ok || !ok2 {
-		return Identity{}, api.Errorf(api.Unauthenticated, "this is not a user token: one looks like ct_<id>_<secret>")
+	user, err := pki.ParseUserToken(token)
+	if err != nil {
+		return Identity{}, api.Errorf(api.Unauthenticated, "%s", err)
 	}
 	snap, err := s.cache.latest(ctx) // a revoked token is refused at once
 	if err != nil {
 		return Identity{}, err
 	}
-	t := s.token(snap, id)
+	t := s.token(snap, user.ID)
 	// Compared even when there is no such token: the time taken tells nothing.
-	match := secretMatches(t.Spec.Hash, secret)
+	match := pki.HashMatches(t.Spec.Hash, user.Secret)
 	switch {
 	case !match:
 		return Identity{}, api.Errorf(api.Unauthenticated, "the token is not valid: it was revoked, or is not of this cluster")
@@ -73,7 +68,7 @@ func (s *Server) bearer(ctx context.Context, token string) (Identity, error) {
 	case t.Spec.Role != api.RoleAdmin:
 		return Identity{}, api.Errorf(api.Unauthenticated, "this token is for machines to join with: it gives no access to the API")
 	}
-	return Identity{RoleUser, id}, nil
+	return Identity{RoleUser, user.ID}, nil
 }
 
 // token returns the token called id, or an empty one.
@@ -89,10 +84,4 @@ func (s *Server) token(snap *snapshot, id string) *api.Token {
 
 func expired(t *api.Token, now time.Time) bool {
 	return !t.Spec.ExpiresAt.IsZero() && !now.Before(t.Spec.ExpiresAt)
-}
-
-// secretMatches compares in constant time; no secret matches an empty hash.
-func secretMatches(hash, secret string) bool {
-	sum := sha256.Sum256([]byte(secret))
-	return subtle.ConstantTimeCompare([]byte(hash), []byte(hex.EncodeToString(sum[:]))) == 1
 }

@@ -15,10 +15,19 @@ func (s *Server) routes() []route {
 	return append(all,
 		route{method: "POST", path: "/v1/batch", serve: (*Server).serveBatch},
 		route{method: "POST", path: "/v1/events", serve: (*Server).serveEvent},
+		route{method: "GET", path: onePod + "/logs", kind: s.kinds["pods"], serve: servePodStream("logs")},
+		route{method: "POST", path: onePod + "/exec", kind: s.kinds["pods"], serve: servePodStream("exec")},
+		route{method: "GET", path: onePod + "/drained", kind: s.kinds["pods"], serve: (*Server).serveDrained},
+		route{method: "POST", path: "/v1/nodes/{name}/applied", serve: (*Server).serveApplied},
+		route{method: "GET", path: "/v1/tunnel", serve: (*Server).serveTunnel},
+		route{method: "POST", path: "/v1/join", open: true, serve: (*Server).serveJoin},
+		route{method: "POST", path: "/v1/renew", serve: (*Server).serveRenew},
 		route{method: "GET", path: "/healthz", open: true, serve: (*Server).serveHealth},
 		route{method: "GET", path: "/readyz", open: true, serve: (*Server).serveReady},
 	)
 }
+
+const onePod = "/v1/namespaces/{namespace}/pods/{name}"
 
 // kindRoutes are the rows every kind has.
 func kindRoutes(k *kind) []route {
