@@ -38,10 +38,10 @@ func (a *applied) report(node string, revision int64) {
 }
 
 // behind returns which of the nodes have not reached revision.
-func (a *applied) behind(nodes map[string]time.Time, revision int64) (late []string, changed <-chan struct{}) {
+func (a *applied) behind(nodes []string, revision int64) (late []string, changed <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for n := range nodes {
+	for _, n := range nodes {
 		if a.revision[n] < revision {
 			late = append(late, n)
 		}
@@ -132,7 +132,7 @@ func (s *Server) awaitDrained(r *request, pod *object, snap *snapshot, wait time
 		ans.Waiting = nil
 		var changed <-chan struct{}
 		if out != 0 {
-			var nodes map[string]time.Time
+			var nodes []string
 			if s.cfg.Tunnels != nil {
 				nodes = s.cfg.Tunnels.Connected()
 			}

@@ -37,8 +37,10 @@ func (s *Server) identify(r *http.Request) (Identity, error) {
 	if id, ok := r.Context().Value(identityKey{}).(Identity); ok {
 		return id, nil
 	}
-	if role, name, ok := pki.Peer(r.TLS); ok {
-		return Identity{Role(role), name}, nil
+	if s.cfg.Peer != nil && r.TLS != nil {
+		if role, name, ok := s.cfg.Peer(r.TLS); ok {
+			return Identity{Role(role), name}, nil
+		}
 	}
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {

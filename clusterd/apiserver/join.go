@@ -4,19 +4,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"reflect"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
-// Issuer is the cluster's CA.
+// Issuer lets machines in.
 type Issuer interface {
-	// Issue signs a certificate request for id; both are PEM.
-	Issue(csr []byte, id pki.ID, hosts ...string) ([]byte, error)
-	// PEM returns the CA's certificate.
-	PEM() []byte
+	// Issue signs a certificate request for name in role; both are PEM.
+	Issue(csr []byte, role, name string) (certificate []byte, err error)
+	// CA returns the cluster's CA as PEM.
+	CA() []byte
+	// GossipKey returns the key that members gossip with.
+	GossipKey() []byte
 }
 
 const maxJoin = 32 << 10
@@ -61,8 +62,7 @@ func (s *Server) serveJoin(w http.ResponseWriter, r *request) error {
 	if _, err := s.dryRun(r.Context(), by, commit); err != nil {
 		return err
 	}
-	id := pki.ID{Role: pki.Node, Name: req.Name}
-	cert, err := s.cfg.Issuer.Issue([]byte(req.CSR), id, hostsOf(req.Address)...)
+	cert, err := s.cfg.Issuer.Issue([]byte(req.CSR), string(RoleNode), req.Name)
 	if err != nil {
 		return invalid(api.Ref{}, api.Errors{{Path: "csr", Message: "cannot be signed: " + err.Error()}})
 	}
@@ -78,7 +78,7 @@ func (s *Server) serveJoin(w http.ResponseWriter, r *request) error {
 // admission is what a member needs to know.
 func (s *Server) admission(cert []byte, node pki.JoinNode) pki.JoinResponse {
 	return pki.JoinResponse{
-		Certificate: string(cert), CA: string(s.cfg.Issuer.PEM()), GossipKey: s.cfg.GossipKey, Node: node,
+		Certificate: string(cert), CA: string(s.cfg.Issuer.CA()), GossipKey: s.cfg.Issuer.GossipKey(), Node: node,
 		Cluster: pki.JoinCluster{PodsCIDR: s.pods.String(), ServicesCIDR: s.services.String()},
 		Servers: s.servers(),
 	}
@@ -96,21 +96,7 @@ func (s *Server) servers() []string {
 			return true
 		})
 	}
-	if len(out) == 0 && s.cfg.Address != "" {
-		out = []string{s.cfg.Address}
-	}
 	return out
-}
-
-// hostsOf returns the address as a certificate may carry it.
-func hostsOf(address string) []string {
-	if ap, err := netip.ParseAddrPort(address); err == nil {
-		return []string{ap.Addr().String()}
-	}
-	if a, err := netip.ParseAddr(address); err == nil {
-		return []string{a.String()}
-	}
-	return nil
 }
 
 // join uses the token and makes the node, in one transaction. A node that is
@@ -194,7 +180,7 @@ func (s *Server) serveRenew(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	n := typed.(*api.Node)
-	cert, err := s.cfg.Issuer.Issue([]byte(req.CSR), pki.ID{Role: pki.Node, Name: r.by.Name}, hostsOf(n.Status.Address)...)
+	cert, err := s.cfg.Issuer.Issue([]byte(req.CSR), string(RoleNode), r.by.Name)
 	if err != nil {
 		return invalid(api.Ref{}, api.Errors{{Path: "csr", Message: "cannot be signed: " + err.Error()}})
 	}

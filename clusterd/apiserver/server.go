@@ -14,6 +14,7 @@ package apiserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -37,11 +38,12 @@ type Config struct {
 	PodsCIDR     string // by default 10.244.0.0/16
 	ServicesCIDR string // by default 10.96.0.0/16
 
-	Issuer    Issuer  // nil: machines cannot join
-	GossipKey []byte  // for who joins
-	Address   string  // host:port of this server's API, for who joins before there is a Server object
-	Tunnels   Tunnels // nil: no logs, exec and image loads
-	SpoolDir  string  // where image uploads wait on disk; by default the system's
+	// Peer says who is at the other end of a TLS connection: role server or
+	// node, and its name; false without a verified certificate.
+	Peer     func(*tls.ConnectionState) (role, name string, ok bool)
+	Issuer   Issuer  // nil: machines cannot join
+	Tunnels  Tunnels // nil: no logs, exec and image loads
+	SpoolDir string  // where image uploads wait on disk; by default the system's
 
 	Log hclog.Logger
 }

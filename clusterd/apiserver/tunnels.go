@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -21,8 +20,8 @@ type Tunnels interface {
 	ServeUpgrade(w http.ResponseWriter, r *http.Request, node string)
 	// Client returns a client whose requests all go to the agent of node.
 	Client(node string) (*http.Client, error)
-	// Connected returns the nodes whose agents are connected here, and since when.
-	Connected() map[string]time.Time
+	// Connected returns the nodes whose agents are connected here.
+	Connected() []string
 }
 
 // serveTunnel answers GET /v1/tunnel.
