@@ -13,6 +13,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,8 +23,6 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
-
-	"crypto/tls"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -120,6 +119,9 @@ func (s *Server) close() error {
 
 // Addr is host:port that others reach the API by.
 func (s *Server) Addr() string { return s.addr }
+
+// GossipAddr is host:port that others reach the server's gossip by.
+func (s *Server) GossipAddr() string { return s.gossip.Addr() }
 
 // Ready is closed once the server has registered itself and the credentials
 // for its users are on disk.

@@ -1,0 +1,226 @@
+// Package testcluster runs a whole cluster inside a test: a server with real
+// TLS on loopback, and nodes that join it over the wire and do everything a
+// node does but run containers.
+//
+// Invariants: nothing is shared between two clusters, so tests run in
+// parallel; a server that is stopped and started again keeps its address and
+// its data; everything ends with the test.
+package testcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/server"
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+)
+
+// Config of a cluster. The zero value is a server with its objects in memory
+// and no nodes.
+type Config struct {
+	Nodes int  // called w1, w2, …
+	Etcd  bool // keep objects in embedded etcd, on disk
+	// Separate runs the server as a process of its own, which Kill can end as
+	// kill -9 does. It implies Etcd, and needs Main as the package's TestMain.
+	Separate bool
+	// Log gets everybody's log. By default it goes to the file named by
+	// CLUSTERD_TEST_LOG, or nowhere.
+	Log hclog.Logger
+}
+
+// Cluster is a running cluster.
+type Cluster struct {
+	Server *Process // the control plane
+	Nodes  map[string]*Process
+
+	t       testing.TB
+	cfg     Config
+	log     hclog.Logger
+	dir     string
+	addr    string // host:port of the API, the same after a restart
+	gossip  string // likewise
+	joining string // token
+}
+
+// Start starts a cluster that ends with the test. It returns once the API
+// answers and every node is ready for pods.
+func Start(t testing.TB, cfg Config) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, cfg: cfg, dir: t.TempDir(), Nodes: map[string]*Process{}}
+	if c.log = cfg.Log; c.log == nil {
+		c.log = fileLog(t)
+	}
+	c.Server = &Process{name: "server", t: t, start: c.startServer}
+	c.Server.Start()
+	t.Cleanup(func() {
+		for _, n := range c.Nodes {
+			n.Stop()
+		}
+		c.Server.Stop()
+	})
+	if cfg.Nodes > 0 {
+		c.joining = c.NewJoinToken()
+	}
+	for i := range cfg.Nodes {
+		c.AddNode(fmt.Sprintf("w%d", i+1))
+	}
+	c.Await("every node is ready", func(ctx context.Context) (bool, error) {
+		nodes, _, err := client.Of(c.Client(), api.Nodes).List(ctx, "", nil)
+		ready := 0
+		for _, n := range nodes {
+			if n.Status.Health.Schedulable() {
+				ready++
+			}
+		}
+		return ready == cfg.Nodes, err
+	})
+	return c
+}
+
+// startServer starts the server in this process, or in one of its own.
+func (c *Cluster) startServer(ctx context.Context) (running, error) {
+	cfg := server.Config{Name: "s1", DataDir: c.dir, Listen: c.addr, Gossip: c.gossip, InMemory: !c.cfg.Etcd && !c.cfg.Separate, NoSync: true}
+	if c.addr == "" {
+		cfg.Listen, cfg.Gossip = "127.0.0.1:0", "127.0.0.1:0"
+	}
+	if c.cfg.Separate {
+		r, err := startSeparate(cfg, &c.addr, &c.gossip)
+		return r, err
+	}
+	cfg.Log = c.log.Named("server")
+	s, err := server.Open(ctx, cfg)
+	if err != nil {
+		return running{}, err
+	}
+	c.addr, c.gossip = s.Addr(), s.GossipAddr()
+	return running{run: s.Run, ready: s.Ready()}, nil
+}
+
+// AddNode joins a node, and starts it. It is ready a moment later.
+func (c *Cluster) AddNode(name string) *Process {
+	c.t.Helper()
+	if c.joining == "" {
+		c.joining = c.NewJoinToken()
+	}
+	p := &Process{name: name, t: c.t}
+	var n *fakeNode
+	p.start = func(ctx context.Context) (_ running, err error) {
+		if n == nil { // a node joins once
+			if n, err = join(ctx, name, c.addr, c.joining, c.log); err != nil {
+				return running{}, err
+			}
+		}
+		return running{run: n.run}, nil
+	}
+	p.Start()
+	c.Nodes[name] = p
+	return p
+}
+
+// URL is where the API is: https://127.0.0.1:port.
+func (c *Cluster) URL() string { return "https://" + c.addr }
+
+// Addr is host:port of the API.
+func (c *Cluster) Addr() string { return c.addr }
+
+// CAFile is the path of the certificate to verify the API with.
+func (c *Cluster) CAFile() string { return filepath.Join(c.dir, server.CACertFile) }
+
+// Token is the admin's bearer token.
+func (c *Cluster) Token() string {
+	c.t.Helper()
+	b, err := os.ReadFile(filepath.Join(c.dir, server.AdminTokenFile))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// Env is the environment of a program that is to use the cluster.
+func (c *Cluster) Env() map[string]string {
+	return map[string]string{"CLUSTERD_ADDR": c.URL(), "CLUSTERD_TOKEN": c.Token(), "CLUSTERD_CACERT": c.CAFile()}
+}
+
+// Client returns a client with the admin's token.
+func (c *Cluster) Client() *client.Client {
+	c.t.Helper()
+	roots, err := pki.LoadRoots(c.CAFile())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cl, err := client.New(client.Config{Addresses: []string{c.URL()}, Token: c.Token(), TLS: roots, UserAgent: "testcluster"})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(cl.Close)
+	return cl
+}
+
+// NewJoinToken makes a token that any number of nodes may join with.
+func (c *Cluster) NewJoinToken() string {
+	c.t.Helper()
+	ca, err := os.ReadFile(c.CAFile())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	pin, err := pki.PinOf(ca)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	tok := pki.NewJoinToken(pin)
+	_, err = client.Of(c.Client(), api.Tokens).Create(c.t.Context(), &api.Token{
+		Meta: api.Meta{Name: tok.ID},
+		Spec: api.TokenSpec{Role: api.RoleNode, Hash: tok.Hash(), Description: "testcluster"},
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return tok.Reveal()
+}
+
+// Await calls met until it reports true. It fails the test with what and
+// met's last error after half a minute.
+func (c *Cluster) Await(what string, met func(context.Context) (bool, error)) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	defer cancel()
+	var last error
+	for {
+		ok, err := met(ctx)
+		if err == nil && ok {
+			return
+		}
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			c.t.Fatalf("still not so after 30 s: %s (last error: %v)", what, last)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func fileLog(t testing.TB) hclog.Logger {
+	var out io.Writer = io.Discard
+	if path := os.Getenv("CLUSTERD_TEST_LOG"); path != "" {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		out = f
+	}
+	return hclog.New(&hclog.LoggerOptions{Name: t.Name(), Level: hclog.Debug, Output: out})
+}

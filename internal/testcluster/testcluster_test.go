@@ -1,0 +1,119 @@
+package testcluster
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+func TestMain(m *testing.M) { Main(m) }
+
+// P1: what was acknowledged before a kill -9 is there after it.
+func TestNoAcknowledgedWriteIsLostByAKill(t *testing.T) {
+	c := Start(t, Config{Separate: true})
+	for round := range 3 {
+		var acked sync.Map
+		var count atomic.Int64
+		ctx, stop := context.WithCancel(t.Context())
+		var writers sync.WaitGroup
+		for w := range 4 {
+			cl := c.Client()
+			writers.Go(func() {
+				for i := 0; ctx.Err() == nil; i++ {
+					name := fmt.Sprintf("ns-%d-%d-%d", round, w, i)
+					if _, err := client.Of(cl, api.Namespaces).Create(ctx, &api.Namespace{Meta: api.Meta{Name: name}}); err == nil {
+						acked.Store(name, true)
+						count.Add(1)
+					}
+				}
+			})
+		}
+		c.Await("a burst of writes is under way", func(context.Context) (bool, error) { return count.Load() > 50, nil })
+		c.Server.Kill()
+		stop()
+		writers.Wait()
+		c.Server.Start()
+		have := map[string]bool{}
+		items, _, err := client.Of(c.Client(), api.Namespaces).List(t.Context(), "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ns := range items {
+			have[ns.Meta.Name] = true
+		}
+		acked.Range(func(name, _ any) bool {
+			if !have[name.(string)] {
+				t.Errorf("round %d: %s was acknowledged and is gone", round, name)
+			}
+			return true
+		})
+	}
+}
+
+// A watch that a restart breaks either goes on where it was or says that it
+// cannot; what a watcher knows after that is complete.
+func TestWatchersKnowEverythingAfterARestart(t *testing.T) {
+	c := Start(t, Config{Etcd: true})
+	namespaces := client.Of(c.Client(), api.Namespaces)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	create := func(name string) {
+		t.Helper()
+		if _, err := namespaces.Create(ctx, &api.Namespace{Meta: api.Meta{Name: name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known, rev := map[string]bool{}, int64(0)
+	list := func() {
+		t.Helper()
+		items, at, err := namespaces.List(ctx, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ns := range items {
+			known[ns.Meta.Name] = true
+		}
+		rev = at
+	}
+	follow := func(until string) {
+		t.Helper()
+		for !known[until] {
+			for ev, err := range namespaces.Watch(ctx, "", nil, rev) {
+				if api.Is(err, api.Gone) {
+					list()
+					break
+				}
+				if err != nil {
+					t.Fatalf("waiting for %s: %v", until, err)
+				}
+				rev = ev.Revision
+				if ev.Type == api.EventPut {
+					known[ev.Object.Meta.Name] = true
+				}
+				if known[until] {
+					break
+				}
+			}
+		}
+	}
+	list()
+	create("a")
+	create("b")
+	follow("b")
+	create("c")
+	c.Server.Stop()
+	c.Server.Start()
+	create("d")
+	follow("d")
+	for _, name := range []string{"a", "b", "c", "d"} {
+		if !known[name] {
+			t.Errorf("%s was skipped", name)
+		}
+	}
+}
