@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -26,6 +27,9 @@ type Etcd struct {
 	watch  *clientv3.Client
 	socket string
 	log    hclog.Logger
+
+	closing sync.Once
+	closed  error
 }
 
 var _ Store = (*Etcd)(nil)
@@ -220,8 +224,13 @@ func (s *Etcd) Leading(ctx context.Context) iter.Seq[bool] {
 // cluster, or its disk failed.
 func (s *Etcd) Stopped() <-chan struct{} { return s.member.Server.StopNotify() }
 
-// Close stops the member.
+// Close stops the member. Closing again does nothing.
 func (s *Etcd) Close() error {
+	s.closing.Do(func() { s.closed = s.close() })
+	return s.closed
+}
+
+func (s *Etcd) close() error {
 	var err error
 	if s.watch != nil {
 		err = s.watch.Close()
