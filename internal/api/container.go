@@ -10,7 +10,7 @@ import (
 
 // Container is one process tree of a pod and what it may use.
 type Container struct {
-	Image   string            `json:"image,omitempty" doc:"Image reference, such as nginx:1.27."`
+	Image   string            `json:"image,omitempty" required:"true" doc:"Image reference, such as nginx:1.27."`
 	Command []string          `json:"command,omitempty" doc:"Replaces the image's entrypoint."`
 	Args    []string          `json:"args,omitempty" doc:"Replaces the image's arguments."`
 	Env     map[string]string `json:"env,omitempty" doc:"Environment variables."`

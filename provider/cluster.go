@@ -1,0 +1,128 @@
+package provider
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+// cluster is what the resources of one run share. Terraform starts a provider
+// for each walk of its graph, so nothing here outlives a plan or an apply.
+type cluster struct {
+	client    *client.Client // nil while the provider's configuration is not known yet
+	namespace string         // of resources that name none; "" while it is not known
+
+	planned sync.Map // names of the namespaces this run plans or makes
+	seen    sync.Map // names of the namespaces that exist
+	shelves sync.Map // *shelf by plural and namespace
+
+	mu     sync.Mutex
+	silent error // why checks of this run do not wait for the cluster any more
+}
+
+// planTimeout bounds one check of a plan: a plan does without the cluster
+// rather than hang.
+const planTimeout = 8 * time.Second
+
+// ask makes a plan-time request. A cluster that did not answer once is not
+// asked again by this run.
+func (c *cluster) ask(ctx context.Context, request func(context.Context) error) error {
+	c.mu.Lock()
+	err := c.silent
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	err = request(limited)
+	if err != nil && ctx.Err() == nil && limited.Err() != nil {
+		err = api.Errorf(api.Unready, "no answer within %s", planTimeout)
+	}
+	if api.Is(err, api.Unready) {
+		c.mu.Lock()
+		c.silent = err
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// hasNamespace reports whether a namespace exists, or is made by this run.
+func (c *cluster) hasNamespace(ctx context.Context, name string) (bool, error) {
+	if _, ok := c.planned.Load(name); ok {
+		return true, nil
+	}
+	if _, ok := c.seen.Load(name); ok {
+		return true, nil
+	}
+	_, err := client.Of(c.client, api.Namespaces).Get(ctx, "", name)
+	switch {
+	case api.Is(err, api.NotFound):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	c.seen.Store(name, true)
+	return true, nil
+}
+
+// shelf serves a run's reads of one kind in one namespace. Terraform refreshes
+// object by object; from the fourth on, one list answers for all.
+type shelf[S api.Spec[S], T any] struct {
+	objects   client.Kind[S, T]
+	namespace string
+
+	mu    sync.Mutex
+	reads int
+	items map[string]*api.Object[S, T] // nil until listed
+	dirty map[string]bool              // written by this run
+	bad   bool                         // the list failed: get one by one
+}
+
+const readsBeforeList = 3
+
+func shelfOf[S api.Spec[S], T any](c *cluster, k api.Kind[S, T], namespace string) *shelf[S, T] {
+	s, _ := c.shelves.LoadOrStore(k.Plural+"/"+namespace, &shelf[S, T]{objects: client.Of(c.client, k), namespace: namespace, dirty: map[string]bool{}})
+	return s.(*shelf[S, T])
+}
+
+// get returns one object. That it does not exist is never taken from the list.
+func (s *shelf[S, T]) get(ctx context.Context, name string) (*api.Object[S, T], error) {
+	if o := s.listed(ctx, name); o != nil {
+		return o, nil
+	}
+	return s.objects.Get(ctx, s.namespace, name)
+}
+
+// listed returns an object from the list, which the call after the first few
+// makes while the others wait for it; nil means get it.
+func (s *shelf[S, T]) listed(ctx context.Context, name string) *api.Object[S, T] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reads++
+	if s.reads <= readsBeforeList || s.bad || s.dirty[name] {
+		return nil
+	}
+	if s.items == nil {
+		all, _, err := s.objects.List(ctx, s.namespace, nil)
+		if err != nil {
+			s.bad = ctx.Err() == nil
+			return nil
+		}
+		s.items = make(map[string]*api.Object[S, T], len(all))
+		for i := range all {
+			s.items[all[i].Meta.Name] = &all[i]
+		}
+	}
+	return s.items[name]
+}
+
+// wrote makes later reads of an object fresh.
+func (s *shelf[S, T]) wrote(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dirty[name] = true
+}

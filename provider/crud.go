@@ -1,0 +1,282 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/tfsdk"
+	"github.com/hashicorp/terraform-plugin-log/tflog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// How long apply waits where a resource has no timeouts.
+const (
+	rolloutTimeout = 30 * time.Minute
+	deleteTimeout  = 10 * time.Minute
+)
+
+// Create makes the object and follows it. The object of a failed create stays,
+// with its logs, and so does its state: the next plan replaces it.
+func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
+	plan := valuesOf(req.Plan.Raw)
+	o, _, err := r.object(plan)
+	if !r.reachable(&resp.Diagnostics) || err != nil {
+		return
+	}
+	made, err := r.objects.Create(ctx, o)
+	adopted := false
+	if clash := api.Is(err, api.Conflict); clash && plan.isTrue("adopt") {
+		adopted = true
+		made, err = r.adopt(ctx, o)
+	}
+	if err != nil {
+		r.addCreateError(ctx, o, err, &resp.Diagnostics)
+		return
+	}
+	r.written(ctx, made, "created")
+	keep := func(o *api.Object[S, T]) {
+		resp.State.Raw = r.state(o, plan, resp.State.Raw.Type())
+		r.identify(ctx, resp.Identity, &o.Meta, &resp.Diagnostics)
+	}
+	keep(made)
+	if r.follow == nil || !plan.flag("wait", true) {
+		return
+	}
+	limited, done := context.WithTimeout(ctx, plan.timeout("create", rolloutTimeout))
+	defer done()
+	fail := r.follow(limited, r, made)
+	if fail == nil {
+		return
+	}
+	resp.Diagnostics.AddError(fail.summary, fail.detail)
+	onFailure, _ := plan.text("on_create_failure")
+	switch {
+	case adopted:
+		resp.State.RemoveResource(ctx) // it served before, and must not be replaced
+	case onFailure == "delete" && ctx.Err() == nil:
+		ctx, done := context.WithTimeout(ctx, plan.timeout("delete", deleteTimeout))
+		defer done()
+		if err := r.remove(ctx, made.Meta.Namespace, made.Meta.Name); err != nil {
+			r.addError(&resp.Diagnostics, "Cannot delete "+r.noun(&made.Meta)+" after its failure", err)
+			return
+		}
+		resp.State.RemoveResource(ctx)
+	}
+}
+
+// adopt takes over the object of o's name.
+func (r *kindResource[S, T]) adopt(ctx context.Context, o *api.Object[S, T]) (*api.Object[S, T], error) {
+	now, err := r.objects.Get(ctx, o.Meta.Namespace, o.Meta.Name)
+	if err != nil {
+		return nil, err
+	}
+	return r.objects.Replace(ctx, o, now.Meta.Generation)
+}
+
+// addCreateError says why an object could not be made. One that exists already
+// is shown with the block that imports it.
+func (r *kindResource[S, T]) addCreateError(ctx context.Context, o *api.Object[S, T], err error, diags *diag.Diagnostics) {
+	summary := "Cannot create " + r.noun(&o.Meta)
+	if api.Is(err, api.Conflict) {
+		now, e := r.objects.Get(ctx, o.Meta.Namespace, o.Meta.Name)
+		if e == nil && !now.Meta.Deleting() {
+			diags.AddAttributeError(path.Root("name"), capital(r.noun(&o.Meta))+" exists already", clash(strings.ToLower(r.kind.Name), &now.Meta))
+			return
+		}
+	}
+	r.addError(diags, summary, err)
+}
+
+// clash says whose an object is, and how to manage it here.
+func clash(kind string, m *api.Meta) string {
+	return fmt.Sprintf(`It was last written by %s at %s, and was not touched. To manage it with this resource, import it:
+
+  import {
+    to = clusterd_%s.%s # this resource's address
+    id = %q
+  }
+
+Or set adopt = true to take it over as it is declared here, or choose another name.`,
+		m.WrittenBy, stamp(m.WrittenAt), kind, m.Name, id(m))
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }
+
+// Read refreshes the state: what is declared, and nothing that changes by itself.
+func (r *kindResource[S, T]) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
+	prior := valuesOf(req.State.Raw)
+	was, _, err := r.object(prior)
+	if err != nil {
+		resp.Diagnostics.AddError("Cannot read the state", err.Error())
+		return
+	}
+	if r.cluster == nil || r.cluster.client == nil {
+		r.identify(ctx, resp.Identity, &was.Meta, &resp.Diagnostics) // the state stands until the cluster is known
+		return
+	}
+	o, err := shelfOf(r.cluster, r.kind, was.Meta.Namespace).get(ctx, was.Meta.Name)
+	switch {
+	case api.Is(err, api.NotFound):
+		resp.State.RemoveResource(ctx)
+		return
+	case err != nil:
+		r.addError(&resp.Diagnostics, "Cannot read "+r.noun(&was.Meta), err)
+		return
+	}
+	resp.State.Raw = r.state(o, prior, req.State.Raw.Type())
+	r.identify(ctx, resp.Identity, &o.Meta, &resp.Diagnostics)
+}
+
+// Update replaces the spec and follows the change. One that the cluster rolled
+// back leaves the prior state, so that the next plan shows it again.
+func (r *kindResource[S, T]) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
+	plan, prior := valuesOf(req.Plan.Raw), valuesOf(req.State.Raw)
+	o, _, err1 := r.object(plan)
+	was, _, err2 := r.object(prior)
+	if !r.reachable(&resp.Diagnostics) || errors.Join(err1, err2) != nil {
+		return
+	}
+	r.identify(ctx, resp.Identity, &o.Meta, &resp.Diagnostics)
+	now, err := r.replace(ctx, o, was)
+	if err != nil {
+		r.addError(&resp.Diagnostics, "Cannot update "+r.noun(&o.Meta), err)
+		return
+	}
+	r.written(ctx, now, "updated")
+	if r.follow != nil && plan.flag("wait", true) && !sameSpec(o, was) {
+		ctx, done := context.WithTimeout(ctx, plan.timeout("update", rolloutTimeout))
+		defer done()
+		if fail := r.follow(ctx, r, now); fail != nil {
+			resp.Diagnostics.AddError(fail.summary, fail.detail)
+			if fail.reverted {
+				return
+			}
+		}
+	}
+	resp.State.Raw = r.state(now, plan, resp.State.Raw.Type())
+}
+
+// replace writes o if the object's declaration still is what the plan was made
+// from. Generations are not compared with the plan's: an automatic rollback
+// raises them and changes nothing for the author.
+func (r *kindResource[S, T]) replace(ctx context.Context, o, was *api.Object[S, T]) (*api.Object[S, T], error) {
+	for {
+		now, err := r.objects.Get(ctx, o.Meta.Namespace, o.Meta.Name)
+		switch {
+		case api.Is(err, api.NotFound):
+			return nil, errors.New("it was deleted outside of this plan: plan again")
+		case err != nil:
+			return nil, err
+		case now.Meta.Deleting():
+			return nil, fmt.Errorf("it is being deleted since %s: wait until it is gone, and plan again", stamp(*now.Meta.DeletedAt))
+		case sameSpec(now, o) && maps.Equal(now.Meta.Labels, o.Meta.Labels):
+			return now, nil
+		case !sameSpec(now, was) || !maps.Equal(now.Meta.Labels, was.Meta.Labels):
+			return nil, fmt.Errorf("changed outside of this plan by %s at %s: plan again, to see that change before it is overwritten", now.Meta.WrittenBy, stamp(now.Meta.WrittenAt))
+		}
+		next, err := r.objects.Replace(ctx, o, now.Meta.Generation)
+		if !api.Is(err, api.Precondition) {
+			return next, err
+		}
+	}
+}
+
+// sameSpec reports whether two objects declare the same.
+func sameSpec[S api.Spec[S], T any](a, b *api.Object[S, T]) bool {
+	x, err1 := json.Marshal(a.Spec)
+	y, err2 := json.Marshal(b.Spec)
+	return err1 == nil && err2 == nil && bytes.Equal(x, y)
+}
+
+// Delete asks for the deletion, and returns when nothing of the object is left.
+func (r *kindResource[S, T]) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
+	state := valuesOf(req.State.Raw)
+	o, _, err := r.object(state)
+	if !r.reachable(&resp.Diagnostics) || err != nil {
+		return
+	}
+	ctx, done := context.WithTimeout(ctx, state.timeout("delete", deleteTimeout))
+	defer done()
+	if err := r.remove(ctx, o.Meta.Namespace, o.Meta.Name); err != nil {
+		r.addError(&resp.Diagnostics, "Cannot delete "+r.noun(&o.Meta), err)
+	}
+}
+
+// remove deletes an object and waits until it is gone.
+func (r *kindResource[S, T]) remove(ctx context.Context, namespace, name string) error {
+	o, err := r.objects.Get(ctx, namespace, name)
+	if api.Is(err, api.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !r.namespaced() {
+		r.cluster.seen.Delete(name)
+	}
+	shelfOf(r.cluster, r.kind, namespace).wrote(name)
+	if err := r.objects.Delete(ctx, namespace, name, o.Meta.UID); err != nil && !api.Is(err, api.NotFound) {
+		return err
+	}
+	if !r.kind.TwoStep {
+		return nil
+	}
+	last := o
+	gone := false
+	err = r.watch(ctx, o, func(now *api.Object[S, T]) bool {
+		gone = now == nil || now.Meta.UID != o.Meta.UID
+		if !gone {
+			last = now
+		}
+		return gone
+	})
+	if gone {
+		return nil
+	}
+	why := "the cluster has not said what it waits for"
+	if r.blocked != nil {
+		if b := r.blocked(last); b != "" {
+			why = b
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("it is marked for deletion and still there: %s; apply again to go on waiting, or raise timeouts.delete", why)
+	}
+	return fmt.Errorf("interrupted; the cluster goes on deleting it: %s", why)
+}
+
+// identify sets the identity, which every answer that has a state must carry.
+func (r *kindResource[S, T]) identify(ctx context.Context, identity *tfsdk.ResourceIdentity, m *api.Meta, diags *diag.Diagnostics) {
+	if identity == nil {
+		return
+	}
+	diags.Append(identity.SetAttribute(ctx, path.Root("name"), m.Name)...)
+	if r.namespaced() {
+		diags.Append(identity.SetAttribute(ctx, path.Root("namespace"), m.Namespace)...)
+	}
+}
+
+// written makes later reads of an object fresh, and says so in the log.
+func (r *kindResource[S, T]) written(ctx context.Context, o *api.Object[S, T], what string) {
+	shelfOf(r.cluster, r.kind, o.Meta.Namespace).wrote(o.Meta.Name)
+	tflog.Info(ctx, r.noun(&o.Meta)+" "+what, map[string]any{"generation": o.Meta.Generation, "revision": o.Meta.Revision})
+}
+
+// reachable reports whether the provider knows its cluster, as it must to apply.
+func (r *kindResource[S, T]) reachable(diags *diag.Diagnostics) bool {
+	if r.cluster == nil || r.cluster.client == nil {
+		diags.AddError("The cluster is not known", "Address, token or CA certificate in the provider's block are still not known during apply. Make them refer to something that is created before.")
+		return false
+	}
+	return true
+}

@@ -1,0 +1,145 @@
+package provider
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-go/tftypes"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+// ModifyPlan fills in what follows from the plan, and asks the cluster what it
+// would say to it. It runs again during apply and must then say the same of
+// everything that was known.
+func (r *kindResource[S, T]) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse) {
+	plan, prior, config := valuesOf(req.Plan.Raw), valuesOf(req.State.Raw), valuesOf(req.Config.Raw)
+	if plan == nil || r.cluster == nil {
+		return
+	}
+	r.place(plan, prior, config)
+	o, unknown, err := r.object(plan)
+	if err != nil {
+		resp.Diagnostics.AddError("Cannot read the plan", err.Error())
+		return
+	}
+	r.foresee(plan, prior, o)
+	resp.Plan.Raw = tftypes.NewValue(resp.Plan.Raw.Type(), map[string]tftypes.Value(plan))
+	if prior != nil && r.namespaced() && !plan["namespace"].Equal(prior["namespace"]) {
+		resp.RequiresReplace = append(resp.RequiresReplace, path.Root("namespace"))
+	}
+	if r.kind.Name == api.Namespaces.Name {
+		r.cluster.planned.Store(o.Meta.Name, true)
+	}
+	if r.cluster.client == nil || prior != nil && resp.Plan.Raw.Equal(req.State.Raw) {
+		return
+	}
+	r.consult(ctx, o, unknown, &resp.Diagnostics)
+}
+
+// place puts a resource that names no namespace into the provider's.
+func (r *kindResource[S, T]) place(plan, prior, config values) {
+	if !r.namespaced() || !config["namespace"].IsNull() {
+		return
+	}
+	switch {
+	case r.cluster.namespace != "":
+		plan["namespace"] = text(r.cluster.namespace)
+	case prior != nil:
+		plan["namespace"] = prior["namespace"]
+	default:
+		plan["namespace"] = tftypes.NewValue(tftypes.String, tftypes.UnknownValue)
+	}
+}
+
+// foresee plans the id and the facts: what follows from the plan is known, what
+// nothing in it changes stays, the rest is known after apply.
+func (r *kindResource[S, T]) foresee(plan, prior values, o *api.Object[S, T]) {
+	if o.Meta.Name != "" && (o.Meta.Namespace != "" || !r.namespaced()) {
+		plan["id"] = text(id(&o.Meta))
+	}
+	was, _, err := r.object(prior)
+	for name, f := range r.facts {
+		now := f.of(o)
+		switch {
+		case now != "":
+			plan[name] = text(now)
+		case prior != nil && err == nil && id(&was.Meta) == id(&o.Meta) && f.of(was) == "":
+			plan[name] = prior[name]
+		default:
+			plan[name] = tftypes.NewValue(tftypes.String, tftypes.UnknownValue)
+		}
+	}
+}
+
+// consult asks the cluster about a planned write. It refuses a plan only for
+// what no other part of the plan can mend.
+func (r *kindResource[S, T]) consult(ctx context.Context, o *api.Object[S, T], unknown []path.Path, diags *diag.Diagnostics) {
+	if r.namespaced() && o.Meta.Namespace != "" {
+		var there bool
+		err := r.cluster.ask(ctx, func(ctx context.Context) (err error) {
+			there, err = r.cluster.hasNamespace(ctx, o.Meta.Namespace)
+			return err
+		})
+		switch {
+		case err != nil:
+			r.addPlanError(diags, err)
+			return
+		case !there:
+			diags.AddAttributeWarning(path.Root("namespace"), "Namespace "+o.Meta.Namespace+" does not exist yet",
+				"Apply fails unless it is made before. A clusterd_namespace in this configuration is, once this refers to it: namespace = clusterd_namespace."+o.Meta.Namespace+".name.")
+			return
+		}
+		if _, planned := r.cluster.planned.Load(o.Meta.Namespace); planned {
+			return // the cluster cannot judge what goes into a namespace it has not got
+		}
+	}
+	if len(unknown) > 0 {
+		return
+	}
+	if err := r.cluster.ask(ctx, func(ctx context.Context) error { return r.dryRun(ctx, o) }); err != nil {
+		r.addPlanError(diags, err)
+	}
+}
+
+// dryRun writes an object without effect.
+func (r *kindResource[S, T]) dryRun(ctx context.Context, o *api.Object[S, T]) error {
+	body, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	resp, err := r.cluster.client.Do(ctx, client.Request{
+		Method: http.MethodPut, Path: client.Path(r.kind.Info(), o.Meta.Namespace, o.Meta.Name),
+		Query: url.Values{"dry_run": {"true"}}, Body: body,
+	})
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// addPlanError reports what a check of the plan met: refusals that will not
+// change are errors, the rest may be different by the time of apply.
+func (r *kindResource[S, T]) addPlanError(diags *diag.Diagnostics, err error) {
+	e, ok := errors.AsType[*api.Error](err)
+	switch {
+	case errors.Is(err, context.Canceled):
+	case ok && (e.Code == api.Invalid || e.Code == api.Denied || e.Code == api.Unauthenticated || e.Code == api.BadRequest):
+		r.addError(diags, "The cluster refuses this", err)
+	case ok && e.Code == api.Unready:
+		diags.AddWarning("The cluster did not check this plan", capital(err.Error())+". The plan stands; apply needs the cluster.")
+	case ok && len(e.Fields) > 0:
+		for _, f := range e.Fields {
+			diags.AddAttributeWarning(r.attributePath(f.Path), "The cluster would refuse this now", capital(err.Error())+".")
+		}
+	default:
+		diags.AddWarning("The cluster would refuse this now", capital(err.Error())+".")
+	}
+}

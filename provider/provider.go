@@ -1,0 +1,153 @@
+// Package provider is the Terraform provider: apps, services and namespaces as
+// resources, and what the cluster says about them as data sources.
+//
+// Invariants: an attribute has the name of the API's field, and null means the
+// server's default; state holds what was declared and nothing that changes by
+// itself, so a plan after an apply is empty; a write goes through only if the
+// object still is what the plan was made from; an object whose apply failed is
+// never lost from the state, and the state never claims what the cluster has
+// not got; the provider never dials a cluster that was not named.
+package provider
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/hashicorp/terraform-plugin-framework/datasource"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/provider"
+	"github.com/hashicorp/terraform-plugin-framework/provider/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+// New returns the provider. The cluster records its version as who wrote.
+func New(version string) provider.Provider { return &clusterd{version} }
+
+type clusterd struct{ version string }
+
+func (*clusterd) Resources(context.Context) []func() resource.Resource {
+	return []func() resource.Resource{newNamespace, newApp, newService}
+}
+
+func (*clusterd) DataSources(context.Context) []func() datasource.DataSource {
+	return []func() datasource.DataSource{newAppData, newNodesData}
+}
+
+func (p *clusterd) Metadata(_ context.Context, _ provider.MetadataRequest, resp *provider.MetadataResponse) {
+	resp.TypeName, resp.Version = "clusterd", p.version
+}
+
+// settings is the provider's block.
+type settings struct {
+	Address       types.String `tfsdk:"address"`
+	Token         types.String `tfsdk:"token"`
+	CACertificate types.String `tfsdk:"ca_certificate"`
+	CAFile        types.String `tfsdk:"ca_file"`
+	Namespace     types.String `tfsdk:"namespace"`
+}
+
+func (*clusterd) Schema(_ context.Context, _ provider.SchemaRequest, resp *provider.SchemaResponse) {
+	resp.Schema = schema.Schema{
+		MarkdownDescription: "Runs workloads on a clusterd cluster. A cluster that the same configuration still has to make is fine: what needs it is checked at apply.",
+		Attributes: map[string]schema.Attribute{
+			"address": schema.StringAttribute{Optional: true,
+				MarkdownDescription: "Where the cluster's API is: `https://host:port` of one server, or of several separated by commas. Also `CLUSTERD_ADDR`. There is no default."},
+			"token": schema.StringAttribute{Optional: true, Sensitive: true,
+				MarkdownDescription: "Bearer token. Also `CLUSTERD_TOKEN`."},
+			"ca_certificate": schema.StringAttribute{Optional: true,
+				MarkdownDescription: "The cluster's CA certificate in PEM. Also `CLUSTERD_CACERT`, which holds the name of a file, or the PEM itself. Without one, the system's authorities are trusted."},
+			"ca_file": schema.StringAttribute{Optional: true,
+				MarkdownDescription: "Name of a file with the cluster's CA certificate in PEM, instead of `ca_certificate`."},
+			"namespace": schema.StringAttribute{Optional: true,
+				MarkdownDescription: "Namespace of resources that name none. Also `CLUSTERD_NAMESPACE`. Default: `default`."},
+		},
+	}
+}
+
+func (p *clusterd) Configure(ctx context.Context, req provider.ConfigureRequest, resp *provider.ConfigureResponse) {
+	var s settings
+	resp.Diagnostics.Append(req.Config.Get(ctx, &s)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	c := &cluster{}
+	resp.ResourceData, resp.DataSourceData = c, c
+	if !s.Namespace.IsUnknown() {
+		c.namespace = cmp.Or(s.Namespace.ValueString(), os.Getenv("CLUSTERD_NAMESPACE"), api.DefaultNamespace)
+	}
+	for name, v := range map[string]types.String{"address": s.Address, "token": s.Token, "ca_certificate": s.CACertificate, "ca_file": s.CAFile} {
+		if v.IsUnknown() {
+			resp.Diagnostics.AddAttributeWarning(path.Root(name), "The cluster is not known yet",
+				"The provider's "+name+" is only known during apply, so this plan was made without asking the cluster: state was not refreshed, and what only the cluster can check is checked by apply.")
+			return
+		}
+	}
+	c.connect(s, "terraform-provider-clusterd/"+p.version, resp)
+}
+
+// connect makes the client; it does not dial.
+func (c *cluster) connect(s settings, userAgent string, resp *provider.ConfigureResponse) {
+	address := cmp.Or(s.Address.ValueString(), os.Getenv("CLUSTERD_ADDR"))
+	token := cmp.Or(s.Token.ValueString(), os.Getenv("CLUSTERD_TOKEN"))
+	if address == "" {
+		resp.Diagnostics.AddAttributeError(path.Root("address"), "No address of the cluster",
+			"Set address in the provider's block, or the environment variable CLUSTERD_ADDR, to https://host:port of a server. On a local cluster, clusterd dev env prints it.")
+	}
+	if token == "" {
+		resp.Diagnostics.AddAttributeError(path.Root("token"), "No token",
+			"Set token in the provider's block, or the environment variable CLUSTERD_TOKEN. On a local cluster, clusterd dev env prints it.")
+	}
+	roots, at, err := authorities(s)
+	if err != nil {
+		resp.Diagnostics.AddAttributeError(at, "No usable CA certificate", capital(err.Error())+".")
+	}
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	c.client, err = client.New(client.Config{
+		Addresses: strings.Split(address, ","), Token: token, UserAgent: userAgent,
+		TLS: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots},
+	})
+	if err != nil {
+		resp.Diagnostics.AddAttributeError(path.Root("address"), "Bad address of the cluster", capital(err.Error())+".")
+	}
+}
+
+// authorities returns the roots to trust: nil means the system's.
+func authorities(s settings) (roots *x509.CertPool, at path.Path, err error) {
+	pem, file := s.CACertificate.ValueString(), s.CAFile.ValueString()
+	at = path.Root("ca_certificate")
+	switch env := os.Getenv("CLUSTERD_CACERT"); {
+	case pem != "" && file != "":
+		return nil, at, fmt.Errorf("set ca_certificate or ca_file, not both")
+	case pem == "" && file == "" && strings.Contains(env, "-----BEGIN"):
+		pem = env
+	case pem == "" && file == "":
+		file = env
+	}
+	if file != "" {
+		at = path.Root("ca_file")
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, at, err
+		}
+		pem = string(b)
+	}
+	if pem == "" {
+		return nil, at, nil
+	}
+	roots = x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(pem)) {
+		return nil, at, fmt.Errorf("there is no certificate in PEM in it: one begins with -----BEGIN CERTIFICATE-----")
+	}
+	return roots, at, nil
+}

@@ -1,0 +1,173 @@
+package provider
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/terraform-plugin-log/tflog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// revertTimeout bounds the wait for the old declaration after a rollback was
+// decided: only then the next plan shows the change again.
+const revertTimeout = 30 * time.Second
+
+type appResource = kindResource[api.AppSpec, api.AppStatus]
+
+// followRollout waits until the rollout of the app's generation has ended.
+func followRollout(ctx context.Context, r *appResource, written *api.App) *failure {
+	generation, last, said := written.Meta.Generation, written, ""
+	gone := false
+	err := r.watch(ctx, written, func(now *api.App) bool {
+		if gone = now == nil || now.Meta.UID != written.Meta.UID || now.Meta.Deleting(); gone {
+			return true
+		}
+		last = now
+		if s := progress(now); s != said {
+			tflog.Info(ctx, "app "+id(&now.Meta)+": "+s)
+			said = s
+		}
+		ended, _ := outcome(now, generation)
+		return ended
+	})
+	app := "App " + id(&written.Meta)
+	switch {
+	case gone:
+		return &failure{summary: app + ": deleted while it was rolled out",
+			detail: "Somebody asked for its deletion outside of this apply. Plan again to see where it stands."}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &failure{summary: app + ": the rollout has not ended in time",
+			detail: "It goes on in the cluster: " + progress(last) + ".\n\n" + lookCloser(&written.Meta) + "\nTo wait longer, raise timeouts; to give up earlier, lower update.deadline."}
+	case err != nil:
+		return &failure{summary: app + ": interrupted",
+			detail: "The rollout goes on in the cluster: " + progress(last) + ". The state has what was written.\n\n" + lookCloser(&written.Meta)}
+	}
+	_, rollout := outcome(last, generation)
+	if rollout == nil {
+		return &failure{summary: app + ": another change took over",
+			detail: fmt.Sprintf("While generation %d was rolled out, %s wrote generation %d at %s. Plan again to see where it stands.", generation, last.Meta.WrittenBy, last.Meta.Generation, stamp(last.Meta.WrittenAt))}
+	}
+	if rollout.Phase == api.RolloutComplete {
+		return nil
+	}
+	if rollout.Phase == api.RolloutRolledBack && last.Meta.Generation == generation {
+		last = r.untilReverted(ctx, last)
+	}
+	return explain(last, rollout)
+}
+
+// outcome reports whether the rollout of a generation has ended, and how; nil
+// when a newer one took over.
+func outcome(a *api.App, generation int64) (ended bool, how *api.Rollout) {
+	if a.Status.ObservedGeneration < generation {
+		return false, nil
+	}
+	how = a.Status.RolloutOf(generation)
+	switch {
+	case how == nil:
+		return a.Status.ObservedGeneration > generation, nil
+	case how.Phase == api.RolloutSuperseded:
+		return true, nil
+	}
+	return how.Phase.Terminal(), how
+}
+
+// untilReverted waits until the spec of before is back.
+func (r *kindResource[S, T]) untilReverted(ctx context.Context, o *api.Object[S, T]) *api.Object[S, T] {
+	ctx, cancel := context.WithTimeout(ctx, revertTimeout)
+	defer cancel()
+	last := o
+	err := r.watch(ctx, o, func(now *api.Object[S, T]) bool {
+		if now == nil {
+			return true
+		}
+		last = now
+		return now.Meta.Generation > o.Meta.Generation
+	})
+	if err != nil {
+		tflog.Warn(ctx, "the spec of before is not back yet", map[string]any{"ref": o.Ref().String()})
+	}
+	return last
+}
+
+// progress says where an app stands, in a line.
+func progress(a *api.App) string {
+	s := fmt.Sprintf("%d of %d pods ready, %d updated", a.Status.Ready, api.Deref(a.Effective.Replicas), a.Status.Updated)
+	if a.Status.Message != "" {
+		s += " (" + a.Status.Message + ")"
+	}
+	return s
+}
+
+// explain tells how a rollout ended that did not complete: what failed, what
+// runs now, the cause with its evidence, and what to do.
+func explain(a *api.App, failed *api.Rollout) *failure {
+	f := &failure{reverted: failed.Phase == api.RolloutRolledBack}
+	what := fmt.Sprintf("App %s: rollout of %s ", id(&a.Meta), cmp.Or(failed.Image, a.Spec.Image))
+	var b strings.Builder
+	next := "Correct the configuration and apply again."
+	switch failed.Phase {
+	case api.RolloutRolledBack:
+		f.summary = what + "failed and was rolled back"
+		if a.Spec.Image != failed.Image {
+			f.summary += " to " + a.Spec.Image
+		}
+		next = "Correct the configuration and apply again: until then each plan shows this change."
+	case api.RolloutPaused:
+		f.summary = what + "failed and is paused"
+		next = "Correct the configuration and apply again: update.on_failure = \"pause\" keeps what is there until then."
+	default:
+		f.summary = what + "failed"
+		if failed.Generation == 1 {
+			next = "The app and its logs stay. Correct the configuration and apply again: the next plan replaces it."
+		}
+	}
+	if c := failed.Cause; c != nil {
+		writeCause(&b, c)
+	} else {
+		b.WriteString("The cluster recorded no cause.\n")
+	}
+	fmt.Fprintf(&b, "\nNow: %s, %s.\n%s\n%s", a.Spec.Image, progress(a), next, lookCloser(&a.Meta))
+	f.detail = b.String()
+	return f
+}
+
+func writeCause(b *strings.Builder, c *api.Cause) {
+	b.WriteString(capital(strings.TrimRight(c.Message, ".")) + ".\n")
+	var facts []string
+	add := func(name, value string) {
+		if value != "" {
+			facts = append(facts, name+" "+value)
+		}
+	}
+	add("pod", c.Pod)
+	add("on node", c.Node)
+	if c.Container != api.MainContainer {
+		add("container", c.Container)
+	}
+	if c.ExitCode != nil {
+		oom := "no"
+		if c.OOM {
+			oom = "yes"
+		}
+		facts = append(facts, fmt.Sprintf("exit code %d (out of memory: %s)", *c.ExitCode, oom))
+	}
+	if len(facts) > 0 {
+		b.WriteString(capital(strings.Replace(strings.Join(facts, ", "), ", on node", " on node", 1)) + ".\n")
+	}
+	if len(c.Log) > 0 {
+		b.WriteString("\nLast log lines:\n")
+		for _, line := range c.Log {
+			b.WriteString("  " + strings.TrimRight(line, "\r\n") + "\n")
+		}
+	}
+}
+
+func lookCloser(m *api.Meta) string {
+	return fmt.Sprintf("More: clusterd describe app %s -n %s, clusterd logs app/%s -n %s", m.Name, m.Namespace, m.Name, m.Namespace)
+}

@@ -1,0 +1,66 @@
+package provider
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/terraform-plugin-log/tflog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// failure is why an object is not what apply asked for.
+type failure struct {
+	summary, detail string
+	// reverted: the cluster has the declaration of before again.
+	reverted bool
+}
+
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 3 * time.Second
+)
+
+// watch shows see every state of o from now on, and nil once it is gone, until
+// see returns true. A stream that breaks is resumed; the error is the
+// context's: Canceled when Terraform is interrupted.
+func (r *kindResource[S, T]) watch(ctx context.Context, o *api.Object[S, T], see func(*api.Object[S, T]) bool) error {
+	if see(o) {
+		return nil
+	}
+	from := o.Meta.Revision
+	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
+		for ev, err := range r.objects.Watch(ctx, o.Meta.Namespace, nil, from) {
+			if err != nil {
+				tflog.Debug(ctx, "watch broke: trying again", map[string]any{"error": err.Error()})
+				break
+			}
+			from, retry = max(from, ev.Revision), firstRetry
+			if ev.Object == nil || ev.Object.Meta.Name != o.Meta.Name {
+				continue
+			}
+			now := ev.Object
+			if ev.Type == api.EventDelete {
+				now = nil
+			}
+			if see(now) {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retry):
+		}
+		now, err := r.objects.Get(ctx, o.Meta.Namespace, o.Meta.Name)
+		switch {
+		case api.Is(err, api.NotFound):
+			see(nil)
+			return nil
+		case err == nil:
+			if from = now.Meta.Revision; see(now) {
+				return nil
+			}
+		}
+	}
+}
