@@ -1,0 +1,228 @@
+// Package agent is a node's part of the cluster: it tells what the node has,
+// runs the pods the cluster gives it, and answers the servers' questions about
+// them over connections it opened.
+//
+// Invariants:
+//   - Nothing here needs the control plane to keep running what runs: pods,
+//     services and endpoints are remembered on disk.
+//   - Ending the agent ends no container.
+//   - The agent writes its own node's status and that of its own pods, and
+//     nothing else.
+//
+// What servers ask, as HTTP over the tunnel:
+//
+//	GET  /v1/pods/{uid}/logs?container=main&follow=true&tail=10&since=5m&previous=true&timestamps=true
+//	POST /v1/pods/{uid}/exec?container=main&command=ls&command=-l&tty=true&stdin=true   Upgrade: clusterd-exec
+//	GET  /v1/images
+//	PUT  /v1/images         an OCI layout tar
+//
+// An exec session is frames (internal/tunnel): stdin, close stdin and resize
+// one way; stdout, stderr and at last exit the other.
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/tunnel"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/image"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/pod"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+)
+
+// holdFor is how long a starting agent waits for word from the API before it
+// starts, on its own, pods that do not run.
+const holdFor = 10 * time.Second
+
+// Config of an Agent: the parts that differ between a machine and a test.
+type Config struct {
+	Name    string         // of the node
+	Status  api.NodeStatus // what the node tells of itself
+	Client  *client.Client
+	Runtime runtime.Runtime
+	Network pod.Network
+	Prober  pod.Prober
+	Store   pod.Store
+	Logs    string     // directory of container logs; "" keeps none
+	Files   *pod.Files // nil: containers get none
+
+	// Nodes hears of all nodes whenever one changes; nil: not wanted.
+	Nodes func([]api.Node)
+	// Servers are the API servers (host:port) to open tunnels to; with TLS nil, none.
+	Servers []string
+	TLS     *tls.Config
+	Log     hclog.Logger
+}
+
+// Agent is a node's agent. Use New.
+type Agent struct {
+	cfg     Config
+	log     hclog.Logger
+	workers *pod.Workers
+	images  *image.Store
+	mux     http.Handler
+}
+
+// New returns an Agent. Nothing happens until Run.
+func New(cfg Config) *Agent {
+	if cfg.Log == nil {
+		cfg.Log = hclog.NewNullLogger()
+	}
+	a := &Agent{cfg: cfg, log: cfg.Log}
+	a.images = image.New(cfg.Runtime, func() { a.workers.Retry() })
+	a.workers = pod.New(pod.Config{
+		Runtime: cfg.Runtime, Network: cfg.Network, Images: a.images, API: control{cfg.Client}, Prober: cfg.Prober,
+		Store: cfg.Store, Logs: cfg.Logs, Files: cfg.Files, HoldFor: holdFor, Log: cfg.Log.Named("pod"),
+	})
+	a.mux = a.routes()
+	return a
+}
+
+// Handler answers the servers' questions.
+func (a *Agent) Handler() http.Handler { return a.mux }
+
+// Run works until ctx ends. Containers go on.
+func (a *Agent) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { a.followPods(ctx) })
+	if a.cfg.Nodes != nil {
+		wg.Go(func() { a.followNodes(ctx) })
+	} else {
+		wg.Go(func() { a.register(ctx) })
+	}
+	if a.cfg.TLS != nil {
+		wg.Go(func() { a.tunnels(ctx) })
+	}
+	if a.cfg.Logs != "" {
+		wg.Go(func() { a.sweepLogs(ctx) })
+	}
+	return a.workers.Run(ctx)
+}
+
+func (a *Agent) followPods(ctx context.Context) {
+	follow(ctx, a.cfg.Client, api.Pods, client.By("node", a.cfg.Name), a.log,
+		func(all []api.Pod) { a.workers.Sync(all) },
+		func(ev api.WatchEvent[api.PodSpec, api.PodStatus]) {
+			switch ev.Type {
+			case api.EventPut:
+				a.workers.Put(*ev.Object)
+			case api.EventDelete:
+				a.workers.Delete(ev.Object.Meta.UID)
+			}
+		})
+}
+
+// followNodes passes on who the nodes are, and sees to it that what the
+// cluster has of this one is so.
+func (a *Agent) followNodes(ctx context.Context) {
+	nodes := map[string]api.Node{}
+	tell := func() {
+		all := make([]api.Node, 0, len(nodes))
+		for _, n := range nodes {
+			all = append(all, n)
+		}
+		a.cfg.Nodes(all)
+		if own, ok := nodes[a.cfg.Name]; ok && !a.says(own.Status) {
+			a.register(ctx)
+		}
+	}
+	follow(ctx, a.cfg.Client, api.Nodes, nil, a.log,
+		func(all []api.Node) {
+			clear(nodes)
+			for _, n := range all {
+				nodes[n.Meta.Name] = n
+			}
+			tell()
+		},
+		func(ev api.WatchEvent[api.NodeSpec, api.NodeStatus]) {
+			switch ev.Type {
+			case api.EventPut:
+				nodes[ev.Object.Meta.Name] = *ev.Object
+			case api.EventDelete:
+				delete(nodes, ev.Object.Meta.Name)
+			default:
+				return
+			}
+			tell()
+		})
+}
+
+// says reports whether a node's status is what this agent says of it.
+func (a *Agent) says(st api.NodeStatus) bool {
+	st.Health = a.cfg.Status.Health
+	return st == a.cfg.Status
+}
+
+// register tells what the node has, until the cluster knows.
+func (a *Agent) register(ctx context.Context) {
+	again(ctx, a.log, "tell what the node has", func(ctx context.Context) error {
+		n := &api.Node{Meta: api.Meta{Name: a.cfg.Name}, Status: a.cfg.Status}
+		_, err := client.Of(a.cfg.Client, api.Nodes).PutStatus(ctx, n)
+		return err
+	})
+}
+
+// tunnels keeps a connection to every server of the cluster.
+func (a *Agent) tunnels(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	up := map[string]context.CancelFunc{}
+	want := func(addrs map[string]bool) {
+		for addr := range addrs {
+			if up[addr] == nil {
+				dctx, cancel := context.WithCancel(ctx)
+				up[addr] = cancel
+				d := &tunnel.Dialer{Addr: addr, TLS: a.cfg.TLS, Handler: a.mux, Log: a.log.Named("tunnel")}
+				wg.Go(func() { d.Run(dctx) })
+			}
+		}
+		for addr, cancel := range up {
+			if !addrs[addr] {
+				cancel()
+				delete(up, addr)
+			}
+		}
+	}
+	first := map[string]bool{}
+	for _, s := range a.cfg.Servers {
+		first[s] = true
+	}
+	want(first)
+	servers := map[string]string{} // by name
+	tell := func() {
+		addrs := map[string]bool{}
+		for _, addr := range servers {
+			addrs[addr] = true
+		}
+		if len(addrs) > 0 { // a list without any is not to be believed
+			want(addrs)
+		}
+	}
+	follow(ctx, a.cfg.Client, api.Servers, nil, a.log,
+		func(all []api.Server) {
+			clear(servers)
+			for _, s := range all {
+				servers[s.Meta.Name] = s.Spec.Address
+			}
+			tell()
+		},
+		func(ev api.WatchEvent[api.ServerSpec, api.ServerStatus]) {
+			switch ev.Type {
+			case api.EventPut:
+				servers[ev.Object.Meta.Name] = ev.Object.Spec.Address
+			case api.EventDelete:
+				delete(servers, ev.Object.Meta.Name)
+			default:
+				return
+			}
+			tell()
+		})
+}

@@ -1,0 +1,61 @@
+package agent
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+// follow lists the objects that match, then tells of every change, until ctx
+// ends. A broken watch goes on where it ended; one that cannot lists anew.
+func follow[S api.Spec[S], T any](ctx context.Context, c *client.Client, k api.Kind[S, T], filter client.Filter, log hclog.Logger,
+	all func([]api.Object[S, T]), change func(api.WatchEvent[S, T])) {
+	listed, from := false, int64(0)
+	again(ctx, log, "follow "+k.Plural, func(ctx context.Context) error {
+		if !listed {
+			items, rev, err := client.Of(c, k).List(ctx, "", filter)
+			if err != nil {
+				return err
+			}
+			all(items)
+			listed, from = true, rev
+		}
+		for ev, err := range client.Of(c, k).Watch(ctx, "", filter, from) {
+			if err != nil {
+				listed = listed && !api.Is(err, api.Gone)
+				return err
+			}
+			from = max(from, ev.Revision)
+			change(ev)
+		}
+		return nil
+	})
+}
+
+// again calls do until it succeeds or ctx ends, more and more slowly while it
+// fails at once.
+func again(ctx context.Context, log hclog.Logger, what string, do func(context.Context) error) {
+	const first, most = 100 * time.Millisecond, 5 * time.Second
+	wait := first
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := do(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > most {
+			wait = first
+		}
+		log.Debug("cannot "+what+"; trying again", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait/2 + rand.N(wait)):
+		}
+		wait = min(2*wait, most)
+	}
+}

@@ -1,0 +1,107 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+)
+
+func (a *Agent) routes() http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, f func(http.ResponseWriter, *http.Request) error) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if err := f(w, r); err != nil {
+				a.refuse(w, r, err)
+			}
+		})
+	}
+	handle("GET /v1/pods/{uid}/logs", a.serveLogs)
+	handle("POST /v1/pods/{uid}/exec", a.serveExec)
+	handle("GET /v1/images", a.serveImages)
+	handle("PUT /v1/images", a.serveImport)
+	return mux
+}
+
+// refuse answers with a problem, as the API does.
+func (a *Agent) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	e, ok := errors.AsType[*api.Error](err)
+	switch {
+	case ok:
+	case errors.Is(err, runtime.ErrNotFound):
+		e = api.Errorf(api.NotFound, "%s", err)
+	case errors.Is(err, runtime.ErrNotRunning):
+		e = api.Errorf(api.Conflict, "%s", err)
+	case errors.Is(err, runtime.ErrCannotStart):
+		e = api.Errorf(api.Invalid, "%s", err)
+	default:
+		e = api.Errorf(api.Internal, "%s", err)
+	}
+	if r.Context().Err() == nil {
+		a.log.Debug("request refused", "path", r.URL.Path, "error", err)
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(int(e.Code))
+	_ = json.NewEncoder(w).Encode(e)
+}
+
+// imageList is what GET and PUT /v1/images answer.
+type imageList struct {
+	Items []imageItem `json:"items"`
+}
+
+type imageItem struct {
+	Reference string `json:"reference"`
+	Digest    string `json:"digest"`
+	Size      int64  `json:"size"`
+}
+
+func answerImages(w http.ResponseWriter, imgs []runtime.Image) error {
+	out := imageList{Items: []imageItem{}}
+	for _, i := range imgs {
+		out.Items = append(out.Items, imageItem{i.Reference, i.Digest, i.Size})
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(out)
+}
+
+func (a *Agent) serveImages(w http.ResponseWriter, r *http.Request) error {
+	imgs, err := a.images.List(r.Context())
+	if err != nil {
+		return err
+	}
+	return answerImages(w, imgs)
+}
+
+func (a *Agent) serveImport(w http.ResponseWriter, r *http.Request) error {
+	imgs, err := a.images.Import(r.Context(), r.Body)
+	if err != nil {
+		return api.Errorf(api.Invalid, "node %s: %s", a.cfg.Name, err)
+	}
+	if len(imgs) == 0 {
+		return api.Errorf(api.Invalid, "node %s: the archive names no image: its index.json needs the annotation io.containerd.image.name", a.cfg.Name)
+	}
+	for _, i := range imgs {
+		a.log.Info("image loaded", "image", i.Reference, "digest", i.Digest)
+	}
+	return answerImages(w, imgs)
+}
+
+// containerOf returns the container a request is about; the main one unless it says.
+func containerOf(r *http.Request) string {
+	if c := r.URL.Query().Get("container"); c != "" {
+		return c
+	}
+	return api.MainContainer
+}
+
+func noContainer(name string) error {
+	return api.Errorf(api.NotFound, "the pod has no container %q that ever ran here", name)
+}
+
+func badQuery(name, value, want string) error {
+	return api.Errorf(api.BadRequest, "%s=%s: want %s", name, fmt.Sprintf("%.40q", value), want)
+}

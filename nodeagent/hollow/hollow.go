@@ -1,0 +1,164 @@
+// Package hollow is nodes that are not machines: the real agent and the real
+// pod workers over a runtime and a network that are data. Thousands live in
+// one process, in a test's virtual time if need be.
+//
+// Invariants: what differs from a machine is the runtime, the network and who
+// answers health checks, nothing else; a Node outlives its agent, as a machine
+// does: Run again is the agent's restart.
+package hollow
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/agent"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/pod"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/fake"
+)
+
+// Config of a Node. Name and Client are required.
+type Config struct {
+	Name    string
+	Client  *client.Client
+	Runtime *fake.Runtime // a new one when nil
+	Subnet  netip.Prefix  // of pod addresses; by default 10.244.0.0/24
+	Has     api.Resources // by default 8 cores, 16Gi and 250 pods
+	Address string        // of the node; by default 127.0.0.1
+	Logs    string        // directory of container logs; "" keeps none
+	Servers []string      // API servers (host:port) to open tunnels to, with TLS
+	TLS     *tls.Config   // nil: no tunnels
+	Log     hclog.Logger
+}
+
+// Node is a node that is not a machine. Use New.
+type Node struct {
+	Runtime *fake.Runtime
+	Network *Network
+	Store   *agent.Memory // the node's disk
+
+	cfg Config
+}
+
+// New returns a Node that has run nothing yet.
+func New(cfg Config) *Node {
+	if cfg.Runtime == nil {
+		cfg.Runtime = fake.New()
+	}
+	if !cfg.Subnet.IsValid() {
+		cfg.Subnet = netip.MustParsePrefix("10.244.0.0/24")
+	}
+	cfg.Has = cmp.Or(cfg.Has, api.Resources{CPU: "8", Memory: "16Gi", Pods: 250})
+	cfg.Address = cmp.Or(cfg.Address, "127.0.0.1")
+	return &Node{Runtime: cfg.Runtime, Network: &Network{subnet: cfg.Subnet}, Store: &agent.Memory{}, cfg: cfg}
+}
+
+// Run is the node's agent, until ctx ends. Its containers go on.
+func (n *Node) Run(ctx context.Context) error {
+	return agent.New(agent.Config{
+		Name: n.cfg.Name, Client: n.cfg.Client, Runtime: n.Runtime, Network: n.Network, Prober: prober{n.Runtime},
+		Store: n.Store, Logs: n.cfg.Logs, Servers: n.cfg.Servers, TLS: n.cfg.TLS, Log: n.cfg.Log,
+		Status: api.NodeStatus{
+			Address: n.cfg.Address, Capacity: n.cfg.Has, Allocatable: n.cfg.Has,
+			Version: daemon.Version(), OS: "linux", Arch: "amd64", BootID: "hollow",
+		},
+	}).Run(ctx)
+}
+
+// Reboot ends everything that runs on the node, as a power cut does. Its agent
+// must not run meanwhile.
+func (n *Node) Reboot() {
+	n.Runtime.Reboot()
+	n.Network.reboot()
+}
+
+// prober asks the fake containers.
+type prober struct{ rt *fake.Runtime }
+
+func (p prober) Probe(ctx context.Context, t pod.Target) error {
+	if err := p.rt.Probe(ctx, t.Container); err != nil {
+		return fmt.Errorf("%s: connection refused", t)
+	}
+	return nil
+}
+
+// Network hands out addresses and nothing else.
+type Network struct {
+	subnet netip.Prefix
+
+	mu     sync.Mutex
+	last   netip.Addr
+	leases map[string]netip.Addr // by pod UID
+	up     map[string]bool       // that have a sandbox
+}
+
+// Setup gives a pod its address.
+func (n *Network) Setup(_ context.Context, uid, hostname string) (pod.Sandbox, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.leases == nil {
+		n.leases, n.up = map[string]netip.Addr{}, map[string]bool{}
+	}
+	ip, ok := n.leases[uid]
+	if !ok {
+		if ip, ok = n.free(); !ok {
+			return pod.Sandbox{}, fmt.Errorf("all addresses of %s are in use", n.subnet)
+		}
+		n.leases[uid], n.last = ip, ip
+	}
+	fresh := !n.up[uid]
+	n.up[uid] = true
+	return pod.Sandbox{Sandbox: runtime.Sandbox{Hostname: hostname}, IP: ip.String(), Fresh: fresh}, nil
+}
+
+func (n *Network) free() (netip.Addr, bool) {
+	used := slices.Collect(maps.Values(n.leases))
+	first := n.subnet.Masked().Addr().Next()
+	ip := first
+	if n.last.IsValid() {
+		ip = n.last.Next()
+	}
+	for range len(used) + 2 {
+		if !n.subnet.Contains(ip) {
+			ip = first
+		}
+		if !slices.Contains(used, ip) {
+			return ip, true
+		}
+		ip = ip.Next()
+	}
+	return ip, false
+}
+
+// Teardown takes the address back.
+func (n *Network) Teardown(_ context.Context, uid string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.leases, uid)
+	delete(n.up, uid)
+	return nil
+}
+
+// List returns the UIDs that have a sandbox or an address.
+func (n *Network) List(context.Context) ([]string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Sorted(maps.Keys(n.leases)), nil
+}
+
+func (n *Network) reboot() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.up)
+}

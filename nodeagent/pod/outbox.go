@@ -1,0 +1,112 @@
+package pod
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// outbox is how a pod's status gets to the API: one write at a time, always of
+// the newest status, tried again until it is there.
+type outbox struct {
+	known   bool   // the API told of the pod in this life of the agent
+	acked   []byte // status the API has
+	rev     int64  // of acked
+	writing bool
+	dirty   bool // acked is not what is so
+	retry   retry
+}
+
+// heard takes in the pod as the API has it.
+func (w *worker) heard(p api.Pod) {
+	if p.Meta.Revision < w.out.rev {
+		return
+	}
+	w.pod = p
+	w.see.Hold = false
+	w.out.known = true
+	w.acked(p.Status, p.Meta.Revision)
+	switch mine := w.rec.Status.Phase; {
+	case p.Status.Phase.Ended() && !mine.Ended():
+		w.disown("it is " + string(p.Status.Phase))
+	case mine.MayBecome(p.Status.Phase): // an older checkpoint than the API's news
+		w.rec.Status.Phase = p.Status.Phase
+	}
+}
+
+func (w *worker) acked(st api.PodStatus, rev int64) {
+	w.out.acked, w.out.rev = encode(st), rev
+	w.see.Acked = st.Phase
+}
+
+func (w *worker) disown(why string) {
+	if !w.see.Disowned {
+		w.see.Disowned, w.see.Hold = true, false
+		w.log.Info("the pod is no longer ours; stopping it", "why", why)
+	}
+}
+
+// publish sends the status and events on their way.
+func (w *worker) publish(ctx context.Context, events []api.Event) {
+	if w.see.Disowned || !w.out.known {
+		w.out.dirty = false
+		return
+	}
+	if len(events) > 0 && !w.see.Offline {
+		ref := w.pod.Ref()
+		ref.Kind = api.Pods.Name
+		w.async.Go(func() {
+			for _, e := range events {
+				w.cfg.API.Record(ctx, ref, e)
+			}
+		})
+	}
+	b := encode(w.rec.Status)
+	w.out.dirty = !w.out.writing && !bytes.Equal(b, w.out.acked)
+	if !w.out.dirty || time.Now().Before(w.out.retry.at) {
+		return
+	}
+	w.out.writing, w.out.dirty = true, false
+	st := api.Clone(w.rec.Status)
+	m := w.pod.Meta
+	p := &api.Pod{Kind: api.Pods.Name, Meta: api.Meta{Name: m.Name, Namespace: m.Namespace, UID: m.UID}, Spec: w.pod.Spec, Status: st}
+	w.async.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		stored, err := w.cfg.API.PutStatus(ctx, p)
+		w.post(func() { w.wrote(st, stored, err) })
+	})
+}
+
+// wrote takes in how a status write went.
+func (w *worker) wrote(st api.PodStatus, stored *api.Pod, err error) {
+	w.out.writing = false
+	switch api.CodeOf(err) {
+	case 0:
+		w.see.Offline = false
+		w.out.retry = retry{}
+		if stored.Meta.Revision >= w.out.rev {
+			w.acked(st, stored.Meta.Revision)
+		}
+		return
+	case api.NotFound, api.Conflict, api.Precondition:
+		w.disown(err.Error())
+		return
+	}
+	w.see.Offline = true
+	w.out.retry.failed(time.Now(), 10*time.Second)
+	w.out.retry.at = w.out.retry.at.Add(rand.N(500 * time.Millisecond))
+	w.log.Debug("status not written; trying again", "error", err)
+}
+
+func encode(st api.PodStatus) []byte {
+	b, err := json.Marshal(st)
+	if err != nil {
+		panic(err) // every api type marshals
+	}
+	return b
+}

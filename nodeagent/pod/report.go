@@ -1,0 +1,97 @@
+package pod
+
+import (
+	"fmt"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+)
+
+// report writes into the record what is so: the status that users, the app
+// loop and the service loop read.
+func (p *planner) report() {
+	st := &p.rec.Status
+	if st.Phase == "" {
+		st.Phase = api.PhasePending
+	}
+	if p.see.IP != "" {
+		st.IP = p.see.IP
+	}
+	if st.Phase.Ended() {
+		st.Ready, st.Reason, st.Message = false, "", ""
+		st.ReadyAt = orTime(st.EndedAt, st.ReadyAt)
+		if st.EndedAt.IsZero() {
+			st.EndedAt = p.now.UTC()
+		}
+		for name, c := range st.Containers {
+			c.State, c.Ready, c.PID, c.Reason, c.Message, c.Last = api.ContainerExited, false, 0, "", "", p.life(name).Last
+			st.Containers[name] = c
+		}
+		return
+	}
+	old := st.Containers
+	st.Containers = map[string]api.ContainerStatus{}
+	ready := st.Phase == api.PhaseRunning
+	st.Reason, st.Message = "", ""
+	for _, name := range p.names() {
+		c := p.container(name)
+		c.Restarts = max(c.Restarts, old[name].Restarts)
+		st.Containers[name] = c
+		ready = ready && c.Ready
+		// The main container is the last of names, and has the last word.
+		if c.Reason != "" {
+			st.Reason, st.Message = c.Reason, c.Message
+		}
+	}
+	main := st.Containers[api.MainContainer]
+	switch f := p.see.Probe; {
+	case st.Phase == api.PhaseStopping:
+		st.Reason, st.Message = "", ""
+		if p.rec.Stop.Signal.IsZero() {
+			st.Reason, st.Message = "draining", "waits until no proxy sends new connections here"
+		}
+	case st.Reason == "" && main.State == api.ContainerRunning && !main.Ready && f.Failures > 0:
+		st.Reason, st.Message = "unhealthy", "main does not pass its health check: "+f.Err
+	}
+	p.ready(ready)
+	if main.State == api.ContainerRunning && st.StartedAt.IsZero() {
+		st.StartedAt = main.StartedAt
+	}
+}
+
+func (p *planner) ready(ready bool) {
+	st := &p.rec.Status
+	if ready && !st.Ready {
+		st.ReadyAt = p.now.UTC()
+	}
+	if ready {
+		p.rec.Served = true
+	}
+	st.Ready = ready
+}
+
+// container says what is so of one container.
+func (p *planner) container(name string) api.ContainerStatus {
+	l, spec := p.life(name), p.spec(name)
+	c := api.ContainerStatus{State: api.ContainerWaiting, Restarts: max(0, l.Attempt-1), Last: l.Last}
+	r, begun := p.current(name)
+	image := p.see.Images[spec.Image]
+	switch {
+	case begun && r.State == runtime.Running:
+		c.State, c.Restarts, c.PID, c.StartedAt, c.Image = api.ContainerRunning, l.Attempt, r.PID, r.StartedAt.UTC(), r.Image
+		c.Ready = l.Healthy
+	case begun && r.State == runtime.Exited:
+		c.State, c.Restarts, c.Image = api.ContainerExited, l.Attempt, r.Image
+	case begun || p.see.Hold:
+	case l.Streak >= certainAt || l.Reason == "cannot_start":
+		c.Reason, c.Message = l.Reason, l.Message
+	case l.Streak > 0 && p.now.Before(l.Until):
+		c.Reason, c.Message = "restarting", l.Message
+	case image.Present:
+	case image.Err != "":
+		c.Reason, c.Message = "image_unavailable", fmt.Sprintf("image %s: %s", spec.Image, image.Err)
+	default:
+		c.Reason, c.Message = "pulling", "fetching image "+spec.Image
+	}
+	return c
+}

@@ -1,0 +1,130 @@
+package pod
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+)
+
+// minLast is how long sidecars have after the main container, whatever it used
+// up of the pod's grace.
+const minLast = time.Second
+
+// stop ends the pod: it says so, waits until nobody sends clients any more,
+// asks main and then the sidecars to end, forces them after the grace, and
+// leaves nothing behind.
+func (p *planner) stop() {
+	s := &p.rec.Stop
+	if s.Since.IsZero() {
+		s.Since = p.now
+		p.event(false, "stopping", "asked to stop")
+	}
+	p.forward(api.PhaseStopping)
+	for _, name := range p.names() {
+		p.adopt(name)
+		if r, ok := p.current(name); ok && r.State == runtime.Exited {
+			l := p.life(name)
+			l.Last = exitOf(r)
+			p.setLife(name, l)
+		}
+	}
+	if !p.drained() {
+		return
+	}
+	if s.Signal.IsZero() {
+		s.Signal = p.now
+	}
+	alive := p.alive()
+	if len(alive) == 0 {
+		p.clean()
+		if p.see.Gone && len(p.see.Runs) == 0 {
+			if p.rec.Status.Fatal != nil {
+				p.forward(api.PhaseFailed)
+			}
+			p.forward(api.PhaseSucceeded)
+			p.event(false, "stopped", "every container has ended")
+		}
+		return
+	}
+	if _, ok := alive[api.MainContainer]; ok {
+		p.end(api.MainContainer)
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(alive)) {
+		p.end(name)
+	}
+}
+
+// alive returns the runs that go on, by container.
+func (p *planner) alive() map[string]runtime.Status {
+	out := map[string]runtime.Status{}
+	for _, name := range p.names() {
+		if r, ok := p.current(name); ok && r.State == runtime.Running {
+			out[name] = r
+		}
+	}
+	return out
+}
+
+// end asks a run to end, and forces it when its time is up.
+func (p *planner) end(name string) {
+	l := p.life(name)
+	if l.Ending.Since.IsZero() {
+		l.Ending = ending{Since: p.now, Why: "the pod stops"}
+		p.setLife(name, l)
+		p.do(step{Do: signal, Container: name, Attempt: l.Attempt, Arg: p.stopSignal(name)})
+	}
+	if l.Ending.Killed {
+		return
+	}
+	deadline := p.rec.Stop.Signal.Add(p.grace())
+	if name != api.MainContainer {
+		if least := l.Ending.Since.Add(minLast); deadline.Before(least) {
+			deadline = least
+		}
+	}
+	if p.now.Before(deadline) {
+		p.again(deadline)
+		return
+	}
+	l.Ending.Killed = true
+	p.setLife(name, l)
+	p.do(step{Do: signal, Container: name, Attempt: l.Attempt, Arg: "SIGKILL"})
+}
+
+// drained reports whether new clients are no longer sent here, so that the
+// signal may be given. Both waits are bounded: a cluster that cannot answer
+// must not keep a pod from stopping.
+func (p *planner) drained() bool {
+	s := &p.rec.Stop
+	switch {
+	case !s.Signal.IsZero(), p.see.Disowned, !p.rec.Served, p.see.Offline, p.see.Drained, len(p.alive()) == 0:
+		return true
+	case s.Asked.IsZero() && p.see.Acked != api.PhaseStopping:
+		bound := s.Since.Add(drainBound)
+		p.again(bound)
+		return !p.now.Before(bound)
+	case s.Asked.IsZero():
+		s.Asked = p.now
+		p.do(step{Do: drain})
+	}
+	// The API bounds the wait itself; this is for an API that goes away.
+	bound := s.Asked.Add(drainBound + 500*time.Millisecond)
+	p.again(bound)
+	return !p.now.Before(bound)
+}
+
+// clean removes what is left of the pod, and is done once the API knows.
+func (p *planner) clean() {
+	for _, id := range slices.Sorted(maps.Keys(p.see.Runs)) {
+		labels := p.see.Runs[id].Labels
+		p.do(step{Do: remove, Container: labels[LabelContainer], Attempt: attemptOf(labels)})
+	}
+	if !p.see.Gone {
+		p.do(step{Do: removeSandbox})
+	}
+	p.out.Done = p.see.Gone && len(p.see.Runs) == 0 && (p.see.Disowned || p.see.Acked.Ended())
+}

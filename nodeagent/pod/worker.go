@@ -1,0 +1,470 @@
+package pod
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/logfile"
+	"github.com/hashicorp/go-hclog"
+)
+
+// pidLimit keeps a fork bomb within its container.
+const pidLimit = 4096
+
+// worker looks after one pod. All its fields belong to the goroutine of run;
+// others post.
+type worker struct {
+	*mailbox
+	cfg    *Config
+	log    hclog.Logger
+	starts chan struct{} // bounds how many containers are started at a time
+	async  sync.WaitGroup
+
+	pod     api.Pod
+	rec     record
+	see     facts
+	sandbox Sandbox
+	stale   map[string]bool // ids to ask the runtime about
+	saved   []byte
+	trouble *retry // steps that go wrong for now
+
+	out  outbox
+	view func(View) // tells others
+}
+
+// retry spaces out tries at something that does not work for now.
+type retry struct {
+	tries int
+	at    time.Time
+}
+
+func (r *retry) failed(now time.Time, most time.Duration) {
+	r.tries++
+	r.at = now.Add(min(time.Duration(1)<<min(r.tries-1, 10)*500*time.Millisecond, most))
+}
+
+func newWorker(cfg *Config, starts chan struct{}, p api.Pod, rec record) *worker {
+	if rec.Status.Phase == "" {
+		rec.Status = p.Status
+	}
+	// A checkpoint that got lost is made up for by what the API knows: what
+	// runs ready is still ready.
+	if rec.Lives == nil && p.Status.Ready {
+		rec.Served = true
+		rec.Lives = map[string]life{}
+		for name, c := range p.Status.Containers {
+			rec.Lives[name] = life{Attempt: c.Restarts, Healthy: c.Ready, Last: c.Last}
+		}
+	}
+	w := &worker{
+		mailbox: newMailbox(), cfg: cfg, starts: starts, pod: p, rec: rec,
+		log:   cfg.Log.With("ref", p.Ref().String(), "uid", p.Meta.UID),
+		stale: map[string]bool{}, trouble: &retry{},
+		see: facts{
+			Unknown: true, Runs: map[string]runtime.Status{}, Images: map[string]imageFact{},
+			Failed: map[string]failure{}, Tails: map[string][]string{}, IP: rec.Status.IP,
+		},
+	}
+	return w
+}
+
+// run works until nothing of the pod is left, which it reports, or until ctx
+// ends, which leaves everything as it is.
+func (w *worker) run(ctx context.Context) (done bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer w.async.Wait()
+	defer cancel()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	last := ""
+	for {
+		w.work()
+		w.gather(ctx)
+		w.look(ctx)
+		plan := planPod(&w.pod, w.rec, w.see, time.Now())
+		if text := plan.String(); text != last {
+			w.log.Debug("plan", "plan", text)
+			last = text
+		}
+		w.rec = plan.Record
+		w.see.Rebuilt = w.see.Rebuilt && w.see.Unknown
+		w.save()
+		w.publish(ctx, plan.Events)
+		w.show()
+		if plan.Done {
+			return true
+		}
+		again := plan.Again
+		if progress, err := w.apply(ctx, plan.Steps); err != nil && ctx.Err() == nil {
+			w.trouble.failed(time.Now(), 30*time.Second)
+			w.log.Warn("a step went wrong; trying again", "error", err, "at", w.trouble.at)
+			again = earliest(again, w.trouble.at)
+		} else if progress {
+			w.trouble = &retry{}
+			continue
+		}
+		if at := w.out.retry.at; w.out.dirty {
+			again = earliest(again, at)
+		}
+		if again.IsZero() {
+			again = time.Now().Add(time.Hour)
+		}
+		timer.Reset(time.Until(again))
+		select {
+		case <-ctx.Done():
+			return false
+		case <-w.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// show tells those who serve logs and exec.
+func (w *worker) show() {
+	v := View{Ref: w.pod.Ref(), UID: w.pod.Meta.UID, IP: w.rec.Status.IP, Phase: w.rec.Status.Phase, Containers: map[string]Run{}}
+	for name := range w.pod.Spec.Containers() {
+		n := w.rec.Lives[name].Attempt
+		id := ID(v.UID, name, n)
+		v.Containers[name] = Run{ID: id, Attempt: n, Running: w.see.Runs[id].State == runtime.Running}
+	}
+	w.view(v)
+}
+
+// gather asks the runtime about what may have changed.
+func (w *worker) gather(ctx context.Context) {
+	for _, id := range slices.Sorted(maps.Keys(w.stale)) {
+		st, err := w.cfg.Runtime.Status(ctx, id)
+		switch {
+		case errors.Is(err, runtime.ErrNotFound):
+			delete(w.see.Runs, id)
+		case err != nil:
+			w.see.Unknown = true
+			w.log.Debug("the runtime does not answer", "container", id, "error", err)
+			return
+		default:
+			w.saw(st)
+		}
+		delete(w.stale, id)
+		if len(w.stale) == 0 {
+			w.see.Unknown = false
+		}
+	}
+}
+
+// saw takes in how a run is now.
+func (w *worker) saw(st runtime.Status) {
+	name := st.Labels[LabelContainer]
+	if old := w.see.Runs[st.ID]; st.State == runtime.Exited && old.State != runtime.Exited && w.cfg.Logs != "" {
+		w.see.Tails[name] = tail(LogPath(w.cfg.Logs, w.pod.Meta.UID, name, attemptOf(st.Labels)))
+	}
+	w.see.Runs[st.ID] = st
+}
+
+// tail returns the last lines of a log, cut to a readable length.
+func tail(path string) []string {
+	const lines, width = 10, 400
+	var out []string
+	for l, err := range logfile.Read(context.Background(), path, logfile.Query{Tail: lines}) {
+		if err != nil {
+			return out
+		}
+		if len(l.Text) > width {
+			l.Text = l.Text[:width] + "…"
+		}
+		out = append(out, l.Text)
+	}
+	return out
+}
+
+// listed takes in a list of the pod's runs. What it tells otherwise than what
+// was seen one by one is asked for again: the list may be the older news.
+func (w *worker) listed(runs []runtime.Status) {
+	first := w.see.Unknown && len(w.see.Runs) == 0
+	seen := map[string]bool{}
+	for _, st := range runs {
+		seen[st.ID] = true
+		switch old, ok := w.see.Runs[st.ID]; {
+		case first:
+			w.saw(st)
+		case !ok || old.State != st.State || old.PID != st.PID:
+			w.stale[st.ID] = true
+		}
+	}
+	for id := range w.see.Runs {
+		if !seen[id] {
+			w.stale[id] = true
+		}
+	}
+	if len(w.stale) == 0 {
+		w.see.Unknown = false
+	}
+}
+
+// look notes which images are here already: nothing has to be fetched then, and
+// an adopted container's stop signal is known.
+func (w *worker) look(ctx context.Context) {
+	if w.see.Unknown {
+		return
+	}
+	for _, c := range w.pod.Spec.Containers() {
+		if _, known := w.see.Images[c.Image]; known {
+			continue
+		}
+		if img, err := w.cfg.Runtime.Image(ctx, c.Image); err == nil {
+			w.see.Images[c.Image] = imageFact{Present: true, Image: img}
+		}
+	}
+}
+
+// apply carries steps out in order. It reports whether the facts changed.
+func (w *worker) apply(ctx context.Context, steps []step) (progress bool, err error) {
+	for _, s := range steps {
+		switch s.Do {
+		case addSandbox:
+			err = w.setup(ctx)
+		case removeSandbox:
+			if err = w.cfg.Network.Teardown(ctx, w.pod.Meta.UID); err == nil {
+				w.see.Gone, w.see.Sandbox = true, false
+				err = w.cfg.Files.remove(w.pod.Meta.UID)
+			}
+		case begin:
+			err = w.begin(ctx, s)
+		case start:
+			err = w.start(ctx, s)
+		case signal:
+			if err = w.cfg.Runtime.Signal(ctx, w.id(s), s.Arg); errors.Is(err, runtime.ErrNotFound) {
+				w.stale[w.id(s)], err = true, nil
+			}
+		case remove:
+			if err = w.cfg.Runtime.Remove(ctx, w.id(s)); err == nil {
+				delete(w.see.Runs, w.id(s))
+			}
+		case pull:
+			w.pull(ctx, s.Arg)
+			continue
+		case probe:
+			w.probe(ctx, s)
+			continue
+		case drain:
+			w.drain(ctx)
+			continue
+		}
+		if err != nil {
+			return true, fmt.Errorf("%s: %w", s, err)
+		}
+		progress = true
+		if w.see.Rebuilt {
+			return true, nil // the rest of the plan was about the sandbox before
+		}
+	}
+	return progress, nil
+}
+
+func (w *worker) id(s step) string { return ID(w.pod.Meta.UID, s.Container, s.Attempt) }
+
+func (w *worker) setup(ctx context.Context) error {
+	sb, err := w.cfg.Network.Setup(ctx, w.pod.Meta.UID, w.pod.Meta.Name)
+	if err != nil {
+		return err
+	}
+	w.sandbox = sb
+	w.see.Sandbox, w.see.IP = true, sb.IP
+	w.see.Rebuilt = sb.Fresh && len(w.see.Runs) > 0
+	return nil
+}
+
+func (w *worker) begin(ctx context.Context, s step) error {
+	release, err := w.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	mounts, err := w.cfg.Files.write(&w.pod, w.see.IP)
+	if err != nil {
+		return err
+	}
+	c := w.container(s, mounts)
+	if c.LogPath != "" {
+		w.dropLogs(s.Container, s.Attempt-2)
+		if err := os.MkdirAll(filepath.Dir(c.LogPath), 0o755); err != nil {
+			return err
+		}
+	}
+	err = w.cfg.Runtime.Create(ctx, c)
+	switch {
+	case errors.Is(err, runtime.ErrCannotStart):
+		w.fail(s, err)
+		return nil
+	case errors.Is(err, runtime.ErrNotFound):
+		delete(w.see.Images, c.Image) // somebody removed it
+		return err
+	case err != nil:
+		return err
+	}
+	w.see.Runs[c.ID] = runtime.Status{ID: c.ID, Pod: c.Pod, Labels: c.Labels, State: runtime.Created}
+	return nil
+}
+
+func (w *worker) container(s step, mounts []runtime.Mount) runtime.Container {
+	spec := w.pod.Spec.Containers()[s.Container]
+	c := runtime.Container{
+		ID: w.id(s), Pod: w.pod.Meta.UID, Image: spec.Image, Command: spec.Command, Args: spec.Args,
+		Mounts: mounts, Sandbox: w.sandbox.Sandbox,
+		MilliCPU: spec.CPU.Milli(), MemoryLimit: spec.Memory.Bytes(), PIDLimit: pidLimit,
+		Labels: map[string]string{
+			LabelNamespace: w.pod.Meta.Namespace, LabelPod: w.pod.Meta.Name, LabelUID: w.pod.Meta.UID,
+			LabelContainer: s.Container, LabelAttempt: strconv.Itoa(s.Attempt),
+		},
+	}
+	for _, k := range slices.Sorted(maps.Keys(spec.Env)) {
+		c.Env = append(c.Env, k+"="+spec.Env[k])
+	}
+	if w.cfg.Logs != "" {
+		c.LogPath = LogPath(w.cfg.Logs, w.pod.Meta.UID, s.Container, s.Attempt)
+	}
+	return c
+}
+
+func (w *worker) start(ctx context.Context, s step) error {
+	if _, ok := w.see.Runs[w.id(s)]; !ok {
+		return nil // its creation went wrong
+	}
+	release, err := w.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	st, err := w.cfg.Runtime.Start(ctx, w.id(s))
+	switch {
+	case errors.Is(err, runtime.ErrCannotStart):
+		w.fail(s, err)
+		return nil
+	case errors.Is(err, runtime.ErrNotFound):
+		delete(w.see.Runs, w.id(s))
+		return nil
+	case err != nil:
+		return err
+	}
+	if st.Labels == nil {
+		st.Labels = w.see.Runs[w.id(s)].Labels
+	}
+	w.saw(st)
+	return nil
+}
+
+// turn waits for one of the few places to start a container: more at a time
+// would only make each slower.
+func (w *worker) turn(ctx context.Context) (release func(), err error) {
+	select {
+	case w.starts <- struct{}{}:
+		return func() { <-w.starts }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (w *worker) fail(s step, err error) {
+	w.see.Failed[s.Container] = failure{Attempt: s.Attempt, At: time.Now(), Err: err.Error()}
+	w.see.Tails[s.Container] = nil
+}
+
+// dropLogs removes the logs of old runs; those of the last two stay.
+func (w *worker) dropLogs(container string, upTo int) {
+	for n := upTo; n >= 0; n-- {
+		old, _ := filepath.Glob(LogPath(w.cfg.Logs, w.pod.Meta.UID, container, n) + "*")
+		if len(old) == 0 {
+			return
+		}
+		for _, path := range old {
+			if err := os.Remove(path); err != nil {
+				w.log.Debug("an old log stays", "error", err)
+			}
+		}
+	}
+}
+
+func (w *worker) pull(ctx context.Context, ref string) {
+	f := w.see.Images[ref]
+	f.Busy = true
+	if f.First.IsZero() {
+		f.First = time.Now()
+	}
+	w.see.Images[ref] = f
+	w.async.Go(func() {
+		img, err := w.cfg.Images.Ensure(ctx, ref)
+		w.post(func() {
+			if err == nil {
+				w.see.Images[ref] = imageFact{Present: true, Image: img}
+				return
+			}
+			f := w.see.Images[ref]
+			f.Busy, f.Failed, f.Err = false, time.Now(), err.Error()
+			f.Tries++
+			w.see.Images[ref] = f
+		})
+	})
+}
+
+func (w *worker) probe(ctx context.Context, s step) {
+	h := *w.pod.Spec.Health
+	port, err := h.PortOf(w.pod.Spec.Ports)
+	target := Target{Container: w.id(s), IP: w.see.IP, Port: port, HTTP: h.HTTP, Timeout: h.Timeout.D()}
+	if w.see.Probe.Attempt != s.Attempt {
+		w.see.Probe = probeFact{Attempt: s.Attempt}
+	}
+	w.see.Probe.Busy = true
+	started := w.see.Runs[w.id(s)].StartedAt
+	w.async.Go(func() {
+		if err == nil {
+			err = w.cfg.Prober.Probe(ctx, target)
+		}
+		w.post(func() {
+			if w.see.Probe.Attempt == s.Attempt && ctx.Err() == nil {
+				w.see.Probe.note(err, time.Now(), started, h)
+			}
+		})
+	})
+}
+
+func (w *worker) drain(ctx context.Context) {
+	pod := w.pod
+	w.async.Go(func() {
+		if err := w.cfg.API.Drained(ctx, &pod); err != nil && ctx.Err() == nil {
+			w.log.Warn("cannot tell whether the pod is drained", "error", err)
+		}
+		// Whatever the answer, it is as good as it gets.
+		w.post(func() { w.see.Drained = true })
+	})
+}
+
+// checkpoint is what is kept on disk of a pod.
+type checkpoint struct {
+	Pod    api.Pod `json:"pod"`
+	Record record  `json:"record"`
+}
+
+func (w *worker) save() {
+	// What the API echoes of the status is no reason to write again.
+	p := w.pod
+	p.Meta.Revision, p.Status = 0, api.PodStatus{}
+	b, err := json.Marshal(checkpoint{p, w.rec})
+	if err == nil && string(b) != string(w.saved) {
+		if err = w.cfg.Store.Save(w.pod.Meta.UID, b); err == nil {
+			w.saved = b
+		}
+	}
+	if err != nil {
+		w.log.Error("the checkpoint is not written: the pod may be forgotten with a restart of the agent", "error", err)
+	}
+}
