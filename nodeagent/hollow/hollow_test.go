@@ -59,8 +59,9 @@ func run(t *testing.T, f func(c *cluster)) {
 			h.ServeHTTP(w, r)
 		})
 		c.rt = fake.New()
-		c.node = hollow.New(hollow.Config{Name: "w1", Client: client.InProcess(gate), Runtime: c.rt, Logs: t.TempDir(), Log: hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: writer{t}})})
+		c.node = hollow.New(hollow.Config{Name: "w1", Client: client.InProcess(gate), Runtime: c.rt, Logs: t.TempDir(), Log: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: writer{t}})})
 		c.start()
+		c.after(time.Second)
 		f(c)
 		c.stop()
 		cancel()
@@ -126,15 +127,4 @@ func (c *cluster) get(name string) *api.Pod {
 func (c *cluster) after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
-}
-
-func TestPodRuns(t *testing.T) {
-	run(t, func(c *cluster) {
-		c.after(time.Second)
-		c.create("web-1", nil)
-		c.after(time.Second)
-		if p := c.get("web-1"); p.Status.Phase != api.PhaseRunning || !p.Status.Ready || p.Status.IP == "" {
-			c.Errorf("%+v", p.Status)
-		}
-	})
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,7 +95,7 @@ func (w *worker) run(ctx context.Context) (done bool) {
 		w.look(ctx)
 		plan := planPod(&w.pod, w.rec, w.see, time.Now())
 		if text := plan.String(); text != last {
-			w.log.Debug("plan", "plan", text)
+			w.log.Debug("plan", "plan", strings.ReplaceAll(strings.TrimSpace(text), "\n", " | "))
 			last = text
 		}
 		w.rec = plan.Record
