@@ -1,0 +1,182 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	eventsapi "github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/v2/core/events"
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/log"
+
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/containerd/journal"
+)
+
+// patience bounds what others wait for: the last lines of a log whose pipe a
+// process outside the container still holds, and the entry of an end.
+const patience = 2 * time.Second
+
+// book is what the shim keeps about a container.
+type book struct {
+	id  string
+	dir string // of the journal; empty for none
+	log *containerLog
+
+	mu     sync.Mutex
+	cgroup string // directory of its memory controller
+	record journal.Record
+	told   chan struct{} // closed once the end is in the journal
+}
+
+func (b *book) started() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.record.StartedAt.IsZero() {
+		return nil
+	}
+	b.record.StartedAt = time.Now()
+	return b.save()
+}
+
+func (b *book) created(pid int) {
+	cgroup := memoryCgroup(pid)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cgroup = cgroup
+}
+
+func (b *book) oom() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.record.OOMAt = time.Now()
+	if err := b.save(); err != nil {
+		log.L.WithError(err).WithField("id", b.id).Error("journal")
+	}
+}
+
+func (b *book) exited(code int, at time.Time) {
+	if b.log != nil {
+		b.log.drain(patience)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.record.Exit != nil {
+		return
+	}
+	defer close(b.told)
+	if b.record.StartedAt.IsZero() {
+		return // it was created and undone, which is no life
+	}
+	b.record.Exit = &journal.Exit{Code: code, At: at}
+	// The kernel's notice can come after the end it caused; its count does not.
+	if b.record.OOMAt.IsZero() && code == 137 && oomKills(b.cgroup) > 0 {
+		b.record.OOMAt = at
+	}
+	if err := b.save(); err != nil {
+		log.L.WithError(err).WithField("id", b.id).Error("journal")
+	}
+}
+
+func (b *book) save() error {
+	if b.dir == "" {
+		return nil
+	}
+	return journal.Save(b.dir, b.id, b.record)
+}
+
+// settled waits until the end is in the journal.
+func (b *book) settled(ctx context.Context) {
+	select {
+	case <-b.told:
+	case <-ctx.Done():
+	case <-time.After(patience + time.Second):
+	}
+}
+
+// books are those of the containers in this shim.
+type books struct {
+	mu   sync.Mutex
+	open map[string]*book
+}
+
+func (s *books) add(b *book) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[b.id] = b
+}
+
+func (s *books) get(id string) *book {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open[id]
+}
+
+func (s *books) drop(id string) {
+	s.mu.Lock()
+	b := s.open[id]
+	delete(s.open, id)
+	s.mu.Unlock()
+	if b != nil && b.log != nil {
+		b.log.close()
+	}
+}
+
+// publisherWithBooks enters what happens before it is published.
+type publisherWithBooks struct {
+	shim.Publisher
+	books *books
+}
+
+func (p publisherWithBooks) Publish(ctx context.Context, topic string, e events.Event) error {
+	switch e := e.(type) {
+	case *eventsapi.TaskExit:
+		if b := p.books.get(e.ContainerID); b != nil && e.ID == e.ContainerID {
+			b.exited(int(e.ExitStatus), e.ExitedAt.AsTime())
+		}
+	case *eventsapi.TaskOOM:
+		if b := p.books.get(e.ContainerID); b != nil {
+			b.oom()
+		}
+	}
+	return p.Publisher.Publish(ctx, topic, e)
+}
+
+// reaper is the other life of this program: containerd runs it to clean up
+// after a shim that died, which took its containers with it.
+type reaper struct{ shim.Shim }
+
+func (r reaper) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
+	status, err := r.Shim.Stop(ctx, id)
+	if err != nil {
+		return status, err
+	}
+	return status, enter(id, status)
+}
+
+// enter notes an end that the dead shim has not.
+func enter(id string, status shim.StopStatus) error {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	notes, err := annotations(filepath.Join(filepath.Dir(cwd), id))
+	if errors.Is(err, os.ErrNotExist) || notes[journal.DirAnnotation] == "" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dir := notes[journal.DirAnnotation]
+	record, err := journal.Load(dir, id)
+	if err != nil || record == nil || record.Exit != nil {
+		return err
+	}
+	record.Exit = &journal.Exit{Code: status.ExitStatus, At: status.ExitedAt}
+	return journal.Save(dir, id, *record)
+}

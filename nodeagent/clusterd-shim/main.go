@@ -1,0 +1,59 @@
+//go:build linux
+
+// Clusterd-shim is the process beside each pod that holds its containers: the
+// runc shim of containerd, with two things added. It writes how a container
+// ended to a journal before it tells anyone, and it copies the container's
+// output to a log file, each line stamped, itself.
+//
+// Invariants: a container needs no process but this one to run, to log and to
+// have its end known; what it printed is in its log, and its end in the
+// journal, before anyone can learn that it has ended.
+//
+// Both are asked for by annotations of the container's spec (see package
+// journal), so that any containerd can be the one that starts this shim.
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
+	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/containerd/v2/pkg/shutdown"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+)
+
+func main() {
+	registry.Register(&plugin.Registration{
+		Type:     plugins.TTRPCPlugin,
+		ID:       "task",
+		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
+		InitFn:   open,
+	})
+	shim.RunShim(context.Background(), reaper{manager.NewShimManager("io.containerd.runc.v2")})
+}
+
+func open(ic *plugin.InitContext) (any, error) {
+	publisher, err := ic.GetByID(plugins.EventPlugin, "publisher")
+	if err != nil {
+		return nil, err
+	}
+	stopper, err := ic.GetByID(plugins.InternalPlugin, "shutdown")
+	if err != nil {
+		return nil, err
+	}
+	p, isPublisher := publisher.(shim.Publisher)
+	s, isStopper := stopper.(shutdown.Service)
+	if !isPublisher || !isStopper {
+		return nil, errors.New("containerd's shim library has changed: publisher and shutdown are not what they were")
+	}
+	books := &books{open: map[string]*book{}}
+	inner, err := task.NewTaskService(ic.Context, publisherWithBooks{p, books}, s)
+	if err != nil {
+		return nil, err
+	}
+	return &service{TTRPCTaskService: inner, books: books}, nil
+}

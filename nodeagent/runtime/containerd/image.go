@@ -1,0 +1,216 @@
+//go:build linux
+
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	client "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+)
+
+// normalize names an image in full: nginx is docker.io/library/nginx:latest. A
+// digest makes a tag mean nothing.
+func normalize(name string) (reference.Named, error) {
+	ref, err := reference.ParseDockerRef(name)
+	if err != nil {
+		return nil, fmt.Errorf("image %q: %w", name, err)
+	}
+	return ref, nil
+}
+
+// image finds an image by name, or by any name of its repository and the digest.
+func (r *Runtime) image(ctx context.Context, name string) (client.Image, error) {
+	ref, err := normalize(name)
+	if err != nil {
+		return nil, err
+	}
+	i, err := r.client.GetImage(ctx, ref.String())
+	if err == nil {
+		return i, nil
+	}
+	if !errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("image %s: %w", name, err)
+	}
+	if digested, ok := ref.(reference.Digested); ok {
+		same, err := r.client.ListImages(ctx, "target.digest=="+digested.Digest().String())
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", name, err)
+		}
+		for _, i := range same {
+			if have, err := normalize(i.Name()); err == nil && have.Name() == ref.Name() {
+				return i, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("image %s: %w", name, runtime.ErrNotFound)
+}
+
+// describe reads an image's facts. They follow from the digest and are kept.
+func (r *Runtime) describe(ctx context.Context, i client.Image) (runtime.Image, error) {
+	digest := i.Target().Digest.String()
+	if known, ok := r.images.Load(digest); ok {
+		d := known.(runtime.Image)
+		d.Reference = i.Name()
+		return d, nil
+	}
+	spec, err := i.Spec(ctx)
+	if err != nil {
+		return runtime.Image{}, fmt.Errorf("image %s: %w", i.Name(), err)
+	}
+	size, err := i.Size(ctx)
+	if err != nil {
+		return runtime.Image{}, fmt.Errorf("image %s: %w", i.Name(), err)
+	}
+	d := runtime.Image{Reference: i.Name(), Digest: digest, Size: size, StopSignal: spec.Config.StopSignal}
+	r.images.Store(digest, d)
+	return d, nil
+}
+
+// Images returns what the node has. One that cannot be read, such as for
+// another platform, is of no use here and left out.
+func (r *Runtime) Images(ctx context.Context) ([]runtime.Image, error) {
+	all, err := r.client.ListImages(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	var out []runtime.Image
+	for _, i := range all {
+		d, err := r.describe(ctx, i)
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list images: %w", err)
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// Image returns one image.
+func (r *Runtime) Image(ctx context.Context, name string) (runtime.Image, error) {
+	i, err := r.image(ctx, name)
+	if err != nil {
+		return runtime.Image{}, err
+	}
+	return r.describe(ctx, i)
+}
+
+// Pull fetches an image from its registry and unpacks it. That nobody answers
+// is known within seconds; how long the transfer takes is up to ctx.
+func (r *Runtime) Pull(ctx context.Context, name string) (runtime.Image, error) {
+	ref, err := normalize(name)
+	if err != nil {
+		return runtime.Image{}, fmt.Errorf("%w: %w", runtime.ErrUnavailable, err)
+	}
+	i, err := r.client.Pull(ctx, ref.String(),
+		client.WithPullUnpack, client.WithPullSnapshotter(snapshotter), client.WithResolver(resolver()))
+	if ctx.Err() != nil {
+		return runtime.Image{}, fmt.Errorf("pull %s: %w", ref, ctx.Err())
+	}
+	if err != nil {
+		return runtime.Image{}, fmt.Errorf("pull %s: %w: %s", ref, runtime.ErrUnavailable, registryReason(err))
+	}
+	return r.describe(ctx, i)
+}
+
+// registryReason is the part of a pull's error that says what went wrong.
+func registryReason(err error) string {
+	var op *net.OpError
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns):
+		return dns.Error()
+	case errors.As(err, &op):
+		return op.Error()
+	case errdefs.IsNotFound(err):
+		return "the registry has no such image"
+	}
+	return err.Error()
+}
+
+// resolver finds registries; one on this machine may do without TLS.
+func resolver() remotes.Resolver {
+	return docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(
+		docker.WithClient(&http.Client{Transport: transport()}),
+		docker.WithPlainHTTP(docker.MatchLocalhost),
+	)})
+}
+
+// Import reads an OCI layout tar, keeps the images it names and unpacks them.
+func (r *Runtime) Import(ctx context.Context, tar io.Reader) ([]runtime.Image, error) {
+	got, err := r.client.Import(ctx, tar, client.WithImageRefTranslator(fullName))
+	if err != nil {
+		return nil, fmt.Errorf("import images: %w", err)
+	}
+	if len(got) == 0 {
+		return nil, errors.New("import images: the archive names none: give each manifest of its index.json the annotation io.containerd.image.name")
+	}
+	var out []runtime.Image
+	for _, record := range got {
+		if record, err = r.rename(ctx, record); err != nil {
+			return nil, fmt.Errorf("import image %s: %w", record.Name, err)
+		}
+		i := client.NewImageWithPlatform(r.client, record, platforms.Default())
+		if err := i.Unpack(ctx, snapshotter); err != nil {
+			return nil, fmt.Errorf("import image %s: %w", record.Name, err)
+		}
+		d, err := r.describe(ctx, i)
+		if err != nil {
+			return nil, fmt.Errorf("import %w", err)
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// fullName takes the name in an archive for an image's if it is more than a tag.
+func fullName(name string) string {
+	if !strings.ContainsAny(name, "/:") {
+		return ""
+	}
+	return name
+}
+
+// rename gives an imported image the name that it is looked for by.
+func (r *Runtime) rename(ctx context.Context, i images.Image) (images.Image, error) {
+	ref, err := normalize(i.Name)
+	if err != nil || ref.String() == i.Name {
+		return i, err
+	}
+	old := i.Name
+	i.Name = ref.String()
+	store := r.client.ImageService()
+	renamed, err := store.Create(ctx, i)
+	if errdefs.IsAlreadyExists(err) {
+		renamed, err = store.Update(ctx, i, "target")
+	}
+	if err != nil {
+		return i, err
+	}
+	return renamed, store.Delete(ctx, old)
+}
+
+// transport gives up early on a registry that is not there.
+func transport() http.RoundTripper {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
+	t.TLSHandshakeTimeout = 5 * time.Second
+	t.ResponseHeaderTimeout = 30 * time.Second
+	return t
+}

@@ -1,0 +1,129 @@
+//go:build linux
+
+package containerd
+
+import (
+	"context"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	client "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/containerd/journal"
+)
+
+// groupAnnotation makes containers with the same value share a shim.
+const groupAnnotation = "io.containerd.runc.v2.group"
+
+// Open files: what servers expect to find, and how far they may raise it.
+const (
+	openFiles    = 65_536
+	maxOpenFiles = 1_048_576 // the kernel's default fs.nr_open
+)
+
+// cpuPeriod is over what time the CPU limit is kept, in microseconds.
+const cpuPeriod = 100_000
+
+// spec turns a container into an OCI spec. containerd's default gives it
+// no-new-privileges and the fourteen usual capabilities; the seccomp profile
+// depends on the capabilities and comes last.
+func (r *Runtime) spec(c runtime.Container, image client.Image) []oci.SpecOpts {
+	opts := []oci.SpecOpts{
+		oci.WithDefaultSpec(),
+		oci.WithDefaultUnixDevices,
+		oci.WithoutRunMount, // it would hide the image's own /run
+	}
+	if len(c.Command) > 0 {
+		opts = append(opts, oci.WithImageConfig(image), oci.WithProcessArgs(slices.Concat(c.Command, c.Args)...))
+	} else {
+		opts = append(opts, oci.WithImageConfigArgs(image, c.Args))
+	}
+	if c.Sandbox.Hostname != "" {
+		opts = append(opts, oci.WithEnv([]string{"HOSTNAME=" + c.Sandbox.Hostname}))
+		if c.Sandbox.UTS == "" {
+			opts = append(opts, oci.WithHostname(c.Sandbox.Hostname))
+		}
+	}
+	opts = append(opts,
+		oci.WithEnv(c.Env),
+		oci.WithMounts(mounts(c.Mounts)),
+		oci.WithRlimit(&specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: openFiles, Hard: maxOpenFiles}),
+		oci.WithCgroup(path.Join(r.config.Cgroup, c.Pod, c.ID)),
+		oci.WithAnnotations(map[string]string{
+			groupAnnotation:       c.Pod,
+			journal.DirAnnotation: r.config.journal(),
+			journal.LogAnnotation: c.LogPath,
+		}),
+	)
+	for kind, file := range map[specs.LinuxNamespaceType]string{
+		specs.NetworkNamespace: c.Sandbox.Net,
+		specs.IPCNamespace:     c.Sandbox.IPC,
+		specs.UTSNamespace:     c.Sandbox.UTS,
+	} {
+		if file != "" {
+			opts = append(opts, oci.WithLinuxNamespace(specs.LinuxNamespace{Type: kind, Path: file}))
+		}
+	}
+	return append(opts, limits(c), seccomp.WithDefaultProfile())
+}
+
+func mounts(all []runtime.Mount) []specs.Mount {
+	var out []specs.Mount
+	for _, m := range all {
+		options := []string{"rbind", "rprivate", "rw"}
+		if m.ReadOnly {
+			options[2] = "ro"
+		}
+		out = append(out, specs.Mount{Type: "bind", Source: m.Source, Destination: m.Target, Options: options})
+	}
+	return out
+}
+
+// limits sets CPU share and quota, memory without swap, and processes.
+func limits(c runtime.Container) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
+		if s.Linux.Resources == nil {
+			s.Linux.Resources = &specs.LinuxResources{}
+		}
+		res := s.Linux.Resources
+		if c.MilliCPU > 0 {
+			shares := uint64(max(2, c.MilliCPU*1024/1000))
+			quota := max(1000, c.MilliCPU*cpuPeriod/1000)
+			period := uint64(cpuPeriod)
+			res.CPU = &specs.LinuxCPU{Shares: &shares, Quota: &quota, Period: &period}
+		}
+		if c.MemoryLimit > 0 {
+			limit := c.MemoryLimit
+			res.Memory = &specs.LinuxMemory{Limit: &limit}
+			if swaps() {
+				res.Memory.Swap = &limit // of memory and swap together: no swap
+			}
+		}
+		if c.PIDLimit > 0 {
+			n := c.PIDLimit
+			res.Pids = &specs.LinuxPids{Limit: &n}
+		}
+		return nil
+	}
+}
+
+// swaps is whether the machine swaps and the kernel can say who may. Limiting
+// what does not exist is an error to runc.
+func swaps() bool {
+	b, err := os.ReadFile("/proc/swaps")
+	if err != nil || strings.Count(string(b), "\n") < 2 {
+		return false
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/memory"); err != nil {
+		return true // version 2
+	}
+	_, err = os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+	return err == nil
+}
