@@ -186,6 +186,8 @@ type AppStatus struct {
 	Replicas           int       `json:"replicas" doc:"Pods that exist and have not ended."`
 	Ready              int       `json:"ready" doc:"Pods that serve, of any revision."`
 	Updated            int       `json:"updated" doc:"Pods of the current revision that have not ended."`
+	Failures           int       `json:"failures,omitempty" doc:"Failed pods replaced lately; each makes the next wait longer."`
+	FailedAt           time.Time `json:"failed_at,omitzero" doc:"When the last of them was replaced."`
 	Message            string    `json:"message,omitempty" doc:"What the app is waiting for, in words."`
 	Rollout            Rollout   `json:"rollout,omitzero" doc:"The current or last rollout."`
 	History            []Rollout `json:"history,omitempty" doc:"Earlier rollouts, newest first, at most 10."`
@@ -199,7 +201,8 @@ type Rollout struct {
 	Image      string          `json:"image,omitempty"`
 	Reason     string          `json:"reason,omitempty" doc:"Why it was started, when not by a user: rollback of generation N."`
 	StartedAt  time.Time       `json:"started_at,omitzero"`
-	ProgressAt time.Time       `json:"progress_at,omitzero" doc:"Last time a new pod became healthy; the deadline counts from here."`
+	Healthy    int             `json:"healthy,omitempty" doc:"Most pods of the revision that were healthy at once."`
+	ProgressAt time.Time       `json:"progress_at,omitzero" doc:"When healthy last grew; the deadline counts from here."`
 	EndedAt    time.Time       `json:"ended_at,omitzero"`
 	Cause      *Cause          `json:"cause,omitempty" doc:"Why it failed."`
 	Spec       json.RawMessage `json:"spec,omitempty" doc:"The declared spec, verbatim, to roll back to."`

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -83,6 +84,13 @@ func (c *Cache[S, T]) By(index, namespace, value string) []*api.Object[S, T] {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return sorted(c.indexes[index][value], func(k id) bool { return namespace == "" || k.namespace == namespace })
+}
+
+// Values returns every value of an index that some object has, in order.
+func (c *Cache[S, T]) Values(index string) []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Sorted(maps.Keys(c.indexes[index]))
 }
 
 func sorted[V any](m map[id]V, want func(id) bool) []V {

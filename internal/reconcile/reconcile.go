@@ -42,6 +42,29 @@ type Source struct {
 	subscribe func(enqueue func(api.Ref)) (stop func())
 }
 
+// Signal is a Source: a loop looks at ref whenever there is a token in c, of
+// which it is the only reader.
+func Signal(c <-chan struct{}, ref api.Ref) Source {
+	return Source{
+		synced: func(context.Context) error { return nil },
+		subscribe: func(enqueue func(api.Ref)) func() {
+			end, ended := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(ended)
+				for {
+					select {
+					case <-end:
+						return
+					case <-c:
+						enqueue(ref)
+					}
+				}
+			}()
+			return func() { close(end); <-ended }
+		},
+	}
+}
+
 const (
 	minRetry = 50 * time.Millisecond
 	maxRetry = 30 * time.Second

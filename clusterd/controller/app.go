@@ -1,0 +1,372 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/reconcile"
+)
+
+// appPlan is what to do next for one app.
+type appPlan struct {
+	create   []*api.Pod
+	remove   []removal
+	finalize []*api.Pod // nothing of them is left on a node
+
+	status api.AppStatus
+	// record says that the rollout begins: its declared spec is to be kept.
+	record bool
+	// rollback is the declared spec to put back, in the same transaction that
+	// says so in the status.
+	rollback json.RawMessage
+	finish   bool // the app itself goes
+	events   []api.Event
+	again    time.Duration
+}
+
+// removal asks a pod to stop.
+type removal struct {
+	pod *api.Pod
+	why string
+}
+
+func (p appPlan) String() string {
+	var b strings.Builder
+	for _, pod := range p.finalize {
+		fmt.Fprintf(&b, "x %s %s\n", pod.Meta.Name, cmp.Or(pod.Status.Phase, api.PhasePending))
+	}
+	for _, r := range p.remove {
+		fmt.Fprintf(&b, "- %s %s\n", r.pod.Meta.Name, r.why)
+	}
+	for _, pod := range p.create {
+		fmt.Fprintf(&b, "+ %s %s\n", pod.Meta.Name, pod.Spec.Image)
+	}
+	if p.finish {
+		b.WriteString("x the app\n")
+	}
+	if p.rollback != nil {
+		fmt.Fprintf(&b, "< %s\n", p.rollback)
+	}
+	st := p.status
+	fmt.Fprintf(&b, "= replicas=%d ready=%d updated=%d", st.Replicas, st.Ready, st.Updated)
+	if st.Failures > 0 {
+		fmt.Fprintf(&b, " failures=%d", st.Failures)
+	}
+	b.WriteByte('\n')
+	if st.Message != "" {
+		fmt.Fprintf(&b, "= %s\n", st.Message)
+	}
+	for i, r := range append([]api.Rollout{st.Rollout}, st.History...) {
+		if r.Generation == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "%s generation %d revision %s %s", []string{"=", " "}[min(i, 1)], r.Generation, r.Revision, r.Phase)
+		if r.Reason != "" {
+			fmt.Fprintf(&b, " (%s)", r.Reason)
+		}
+		if r.Cause != nil {
+			fmt.Fprintf(&b, ": %s: %s", r.Cause.Reason, r.Cause.Message)
+		}
+		b.WriteByte('\n')
+	}
+	if p.again > 0 {
+		fmt.Fprintf(&b, "again %s\n", p.again)
+	}
+	return b.String()
+}
+
+// sooner asks for another run after d, if positive.
+func (p *appPlan) sooner(d time.Duration) {
+	if d > 0 && (p.again == 0 || d < p.again) {
+		p.again = d
+	}
+}
+
+func (p *appPlan) event(warning bool, reason, format string, args ...any) {
+	p.events = append(p.events, api.Event{Warning: warning, Reason: reason, Message: fmt.Sprintf(format, args...), By: "app"})
+}
+
+// fleet is the pods of one app, sorted by what they are good for.
+type fleet struct {
+	all      []*api.Pod
+	current  []*api.Pod // of the wanted revision, neither asked to stop nor ended
+	older    []*api.Pod // of any other, likewise
+	stopping []*api.Pod // asked to stop, and not ended
+	ended    []*api.Pod // nothing of them is left on a node
+}
+
+func newFleet(pods []*api.Pod, revision string) (f fleet) {
+	f.all = pods
+	for _, pod := range pods {
+		switch {
+		case pod.Status.Phase.Ended(), pod.Meta.Deleting() && pod.Spec.Node == "": // no scheduler binds it any more
+			f.ended = append(f.ended, pod)
+		case pod.Meta.Deleting():
+			f.stopping = append(f.stopping, pod)
+		case pod.Spec.Revision == revision:
+			f.current = append(f.current, pod)
+		default:
+			f.older = append(f.older, pod)
+		}
+	}
+	return f
+}
+
+// planApp decides without doing: it has no context, no clock and no client. A
+// nil app is one that is gone; its pods follow.
+func planApp(app *api.App, pods []*api.Pod, now time.Time) (p appPlan) {
+	if app == nil || app.Meta.Deleting() {
+		p.end(app, newFleet(pods, ""))
+		return p
+	}
+	p.status = app.Status
+	p.status.History = slices.Clone(p.status.History)
+	p.begin(app, now)
+	f := newFleet(pods, p.status.Rollout.Revision)
+	p.count(f)
+	r := newRollout(app, &p, f, now)
+	if p.status.Rollout.Phase == api.RolloutInProgress {
+		r.proceed()
+	} else {
+		r.heal()
+	}
+	p.status.Message = r.message()
+	if len(p.create) > 0 && p.status.Rollout.Phase != api.RolloutInProgress {
+		p.event(false, "created", "created %s", names(p.create))
+	}
+	return p
+}
+
+// begin opens the rollout of a generation that has none yet, and closes the
+// one it supersedes.
+func (p *appPlan) begin(app *api.App, now time.Time) {
+	st, s := &p.status, app.Effective
+	st.ObservedGeneration = app.Meta.Generation
+	if st.Rollout.Generation > app.Meta.Generation && len(st.History) > 0 {
+		// The spec that was put back was the declared one all along: there is no
+		// such generation.
+		st.Rollout, st.History = st.History[0], st.History[1:]
+	}
+	if st.RolloutOf(app.Meta.Generation) != nil {
+		return
+	}
+	p.retire(now)
+	st.Rollout = api.Rollout{
+		Generation: app.Meta.Generation, Revision: s.Revision(), Phase: api.RolloutInProgress, Image: s.Image,
+		StartedAt: now, ProgressAt: now,
+	}
+	st.Failures, st.FailedAt = 0, time.Time{}
+	p.record = true
+	if healthy := st.LastHealthy(); healthy != nil && healthy.Revision == st.Rollout.Revision {
+		p.event(false, "scaled", "generation %d wants %d of revision %s", app.Meta.Generation, api.Deref(s.Replicas), st.Rollout.Revision)
+	} else {
+		p.event(false, "rollout_started", "generation %d rolls out revision %s with image %s", app.Meta.Generation, st.Rollout.Revision, s.Image)
+	}
+}
+
+const maxHistory = 10
+
+// retire moves the current rollout to the history, which keeps the newest
+// healthy one however many failed since: it is what a rollback puts back.
+func (p *appPlan) retire(now time.Time) {
+	st := &p.status
+	old := st.Rollout
+	if old.Generation == 0 {
+		return
+	}
+	if old.Phase == api.RolloutInProgress {
+		old.Phase, old.EndedAt = api.RolloutSuperseded, now
+	}
+	st.History = append([]api.Rollout{old}, st.History...)
+	st.Rollout = api.Rollout{}
+	for len(st.History) > maxHistory {
+		last := len(st.History) - 1
+		if healthy := st.LastHealthy(); healthy == &st.History[last] {
+			last--
+		}
+		st.History = slices.Delete(st.History, last, last+1)
+	}
+}
+
+// count fills in what the pods say.
+func (p *appPlan) count(f fleet) {
+	st := &p.status
+	st.Replicas = len(f.current) + len(f.older) + len(f.stopping)
+	st.Ready = len(ready(f.current)) + len(ready(f.older))
+	st.Updated = len(f.current)
+}
+
+// end stops all pods of an app that is to go, and then lets it go.
+func (p *appPlan) end(app *api.App, f fleet) {
+	p.finalize = f.ended
+	for _, pod := range slices.Concat(f.current, f.older) {
+		p.remove = append(p.remove, removal{pod, "the app is deleted"})
+	}
+	if app == nil {
+		return
+	}
+	p.status = app.Status
+	p.count(f)
+	if len(f.all) == 0 {
+		p.finish = true
+		return
+	}
+	p.status.Ready, p.status.Message = 0, fmt.Sprintf("being deleted: waits for %s to end", names(f.all))
+}
+
+func ready(pods []*api.Pod) []*api.Pod {
+	return filter(pods, func(pod *api.Pod) bool { return pod.Status.Ready })
+}
+
+func filter(pods []*api.Pod, keep func(*api.Pod) bool) (out []*api.Pod) {
+	for _, pod := range pods {
+		if keep(pod) {
+			out = append(out, pod)
+		}
+	}
+	return out
+}
+
+// names lists pods in words: the first few, and how many more.
+func names(pods []*api.Pod) string {
+	const most = 5
+	var out []string
+	for _, pod := range pods[:min(len(pods), most)] {
+		out = append(out, pod.Meta.Name)
+	}
+	if more := len(pods) - most; more > 0 {
+		out = append(out, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(out, ", ")
+}
+
+// apps is the loop that keeps apps running.
+type apps struct {
+	client *client.Client
+	apps   client.Kind[api.AppSpec, api.AppStatus]
+	caches *reconcile.Caches
+	log    hclog.Logger
+
+	wroteApp, wrotePods reconcile.Written
+}
+
+func newApps(cfg Config) *apps {
+	return &apps{client: cfg.Client, apps: client.Of(cfg.Client, api.Apps), caches: cfg.Caches, log: cfg.Log.Named("app")}
+}
+
+func (l *apps) loop() reconcile.Loop {
+	return reconcile.Loop{
+		Name:    "app",
+		Workers: 4,
+		Watch: []reconcile.Source{
+			l.caches.Apps.Each(),
+			l.caches.Pods.Refs(func(p *api.Pod) []api.Ref {
+				if p.Spec.App == "" {
+					return nil
+				}
+				return []api.Ref{api.Apps.Ref(p.Meta.Namespace, p.Spec.App)}
+			}),
+		},
+		Reconcile: l.reconcile,
+	}
+}
+
+func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error) {
+	if err := l.caches.Apps.Await(ctx, l.wroteApp.Of(ref)); err != nil {
+		return 0, err
+	}
+	if err := l.caches.Pods.Await(ctx, l.wrotePods.Of(ref)); err != nil {
+		return 0, err
+	}
+	app := l.caches.Apps.Get(ref.Namespace, ref.Name)
+	pods := l.caches.Pods.By("app", ref.Namespace, ref.Name)
+	if app == nil && len(pods) == 0 {
+		l.wroteApp.Forget(ref)
+		l.wrotePods.Forget(ref)
+		return 0, nil
+	}
+	p := planApp(app, pods, now())
+	if err := l.apply(ctx, ref, app, p); err != nil {
+		return 0, err
+	}
+	return p.again, nil
+}
+
+// apply carries a plan out in one transaction, which fails if the app is not
+// any more what the plan was made for.
+func (l *apps) apply(ctx context.Context, ref api.Ref, app *api.App, p appPlan) error {
+	var demand []client.Demand
+	if app != nil {
+		demand = []client.Demand{{Ref: ref, UID: app.Meta.UID, Generation: app.Meta.Generation}}
+		if p.record {
+			declared, err := l.apps.GetDeclared(ctx, ref.Namespace, ref.Name)
+			if err != nil {
+				return fmt.Errorf("read declared spec: %w", err)
+			}
+			if declared.Meta.Generation != app.Meta.Generation {
+				return api.Errorf(api.Precondition, "%s", errStale)
+			}
+			p.status.Rollout.Spec = declared.Spec
+		}
+	}
+	ops := p.ops(ref, app)
+	if len(ops) == 0 {
+		return nil
+	}
+	l.log.Debug("plan", "ref", ref, "plan", p.String())
+	err := batches(ctx, l.client, demand, ops, func(wrote api.Ref, revision int64) {
+		if wrote.Kind == api.Pods.Name {
+			l.wrotePods.Note(ref, revision)
+		} else {
+			l.wroteApp.Note(ref, revision)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, e := range p.events {
+		l.log.Info(strings.ReplaceAll(e.Reason, "_", " "), "ref", ref, "message", e.Message)
+		_ = l.client.Record(ctx, ref, e)
+	}
+	return nil
+}
+
+// ops are the writes of a plan; what says that they happened comes last.
+func (p appPlan) ops(ref api.Ref, app *api.App) (ops []write) {
+	for _, pod := range p.finalize {
+		ops = append(ops, remove(pod.Ref(), pod.Meta.UID, true))
+	}
+	for _, r := range p.remove {
+		ops = append(ops, remove(r.pod.Ref(), r.pod.Meta.UID, false))
+	}
+	for _, pod := range p.create {
+		ops = append(ops, create(api.Pods, pod))
+	}
+	switch {
+	case app == nil:
+	case p.finish:
+		ops = append(ops, remove(ref, app.Meta.UID, true))
+	case p.record || !reflect.DeepEqual(p.status, app.Status):
+		o := *app
+		o.Status = p.status
+		ops = append(ops, status(api.Apps, &o))
+	}
+	if p.rollback != nil {
+		ops = append(ops, write{ref, client.Op{Put: marshal(client.Declared{Kind: api.Apps.Name, Spec: p.rollback,
+			Meta: api.Meta{Name: ref.Name, Namespace: ref.Namespace, UID: app.Meta.UID, Labels: app.Meta.Labels}})}})
+	}
+	return ops
+}
+
+// now is the time as the API writes it: a plan compares the two.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

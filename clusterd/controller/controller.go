@@ -1,0 +1,120 @@
+// Package controller holds the loops of the control plane, one file each: app,
+// service, node, namespace.
+//
+// Each is level-triggered: it reads from caches, makes a plan with a pure
+// function and carries it out through the API. A plan prints like a Terraform
+// plan; that text is the debug log and the golden test.
+//
+// Invariants: a plan is a value; it is made from the cluster as it was after
+// the loop's own last write; its writes happen in one transaction that also
+// demands that what it was made for has not changed; it can be carried out
+// half, twice or not at all, and the next plan leads to the same end.
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/reconcile"
+)
+
+// Config is what the loops work with. The client's writes must be fenced where
+// more than one server may lead.
+type Config struct {
+	Client  *client.Client
+	Caches  *reconcile.Caches // run by the caller, shared with the scheduler
+	Witness Witness
+	Log     hclog.Logger
+}
+
+// Run runs all loops until ctx ends. Their end is not an error.
+func Run(ctx context.Context, cfg Config) error {
+	var wg sync.WaitGroup
+	nodes := newNodes(cfg)
+	for _, l := range []reconcile.Loop{newApps(cfg).loop(), newServices(cfg).loop(), newNamespaces(cfg).loop(), nodes.loop()} {
+		wg.Go(func() { l.Run(ctx, cfg.Log) })
+	}
+	wg.Wait()
+	return nil
+}
+
+// write is one write of a batch, and what it writes to.
+type write struct {
+	ref api.Ref
+	op  client.Op
+}
+
+// put creates an object or replaces its spec.
+func put[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) write {
+	return write{refOf(k, o), client.Op{Put: whole(k, o)}}
+}
+
+// create is put for an object that must not exist yet.
+func create[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) write {
+	return write{refOf(k, o), client.Op{Create: whole(k, o)}}
+}
+
+// status replaces an object's status.
+func status[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) write {
+	return write{refOf(k, o), client.Op{Status: whole(k, o)}}
+}
+
+// remove asks for an object's deletion, or with final does it.
+func remove(ref api.Ref, uid string, final bool) write {
+	return write{ref, client.Op{Delete: &client.DeleteOp{Ref: ref, UID: uid, Final: final}}}
+}
+
+func refOf[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) api.Ref {
+	return k.Ref(o.Meta.Namespace, o.Meta.Name)
+}
+
+func whole[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) *json.RawMessage {
+	c := *o
+	c.Kind = k.Name
+	return marshal(&c)
+}
+
+func marshal(v any) *json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // every api type marshals
+	}
+	return (*json.RawMessage)(&b)
+}
+
+// chunk is how many writes go into one transaction: each touches more keys
+// than its own.
+const chunk = client.MaxBatch / 2
+
+// batches carries out writes of which there may be more than one transaction
+// takes, in order: what must not be seen before the rest comes last. It notes
+// what was written at which revision.
+func batches(ctx context.Context, c *client.Client, demand []client.Demand, writes []write, note func(api.Ref, int64)) error {
+	for part := range slices.Chunk(writes, chunk) {
+		ops := make([]client.Op, len(part))
+		for i, w := range part {
+			ops[i] = w.op
+		}
+		revision, err := c.BatchIf(ctx, demand, ops)
+		if err != nil {
+			return err
+		}
+		for _, w := range part {
+			note(w.ref, revision)
+		}
+	}
+	return nil
+}
+
+// gone reports whether err says that the object does not exist, or not as the
+// incarnation that was meant.
+func gone(err error) bool { return api.Is(err, api.NotFound) || api.Is(err, api.Precondition) }
+
+var errStale = errors.New("the cache does not show the object as it is yet")

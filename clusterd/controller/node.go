@@ -1,0 +1,424 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/reconcile"
+)
+
+// Witness is what this server hears of the nodes, from two sides that fail
+// apart: the supervisor process gossips, the agent process keeps a stream open.
+type Witness interface {
+	// Gossip returns what the members think of each node. One that was never
+	// heard of is absent.
+	Gossip() map[string]Heard
+	// Streams returns the nodes whose agents are connected to this server.
+	Streams() map[string]time.Time
+	// Changes carries a signal after either changed. It has one reader.
+	Changes() <-chan struct{}
+}
+
+// Heard is what gossip says of one node.
+type Heard struct {
+	State Hearsay
+	Since time.Time
+}
+
+// Hearsay is what the others think of a node.
+type Hearsay string
+
+const (
+	Unheard Hearsay = "" // never heard of
+	Alive   Hearsay = "alive"
+	Dead    Hearsay = "dead" // stopped answering
+	Left    Hearsay = "left" // said goodbye
+)
+
+// Times the node loop waits.
+const (
+	// settle is how long a server that begins to judge listens first: what it
+	// has not heard yet is no evidence.
+	settle = 10 * time.Second
+	// silence is how long a stream is gone, after it was noticed, until it
+	// counts with gossip's word that the node is dead. An agent that is merely
+	// restarted, or moves to another connection, is back by then.
+	silence = time.Second
+	// quiet is how long a stream is gone until it counts alone.
+	quiet = 5 * time.Second
+	// patience is how long a node without its agent, or one that said goodbye,
+	// keeps its pods: they go on running, and an upgrade takes less.
+	patience = 60 * time.Second
+	// brakeWindow is how close together nodes vanish to count as one event.
+	brakeWindow = 30 * time.Second
+	// rateWindow is the time in which no more than a tenth of the nodes are
+	// pronounced dead, but always rateLeast.
+	rateWindow = 10 * time.Second
+	rateLeast  = 3
+)
+
+// testimony is what both witnesses say of one node now.
+type testimony struct {
+	heard     Heard
+	connected bool
+	since     time.Time // of connected; of the start of listening when never connected
+}
+
+// nodesPlan is what to conclude about all nodes.
+type nodesPlan struct {
+	verdicts []verdictChange
+	lost     []lostPod
+	again    time.Duration
+}
+
+type verdictChange struct {
+	node   *api.Node
+	health api.NodeHealth
+}
+
+type lostPod struct {
+	pod    *api.Pod
+	reason string
+	why    string
+}
+
+func (p nodesPlan) empty() bool { return len(p.verdicts)+len(p.lost) == 0 }
+
+func (p nodesPlan) String() string {
+	var b strings.Builder
+	for _, v := range p.verdicts {
+		was := v.node.Status.Health.Verdict
+		if was == "" {
+			was = "none"
+		}
+		fmt.Fprintf(&b, "~ %s %s -> %s", v.node.Meta.Name, was, v.health.Verdict)
+		if v.health.Message != "" {
+			fmt.Fprintf(&b, ": %s", v.health.Message)
+		}
+		b.WriteByte('\n')
+	}
+	for _, l := range p.lost {
+		fmt.Fprintf(&b, "- %s lost: %s\n", l.pod.Meta.Name, l.why)
+	}
+	if p.again > 0 {
+		fmt.Fprintf(&b, "again %s\n", p.again)
+	}
+	return b.String()
+}
+
+// sooner asks for another run after d, if positive.
+func (p *nodesPlan) sooner(d time.Duration) {
+	if d > 0 && (p.again == 0 || d < p.again) {
+		p.again = d
+	}
+}
+
+// judge returns the verdict on one node from its witnesses alone, and when it
+// may change with nothing but time passing. started is when this server began
+// to listen.
+func judge(n *api.Node, t testimony, started, now time.Time) (v api.Verdict, why string, again time.Duration) {
+	was := n.Status.Health.Verdict
+	if was == "" {
+		was = api.VerdictJoining
+	}
+	listened, silent := now.Sub(started), now.Sub(t.since)
+	wait := func(d time.Duration) (api.Verdict, string, time.Duration) { return was, n.Status.Health.Message, d }
+	switch {
+	case t.heard.State == Alive && t.connected:
+		return api.VerdictReady, "", 0
+	case t.connected && listened < settle:
+		return wait(settle - listened)
+	case t.connected && t.heard.State == Unheard && was == api.VerdictJoining && silent < settle: // since it connected
+		return wait(settle - silent)
+	case t.connected:
+		return api.VerdictPartitioned, "its agent is connected, but gossip does not see it: check UDP and TCP on the gossip port between the machines", 0
+	case t.heard.State == Alive && (silent < quiet || listened < settle):
+		return wait(max(quiet-silent, settle-listened))
+	case t.heard.State == Alive && was == api.VerdictJoining:
+		return wait(0)
+	case t.heard.State == Alive:
+		return api.VerdictAgentDown, "the machine answers, but its agent has no connection here: see the log of nodeagent on it", 0
+	case was == api.VerdictJoining || was == api.VerdictDead || was == api.VerdictLeft && t.heard.State != Dead:
+		return wait(0) // nothing was heard that could change it
+	case t.heard.State == Left && silent < silence:
+		return wait(silence - silent)
+	case t.heard.State == Left:
+		return api.VerdictLeft, "it said goodbye", 0
+	case listened < settle && t.heard.State != Dead:
+		return wait(settle - listened)
+	case listened < settle && t.since.Equal(started): // its stream may not have had the time to come
+		return wait(settle - listened)
+	case silent < silence:
+		return wait(silence - silent)
+	}
+	return api.VerdictDead, "neither gossip nor its agent has been heard of", 0
+}
+
+// planNodes judges all nodes, applies the brakes, and gives up the pods of
+// those that are gone.
+func planNodes(nodes []*api.Node, podsOf func(node string) []*api.Pod, orphans []*api.Pod, said map[string]testimony, started, now time.Time) (p nodesPlan) {
+	var dying []verdictChange
+	alive, died, recent := 0, 0, 0 // standing; vanished within brakeWindow; pronounced dead within rateWindow
+	for _, n := range nodes {
+		h := n.Status.Health
+		v, why, again := judge(n, said[n.Meta.Name], started, now)
+		p.sooner(again)
+		ago := now.Sub(h.Since)
+		if h.Verdict == api.VerdictDead && v == api.VerdictDead {
+			if ago < brakeWindow {
+				died++
+			}
+			if ago < rateWindow {
+				recent++
+			}
+		}
+		change := verdictChange{n, api.NodeHealth{Verdict: v, Since: now, Message: why}}
+		switch {
+		case v == api.VerdictDead && h.Verdict != api.VerdictDead:
+			dying = append(dying, change)
+			continue
+		case v == api.VerdictReady || v == api.VerdictAgentDown || v == api.VerdictPartitioned:
+			alive++
+		}
+		if v != h.Verdict {
+			p.verdicts = append(p.verdicts, change)
+		} else if why != h.Message {
+			change.health.Since = h.Since
+			p.verdicts = append(p.verdicts, change)
+		}
+	}
+	p.brake(dying, alive, died, recent, len(nodes), now)
+	slices.SortFunc(p.verdicts, func(a, b verdictChange) int { return strings.Compare(a.node.Meta.Name, b.node.Meta.Name) })
+	p.giveUp(nodes, podsOf, orphans, now)
+	return p
+}
+
+// brake decides how many of the dying nodes are pronounced dead now. When most
+// nodes vanish at once, it is more likely that this server is cut off than
+// that they all died, and their pods would have nowhere to go.
+func (p *nodesPlan) brake(dying []verdictChange, alive, died, recent, all int, now time.Time) {
+	vanished := len(dying) + died
+	if len(dying) > 0 && vanished >= 2 && 2*vanished > vanished+alive {
+		why := fmt.Sprintf("not pronounced dead: %d of %d nodes vanished at once, so this server may be the one that is cut off; its pods stay. Delete nodes that will not come back", vanished, vanished+alive)
+		for _, d := range dying {
+			d.health.Verdict, d.health.Message = api.VerdictPartitioned, why
+			if h := d.node.Status.Health; h.Verdict == api.VerdictPartitioned {
+				if h.Message == why || strings.HasPrefix(h.Message, "not pronounced dead") {
+					continue // numbers that move are not worth a write
+				}
+				d.health.Since = h.Since
+			}
+			p.verdicts = append(p.verdicts, d)
+		}
+		p.sooner(brakeWindow / 3)
+		return
+	}
+	limit := max(rateLeast, all/10) - recent
+	for i, d := range dying {
+		if i >= limit {
+			p.sooner(rateWindow / 5)
+			return
+		}
+		p.verdicts = append(p.verdicts, d)
+	}
+}
+
+// giveUp ends the pods of nodes that are gone for good, as far as their
+// recorded verdict says so: what is not on record cannot be acted on.
+func (p *nodesPlan) giveUp(nodes []*api.Node, podsOf func(string) []*api.Pod, orphans []*api.Pod, now time.Time) {
+	health := map[string]api.NodeHealth{}
+	for _, n := range nodes {
+		health[n.Meta.Name] = n.Status.Health
+	}
+	for _, v := range p.verdicts {
+		health[v.node.Meta.Name] = v.health
+	}
+	for _, n := range nodes {
+		h, why, reason := health[n.Meta.Name], "", "node_"+string(health[n.Meta.Name].Verdict)
+		switch h.Verdict {
+		case api.VerdictDead:
+			why = fmt.Sprintf("node %s is dead", n.Meta.Name)
+		case api.VerdictAgentDown, api.VerdictLeft:
+			if wait := patience - now.Sub(h.Since); wait > 0 {
+				p.sooner(wait)
+				continue
+			}
+			why = fmt.Sprintf("the agent of node %s has been gone for %s", n.Meta.Name, patience)
+			reason = string(api.VerdictAgentDown)
+		default:
+			continue
+		}
+		for _, pod := range podsOf(n.Meta.Name) {
+			if !pod.Status.Phase.Ended() {
+				p.lost = append(p.lost, lostPod{pod, reason, why})
+			}
+		}
+	}
+	for _, pod := range orphans {
+		if !pod.Status.Phase.Ended() {
+			p.lost = append(p.lost, lostPod{pod, "node_deleted", fmt.Sprintf("node %s was deleted", pod.Spec.Node)})
+		}
+	}
+}
+
+// nodes is the loop that judges nodes. It looks at all of them at once: the
+// brakes do.
+type nodes struct {
+	client  *client.Client
+	nodes   client.Kind[api.NodeSpec, api.NodeStatus]
+	caches  *reconcile.Caches
+	witness Witness
+	log     hclog.Logger
+
+	mu      sync.Mutex
+	started time.Time
+	streams map[string]testimony // only what concerns the stream
+	wroteN  int64
+	wroteP  int64
+}
+
+func newNodes(cfg Config) *nodes {
+	return &nodes{client: cfg.Client, nodes: client.Of(cfg.Client, api.Nodes), caches: cfg.Caches, witness: cfg.Witness,
+		log: cfg.Log.Named("node"), started: time.Now(), streams: map[string]testimony{}}
+}
+
+// allNodes is the one thing the loop looks at.
+var allNodes = api.Nodes.Ref("", "*")
+
+func (l *nodes) loop() reconcile.Loop {
+	return reconcile.Loop{
+		Name: "node",
+		Watch: []reconcile.Source{
+			l.caches.Nodes.Refs(func(*api.Node) []api.Ref { return []api.Ref{allNodes} }),
+			l.caches.Pods.Refs(func(p *api.Pod) []api.Ref {
+				if p.Spec.Node == "" || p.Status.Phase.Ended() {
+					return nil
+				}
+				if n := l.caches.Nodes.Get("", p.Spec.Node); n != nil && !gonePods(n.Status.Health.Verdict) {
+					return nil
+				}
+				return []api.Ref{allNodes}
+			}),
+			reconcile.Signal(l.witness.Changes(), allNodes),
+		},
+		Reconcile: l.reconcile,
+	}
+}
+
+// gonePods reports whether pods of a node with the verdict may have to be given up.
+func gonePods(v api.Verdict) bool {
+	return v == api.VerdictDead || v == api.VerdictLeft || v == api.VerdictAgentDown
+}
+
+// listen asks the witnesses. When a stream ended is noted here: they only say
+// who is connected.
+func (l *nodes) listen(all []*api.Node, now time.Time) map[string]testimony {
+	heard, streams := l.witness.Gossip(), l.witness.Streams()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make(map[string]testimony, len(all))
+	for _, n := range all {
+		name := n.Meta.Name
+		t, known := l.streams[name]
+		since, connected := streams[name]
+		switch {
+		case connected:
+			t.connected, t.since = true, since
+		case !known:
+			t.since = l.started
+		case t.connected:
+			t.connected, t.since = false, now
+		}
+		l.streams[name] = t
+		t.heard = heard[name]
+		out[name] = t
+	}
+	maps.DeleteFunc(l.streams, func(name string, _ testimony) bool { _, ok := out[name]; return !ok })
+	return out
+}
+
+func (l *nodes) reconcile(ctx context.Context, _ api.Ref) (time.Duration, error) {
+	if err := l.caches.Nodes.Await(ctx, l.wroteN); err != nil {
+		return 0, err
+	}
+	if err := l.caches.Pods.Await(ctx, l.wroteP); err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	all := l.caches.Nodes.List()
+	var orphans []*api.Pod
+	for _, node := range l.caches.Pods.Values("node") {
+		if node != "" && l.caches.Nodes.Get("", node) == nil {
+			orphans = append(orphans, l.caches.Pods.By("node", "", node)...)
+		}
+	}
+	podsOf := func(node string) []*api.Pod { return l.caches.Pods.By("node", "", node) }
+	p := planNodes(all, podsOf, orphans, l.listen(all, now), l.started, now)
+	if p.empty() {
+		return p.again, nil
+	}
+	l.log.Debug("plan", "plan", p.String())
+	for _, v := range p.verdicts {
+		if err := l.pronounce(ctx, v); err != nil {
+			return 0, err
+		}
+	}
+	if err := l.lose(ctx, p.lost, now); err != nil {
+		return 0, err
+	}
+	return p.again, nil
+}
+
+// pronounce writes a verdict.
+func (l *nodes) pronounce(ctx context.Context, v verdictChange) error {
+	n := *v.node
+	n.Status.Health = v.health
+	out, err := l.nodes.PutPart(ctx, &n, "health")
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("write verdict on %s: %w", n.Ref(), err)
+	}
+	l.wroteN = max(l.wroteN, out.Meta.Revision)
+	if v.health.Verdict == v.node.Status.Health.Verdict {
+		return nil
+	}
+	l.log.Info("node is "+string(v.health.Verdict), "node", n.Meta.Name, "was", v.node.Status.Health.Verdict, "why", v.health.Message)
+	e := api.Event{Reason: string(v.health.Verdict), Message: "verdict: " + string(v.health.Verdict), By: "node", Warning: v.health.Verdict != api.VerdictReady}
+	if v.health.Message != "" {
+		e.Message += ": " + v.health.Message
+	}
+	_ = l.client.Record(ctx, n.Ref(), e)
+	return nil
+}
+
+// lose ends the pods of nodes that are gone. Their agents cannot say otherwise
+// any more: a pod's phase only moves forward.
+func (l *nodes) lose(ctx context.Context, lost []lostPod, now time.Time) error {
+	var writes []write
+	for _, x := range lost {
+		pod := *x.pod
+		pod.Status.Phase, pod.Status.Ready = api.PhaseLost, false
+		pod.Status.Reason, pod.Status.Message, pod.Status.EndedAt = x.reason, x.why, now
+		writes = append(writes, status(api.Pods, &pod))
+		l.log.Info("pod is lost", "ref", pod.Ref(), "node", pod.Spec.Node, "why", x.why)
+	}
+	err := batches(ctx, l.client, nil, writes, func(_ api.Ref, revision int64) { l.wroteP = max(l.wroteP, revision) })
+	if err != nil {
+		return fmt.Errorf("give up pods: %w", err)
+	}
+	for _, x := range lost {
+		_ = l.client.Record(ctx, x.pod.Ref(), api.Event{Warning: true, Reason: "lost", Message: x.why, By: "node"})
+	}
+	return nil
+}
