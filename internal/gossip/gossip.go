@@ -101,7 +101,7 @@ func Open(c Config) (*Gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
-	v := &view{members: map[string]Member{}, meta: c.Meta, changed: make(chan struct{}, 1), log: log}
+	v := &view{members: map[string]Member{}, dying: map[string]*time.Timer{}, meta: c.Meta, changed: make(chan struct{}, 1), log: log}
 
 	conf := memberlist.DefaultLANConfig()
 	conf.Name = c.Name
@@ -154,21 +154,18 @@ func (g *Gossip) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(wait):
 		}
-		joined := g.join(try < 2)
-		switch {
-		case !joined:
+		// Probes that fail may mean that this member was cut off for a while: the
+		// others may have given it up though it has not given up them.
+		cut := g.list.GetHealthScore() > 0
+		if wait = 2*time.Second + rand.N(2*time.Second); !g.join(try < 2 || cut) {
 			wait = time.Second + rand.N(time.Second)
-		case try < 2:
-			wait = 2*time.Second + rand.N(2*time.Second)
-		default:
-			wait = 5*time.Second + rand.N(5*time.Second)
 		}
 	}
 }
 
-// join contacts the seeds that are not already alive here, or all. It reports
-// whether there is company or nobody to look for. Members that were cut off
-// for long find each other again only this way.
+// join contacts the seeds that are not alive as far as is known here, or all.
+// It reports whether there is company, or nobody to look for. Members that
+// were cut off for long find each other again only this way.
 func (g *Gossip) join(all bool) bool {
 	alive := map[string]bool{}
 	for _, m := range g.Members() {
@@ -208,6 +205,7 @@ type view struct {
 
 	mu      sync.Mutex
 	members map[string]Member
+	dying   map[string]*time.Timer // accused, with time to deny it
 	meta    []byte
 	leaving bool
 }
@@ -240,30 +238,48 @@ func (v *view) NodeMeta(int) []byte {
 	return append([]byte{flag}, v.meta...)
 }
 
-func (v *view) NotifyJoin(n *memberlist.Node)   { v.set(n, Alive) }
-func (v *view) NotifyUpdate(n *memberlist.Node) { v.set(n, Alive) }
+// denial is how long a member that is called dead may take to deny it. One
+// that was cut off and is back calls everybody dead at first.
+const denial = 500 * time.Millisecond
+
+func (v *view) NotifyJoin(n *memberlist.Node)   { v.set(n.Name, memberOf(n, Alive)) }
+func (v *view) NotifyUpdate(n *memberlist.Node) { v.set(n.Name, memberOf(n, Alive)) }
 func (v *view) NotifyLeave(n *memberlist.Node) {
 	if len(n.Meta) > 0 && n.Meta[0] == leaving {
-		v.set(n, Left)
+		v.set(n.Name, memberOf(n, Left))
 		return
 	}
-	v.set(n, Dead)
+	m := memberOf(n, Dead)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.dying[m.Name] = time.AfterFunc(denial, func() { v.set(m.Name, m) })
 }
 
-func (v *view) set(n *memberlist.Node, s State) {
-	v.mu.Lock()
-	old, known := v.members[n.Name]
-	m := Member{Name: n.Name, Addr: n.Address(), State: s, Since: time.Now()}
+func memberOf(n *memberlist.Node, s State) Member {
+	m := Member{Name: n.Name, Addr: n.Address(), State: s}
 	if len(n.Meta) > 1 {
 		m.Meta = slices.Clone(n.Meta[1:])
 	}
-	if known && old.State == s {
+	return m
+}
+
+func (v *view) set(name string, m Member) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if t := v.dying[name]; t != nil {
+		t.Stop()
+		delete(v.dying, name)
+	} else if m.State == Dead {
+		return // denied while the timer waited for the lock
+	}
+	old, known := v.members[name]
+	m.Since = time.Now()
+	if known && old.State == m.State {
 		m.Since = old.Since
 	}
-	v.members[n.Name] = m
-	v.mu.Unlock()
-	if !known || old.State != s {
-		v.log.Info("member is "+string(s), "member", n.Name, "addr", m.Addr)
+	v.members[name] = m
+	if !known || old.State != m.State {
+		v.log.Info("member is "+string(m.State), "member", name, "addr", m.Addr)
 	}
 	select {
 	case v.changed <- struct{}{}:
