@@ -1,0 +1,114 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+func (c *cli) delete() *cobra.Command {
+	wait := true
+	timeout := 5 * time.Minute
+	cmd := &cobra.Command{
+		Use:   "delete <kind> <name>",
+		Short: "Delete an object, and wait until it is gone",
+		Example: `  clusterd delete app web
+  clusterd delete pod/web-x7k2pa-1     # the app loop makes another
+  clusterd delete namespace shop --wait=false`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: completeKinds,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, name, err := find(args)
+			if err != nil {
+				return err
+			}
+			if name == "" {
+				return fmt.Errorf("which one? want: clusterd delete %s <name>", args[0])
+			}
+			cl, err := c.to.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			ns := ""
+			if k.Info().Scope == api.Namespaced {
+				ns = c.to.ns()
+			}
+			path := client.Path(k.Info(), ns, name)
+			o := k.New()
+			if err := cl.Call(cmd.Context(), http.MethodGet, path, nil, nil, o); err != nil {
+				return err
+			}
+			uid := o.GetMeta().UID
+			if err := cl.Call(cmd.Context(), http.MethodDelete, path, url.Values{"uid": {uid}}, nil, nil); err != nil {
+				return err
+			}
+			ref := api.Ref{Kind: k.Info().Name, Namespace: ns, Name: name}
+			if wait && k.Info().TwoStep {
+				ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+				defer cancel()
+				if err := c.awaitGone(ctx, cl, k, path, uid); err != nil {
+					return fmt.Errorf("%s is marked, and is still there: %w", ref, err)
+				}
+			}
+			fmt.Fprintf(c.out, "%s deleted\n", ref)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&wait, "wait", true, "wait until it is gone")
+	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait")
+	return cmd
+}
+
+// awaitGone waits until the object with the uid is gone, saying what it waits for.
+func (c *cli) awaitGone(ctx context.Context, cl *client.Client, k api.AnyKind, path, uid string) error {
+	said := ""
+	for {
+		o := k.New()
+		err := cl.Call(ctx, http.MethodGet, path, nil, nil, o)
+		switch {
+		case api.Is(err, api.NotFound) || err == nil && o.GetMeta().UID != uid:
+			return nil
+		case err != nil && ctx.Err() != nil:
+			return fmt.Errorf("no longer waiting: %w; last: %s", context.Cause(ctx), said)
+		case err != nil && !api.Is(err, api.Unready):
+			return err
+		case err == nil:
+			if now := remains(ctx, cl, o); now != said {
+				said = now
+				fmt.Fprintln(c.err, "waiting:", now)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("no longer waiting: %w; last: %s", context.Cause(ctx), said)
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+}
+
+// remains says what the deletion of o waits for.
+func remains(ctx context.Context, c *client.Client, o api.Any) string {
+	switch v := o.(type) {
+	case *api.App:
+		if pods, _, err := client.Of(c, api.Pods).List(ctx, v.Meta.Namespace, client.By("app", v.Meta.Name)); err == nil && len(pods) > 0 {
+			return fmt.Sprintf("%d pods to end", len(pods))
+		}
+	case *api.Pod:
+		if v.Status.Phase != "" {
+			return "it is " + string(v.Status.Phase)
+		}
+	case *api.Namespace:
+		if v.Status.Message != "" {
+			return v.Status.Message
+		}
+	}
+	return "its last traces to go"
+}

@@ -1,0 +1,297 @@
+package command
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+func (c *cli) describe() *cobra.Command {
+	return &cobra.Command{
+		Use:   "describe <kind> <name>",
+		Short: "Tell all about one object: what is wanted, what is so, and why",
+		Example: `  clusterd describe app web
+  clusterd describe pod/web-x7k2pa-1
+  clusterd describe node w2`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: completeKinds,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, name, err := find(args)
+			if err != nil {
+				return err
+			}
+			if name == "" {
+				return fmt.Errorf("which one? want: clusterd describe %s <name>", args[0])
+			}
+			cl, err := c.to.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			q := query{kind: k, name: name}
+			if k.Info().Scope == api.Namespaced {
+				q.ns = c.to.ns()
+			}
+			return describe(cmd.Context(), cl, q, c.out)
+		},
+	}
+}
+
+// describe prints the story of one object.
+func describe(ctx context.Context, c *client.Client, q query, w io.Writer) error {
+	items, _, err := q.list(ctx, c)
+	if err != nil {
+		return err
+	}
+	var raw struct{ Spec json.RawMessage }
+	o := q.kind.New()
+	if err := cmp.Or(json.Unmarshal(items[0], o), json.Unmarshal(items[0], &raw)); err != nil {
+		return fmt.Errorf("decode %s %s: %w", q.kind.Info().Name, q.name, err)
+	}
+	p := &page{w: w}
+	p.head(o)
+	p.section("Spec", hcl(raw.Spec))
+	switch v := o.(type) {
+	case *api.App:
+		err = p.app(ctx, c, v)
+	case *api.Pod:
+		p.pod(v)
+	case *api.Service:
+		err = p.service(ctx, c, v)
+	case *api.Node:
+		err = p.node(ctx, c, v)
+	case *api.Namespace:
+		p.section("Status", facts("message", v.Status.Message, "waits for", strings.Join(v.Status.Blockers, ", ")))
+	case *api.Events:
+		p.section("Events", eventLines(v.Spec.Entries))
+	}
+	if err != nil {
+		return err
+	}
+	if _, ok := o.(*api.Events); !ok {
+		if err := p.events(ctx, c, o.Ref()); err != nil {
+			return err
+		}
+	}
+	return p.err
+}
+
+// page is a description as it is written: sections, and the first error.
+type page struct {
+	w   io.Writer
+	err error
+}
+
+func (p *page) printf(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}
+
+// section prints lines below a title, if there are any.
+func (p *page) section(title string, lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	p.printf("\n%s\n", title)
+	for _, l := range lines {
+		p.printf("%s\n", strings.TrimRight("  "+l, " "))
+	}
+}
+
+func (p *page) head(o api.Any) {
+	m := o.GetMeta()
+	p.printf("%s\n", o.Ref())
+	lines := facts("generation", fmt.Sprint(m.Generation), "created", ago(m.CreatedAt), "labels", pairs(m.Labels))
+	if m.WrittenBy != "" {
+		lines = append(lines, facts("written", ago(m.WrittenAt)+" by "+m.WrittenBy)...)
+	}
+	if m.Deleting() {
+		lines = append(lines, facts("deleting", "since "+ago(*m.DeletedAt))...)
+	}
+	for _, l := range lines {
+		p.printf("  %s\n", l)
+	}
+}
+
+func (p *page) app(ctx context.Context, c *client.Client, a *api.App) error {
+	s := a.Status
+	p.section("Status", facts(
+		"ready", fmt.Sprintf("%d of %d", s.Ready, api.Deref(a.Effective.Replicas)),
+		"message", s.Message))
+	p.section("Rollout", rolloutLines(s.Rollout))
+	if !s.Rollout.Phase.Terminal() || s.Rollout.Cause == nil {
+		// The rollout that failed is history once its rollback has begun.
+		if i := slices.IndexFunc(s.History, func(r api.Rollout) bool { return r.Cause != nil }); i >= 0 {
+			p.section("Last failed rollout", rolloutLines(s.History[i]))
+		}
+	}
+	if len(s.History) > 0 {
+		t := table{header: []string{"GENERATION", "REVISION", "PHASE", "ENDED", "IMAGE", "REASON"}}
+		for _, r := range s.History {
+			t.rows = append(t.rows, []string{fmt.Sprint(r.Generation), r.Revision, string(r.Phase), ago(r.EndedAt), r.Image, r.Reason})
+		}
+		p.section("History", t.lines())
+	}
+	return p.pods(ctx, c, a.Meta.Namespace, client.By("app", a.Meta.Name))
+}
+
+// pods prints the table of the pods that filter finds, and what is wrong with each.
+func (p *page) pods(ctx context.Context, c *client.Client, ns string, filter client.Filter) error {
+	pods, _, err := client.Of(c, api.Pods).List(ctx, ns, filter)
+	if err != nil || len(pods) == 0 {
+		return err
+	}
+	t := table{header: append([]string{"NAME"}, api.Pods.Header(false)...)}
+	var notes []string
+	for _, o := range pods {
+		name := o.Meta.Name
+		if ns == "" {
+			name = o.Meta.Namespace + "/" + name
+		}
+		t.rows = append(t.rows, append([]string{name}, api.Pods.Row(&o, false)...))
+		if o.Status.Ready || o.Status.Phase == api.PhaseSucceeded {
+			continue
+		}
+		if msg := cmp.Or(o.Status.Message, lastExit(o)); msg != "" {
+			notes = append(notes, name+": "+msg)
+		}
+	}
+	p.section("Pods", append(t.lines(), notes...))
+	return nil
+}
+
+// lastExit says how a container of a pod last ended, "" if none did.
+func lastExit(o api.Pod) string {
+	for _, name := range containerNames(o.Status.Containers) {
+		if e := o.Status.Containers[name].Last; e != nil {
+			return "container " + name + " " + exitText(*e)
+		}
+	}
+	return ""
+}
+
+func (p *page) pod(o *api.Pod) {
+	s := o.Status
+	lines := facts(
+		"phase", string(s.Phase),
+		"ready", fmt.Sprint(s.Ready),
+		"node", cmp.Or(o.Spec.Node, "none yet"),
+		"ip", s.IP,
+		"reason", s.Reason,
+		"message", s.Message,
+		"started", ago(s.StartedAt),
+		"ended", ago(s.EndedAt))
+	p.section("Status", lines)
+	for _, name := range containerNames(s.Containers) {
+		st := s.Containers[name]
+		lines := facts(
+			"state", st.State,
+			"ready", fmt.Sprint(st.Ready),
+			"restarts", fmt.Sprint(st.Restarts),
+			"started", ago(st.StartedAt),
+			"reason", st.Reason,
+			"message", st.Message,
+			"digest", st.Image)
+		if st.PID != 0 && st.State == api.ContainerRunning {
+			lines = append(lines, facts("pid", fmt.Sprint(st.PID))...)
+		}
+		if st.Last != nil {
+			lines = append(lines, facts("last exit", exitText(*st.Last)+", "+ago(st.Last.At))...)
+		}
+		p.section("Container "+name, lines)
+	}
+	p.section("Cannot run", causeLines(s.Fatal))
+}
+
+func (p *page) service(ctx context.Context, c *client.Client, s *api.Service) error {
+	p.section("Status", facts(
+		"ip", s.Effective.IP,
+		"dns", api.ServiceDNSName(s.Meta.Namespace, s.Meta.Name),
+		"endpoints", fmt.Sprint(s.Status.Endpoints),
+		"message", s.Status.Message))
+	slices, _, err := client.Of(c, api.EndpointSlices).List(ctx, s.Meta.Namespace, client.By("service", s.Meta.Name))
+	if err != nil {
+		return err
+	}
+	t := table{header: []string{"POD", "NODE", "IP", "PORTS", "STATE"}}
+	for _, slice := range slices {
+		for _, e := range slice.Spec.Addresses {
+			state := "ready"
+			if e.Draining {
+				state = "draining"
+			}
+			ports := map[string]string{}
+			for name, n := range e.Ports {
+				ports[name] = fmt.Sprint(n)
+			}
+			t.rows = append(t.rows, []string{e.Pod, e.Node, e.IP, pairs(ports), state})
+		}
+	}
+	if len(t.rows) > 0 {
+		p.section("Endpoints", t.lines())
+	}
+	return nil
+}
+
+func (p *page) node(ctx context.Context, c *client.Client, n *api.Node) error {
+	s := n.Status
+	health := cmp.Or(s.Health.Verdict, api.VerdictJoining)
+	p.section("Status", facts(
+		"health", string(health),
+		"since", ago(s.Health.Since),
+		"message", s.Health.Message,
+		"address", s.Address,
+		"subnet", n.Effective.Subnet,
+		"capacity", resources(s.Capacity),
+		"allocatable", resources(s.Allocatable),
+		"platform", strings.Trim(s.OS+"/"+s.Arch, "/"),
+		"version", s.Version))
+	return p.pods(ctx, c, "", client.By("node", n.Meta.Name))
+}
+
+func (p *page) events(ctx context.Context, c *client.Client, subject api.Ref) error {
+	ns := cmp.Or(subject.Namespace, api.DefaultNamespace)
+	ring, err := client.Of(c, api.EventRings).Get(ctx, ns, strings.ToLower(subject.Kind)+"-"+subject.Name)
+	if api.Is(err, api.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p.section("Events", eventLines(ring.Spec.Entries))
+	return nil
+}
+
+func eventLines(events []api.Event) []string {
+	t := table{header: []string{"LAST", "COUNT", "REASON", "BY", "MESSAGE"}}
+	for _, e := range events {
+		reason := e.Reason
+		if e.Warning {
+			reason = "! " + reason
+		}
+		t.rows = append(t.rows, []string{ago(e.Last), fmt.Sprint(max(e.Count, 1)), reason, e.By, e.Message})
+	}
+	if len(t.rows) == 0 {
+		return nil
+	}
+	return t.lines()
+}
+
+// ago renders a time for people, "" when it never was.
+func ago(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return api.Age(t) + " ago"
+}

@@ -1,0 +1,190 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+	"github.com/clusterd/terraform-provider-clusterd/internal/tunnel"
+)
+
+// session is one command that runs in a container.
+type session struct {
+	pod, container string
+	command        []string
+	stdin, tty     bool
+}
+
+func (c *cli) exec() *cobra.Command {
+	var s session
+	cmd := &cobra.Command{
+		Use:   "exec pod/<name> -- <command> [argument…]",
+		Short: "Run a command in a container, with its exit code",
+		Example: `  clusterd exec pod/web-x7k2pa-1 -- nginx -v
+  clusterd exec -it pod/web-x7k2pa-1 -- bash
+  tar c . | clusterd exec -i pod/web-x7k2pa-1 -- tar x -C /tmp`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, name, err := find(args[:1])
+			if err != nil {
+				return err
+			}
+			if k.Info().Name != api.Pods.Name {
+				return fmt.Errorf("%s: a command runs in a pod: want pod/<name>", args[0])
+			}
+			if s.pod, s.command = name, args[1:]; len(s.command) == 0 {
+				return fmt.Errorf("what to run? want: clusterd exec %s -- <command>", args[0])
+			}
+			return c.run(cmd.Context(), s)
+		},
+	}
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	f.StringVarP(&s.container, "container", "c", "", "the container; the main one when unset")
+	f.BoolVarP(&s.stdin, "stdin", "i", false, "pass this program's input on")
+	f.BoolVarP(&s.tty, "tty", "t", false, "give the command a terminal")
+	return cmd
+}
+
+// run opens the session and returns when the command has ended.
+func (c *cli) run(ctx context.Context, s session) error {
+	cl, err := c.to.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	// Who cannot be reached is found out where it is tried again, and said well.
+	if _, err := client.Of(cl, api.Pods).Get(ctx, c.to.ns(), s.pod); err != nil {
+		return err
+	}
+	tok, err := c.to.token()
+	if err != nil {
+		return err
+	}
+	conf, err := c.to.tls()
+	if err != nil {
+		return err
+	}
+	q := url.Values{"command": s.command, "tty": {strconv.FormatBool(s.tty)}, "stdin": {strconv.FormatBool(s.stdin)}}
+	if s.container != "" {
+		q.Set("container", s.container)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+host(cl)+client.Path(api.Pods.Info(), c.to.ns(), s.pod)+"/exec?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+tok)
+	req.Header.Set("User-Agent", "clusterd/"+daemon.Version())
+	conn, err := tunnel.Dial(ctx, host(cl), conf, req, tunnel.ExecProtocol)
+	if no, ok := errors.AsType[*tunnel.StatusError](err); ok {
+		e := &api.Error{}
+		if json.Unmarshal(no.Body, e) != nil || e.Message == "" {
+			e.Message = no.Error()
+		}
+		e.Code = api.Code(no.Status)
+		return e
+	}
+	if err != nil {
+		return fmt.Errorf("exec in pod %s: %w", s.pod, err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	frames := tunnel.NewFrames(conn)
+	if restore, err := c.terminal(ctx, s, frames); err != nil {
+		return err
+	} else if restore != nil {
+		defer restore()
+	}
+	go func() {
+		if s.stdin {
+			io.Copy(frames.Writer(tunnel.FrameStdin), c.in)
+		}
+		frames.Write(tunnel.FrameCloseStdin, nil)
+	}()
+	return c.show(ctx, frames, s.pod)
+}
+
+// show prints what the command writes; its exit code is the result.
+func (c *cli) show(ctx context.Context, frames *tunnel.Frames, pod string) error {
+	for {
+		kind, data, err := frames.Read()
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("exec in pod %s: the connection ended before the command did: %w", pod, err)
+		}
+		switch kind {
+		case tunnel.FrameStdout:
+			_, err = c.out.Write(data)
+		case tunnel.FrameStderr:
+			_, err = c.err.Write(data)
+		case tunnel.FrameExit:
+			var e tunnel.Exit
+			if err := json.Unmarshal(data, &e); err != nil {
+				return fmt.Errorf("exec in pod %s: %w", pod, err)
+			}
+			if e.Error != "" {
+				fmt.Fprintf(c.err, "Error: exec in pod %s: %s\n", pod, e.Error)
+			}
+			if e.Code != 0 {
+				return exitCode(e.Code)
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// sizePoll is how often a change of the window's size is looked for: asking
+// works everywhere, while the signal for it does not.
+const sizePoll = 250 * time.Millisecond
+
+// terminal hands this terminal over to the command: raw, and its size as it
+// changes. restore is nil if there is nothing to restore.
+func (c *cli) terminal(ctx context.Context, s session, frames *tunnel.Frames) (restore func(), err error) {
+	in, ok := c.in.(*os.File)
+	if !s.tty || !ok || !term.IsTerminal(int(in.Fd())) {
+		return nil, nil
+	}
+	if s.stdin {
+		state, err := term.MakeRaw(int(in.Fd()))
+		if err != nil {
+			return nil, fmt.Errorf("make the terminal raw: %w", err)
+		}
+		restore = func() { term.Restore(int(in.Fd()), state) }
+	}
+	go func() {
+		var last tunnel.Size
+		for {
+			if w, h, err := term.GetSize(int(in.Fd())); err == nil {
+				if now := (tunnel.Size{Cols: uint16(w), Rows: uint16(h)}); now != last {
+					if last = now; frames.WriteJSON(tunnel.FrameResize, now) != nil {
+						return
+					}
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(sizePoll):
+			}
+		}
+	}()
+	return restore, nil
+}

@@ -1,0 +1,185 @@
+package command
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+// logQuery is what to read of each log.
+type logQuery struct {
+	container  string
+	follow     bool
+	tail       int
+	since      time.Duration
+	previous   bool
+	timestamps bool
+}
+
+func (c *cli) logs() *cobra.Command {
+	var q logQuery
+	cmd := &cobra.Command{
+		Use:   "logs app/<name> | pod/<name>",
+		Short: "Print what an app's containers wrote, or a pod's",
+		Example: `  clusterd logs app/web --tail 20
+  clusterd logs -f app/web
+  clusterd logs pod/web-x7k2pa-1 -c sidecar --since 10m
+  clusterd logs pod/web-x7k2pa-1 --previous`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, name, err := find(args)
+			if err != nil {
+				return err
+			}
+			cl, err := c.to.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			l := &logPrinter{c: cl, ns: c.to.ns(), q: q, out: c.out, err: c.err, seen: map[string]bool{}}
+			switch k.Info().Name {
+			case api.Pods.Name:
+				return l.pod(cmd.Context(), name, "")
+			case api.Apps.Name:
+				return l.app(cmd.Context(), name)
+			}
+			return fmt.Errorf("%s has no log: want app/<name> or pod/<name>", args[0])
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&q.container, "container", "c", "", "the container; the main one when unset")
+	f.BoolVarP(&q.follow, "follow", "f", false, "go on printing what is written")
+	f.IntVar(&q.tail, "tail", -1, "only so many last lines of each log; all when unset")
+	f.DurationVar(&q.since, "since", 0, "only lines since this long ago, such as 10m")
+	f.BoolVarP(&q.previous, "previous", "p", false, "the log of the container's run before this one")
+	f.BoolVar(&q.timestamps, "timestamps", false, "with the time each line was written")
+	return cmd
+}
+
+// logPrinter prints logs, whole lines at a time.
+type logPrinter struct {
+	c        *client.Client
+	ns       string
+	q        logQuery
+	out, err io.Writer
+
+	mu   sync.Mutex // for what is below, and for writing
+	seen map[string]bool
+}
+
+// app prints the logs of all pods of an app; with follow, also of pods to come.
+func (l *logPrinter) app(ctx context.Context, name string) error {
+	if _, err := client.Of(l.c, api.Apps).Get(ctx, l.ns, name); err != nil {
+		return err
+	}
+	filter := client.By("app", name)
+	pods, rev, err := client.Of(l.c, api.Pods).List(ctx, l.ns, filter)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var failed []error
+	start := func(pod api.Pod) {
+		l.mu.Lock()
+		again := pod.Spec.Node == "" || pod.Status.Phase == api.PhaseLost || l.seen[pod.Meta.Name]
+		l.seen[pod.Meta.Name] = l.seen[pod.Meta.Name] || !again
+		l.mu.Unlock()
+		if again {
+			return
+		}
+		wg.Go(func() {
+			// One pod that cannot answer must not hide the others.
+			if err := l.pod(ctx, pod.Meta.Name, "["+pod.Meta.Name+"] "); err != nil && ctx.Err() == nil {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				failed = append(failed, err)
+				fmt.Fprintln(l.err, "Error:", message(err))
+			}
+		})
+	}
+	for _, p := range pods {
+		start(p)
+	}
+	for l.q.follow && ctx.Err() == nil {
+		for ev, err := range client.Of(l.c, api.Pods).Watch(ctx, l.ns, filter, rev) {
+			if err != nil {
+				break
+			}
+			rev = ev.Revision
+			if ev.Type == api.EventPut {
+				start(*ev.Object)
+			}
+		}
+		select { // the stream broke: go on after a moment, from where it was
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+			if now, at, err := client.Of(l.c, api.Pods).List(ctx, l.ns, filter); err == nil {
+				rev = at
+				for _, p := range now {
+					start(p)
+				}
+			}
+		}
+	}
+	wg.Wait()
+	if len(pods) > 0 && len(failed) == len(pods) {
+		return errors.New("no pod of the app could answer")
+	}
+	return nil
+}
+
+// pod prints the log of one pod, each line after prefix.
+func (l *logPrinter) pod(ctx context.Context, name, prefix string) error {
+	params := url.Values{}
+	set := func(key, value string, when bool) {
+		if when {
+			params.Set(key, value)
+		}
+	}
+	set("container", l.q.container, l.q.container != "")
+	set("follow", "true", l.q.follow)
+	set("tail", strconv.Itoa(l.q.tail), l.q.tail >= 0)
+	set("previous", "true", l.q.previous)
+	set("timestamps", "true", l.q.timestamps)
+	set("since", l.q.since.String(), l.q.since > 0)
+	resp, err := l.c.Do(ctx, client.Request{Method: http.MethodGet, Path: client.Path(api.Pods.Info(), l.ns, name) + "/logs", Query: params})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	r := bufio.NewReaderSize(resp.Body, 64<<10)
+	for {
+		record, err := r.ReadBytes('\n')
+		if len(record) > 0 {
+			if err != nil {
+				record = append(record, '\n') // another pod's line must not follow on it
+			}
+			l.mu.Lock()
+			_, werr := l.out.Write(append([]byte(prefix), record...))
+			l.mu.Unlock()
+			if werr != nil {
+				return werr
+			}
+		}
+		switch {
+		case err == io.EOF, err != nil && ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("log of pod %s: the stream broke: %w", name, err)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package command
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/server"
+	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+)
+
+func (c *cli) server() *cobra.Command {
+	var cfg server.Config
+	var log daemon.LogConfig
+	var pods, services string
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Run the control plane: API, store, scheduler, controllers",
+		Example: `  clusterd server --data-dir /var/lib/clusterd/server --advertise 10.0.0.1
+
+The first start in a data directory founds a cluster, and leaves there what its
+users need: admin.token (a secret) and ca.crt.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if cfg.Log, err = log.New("clusterd", c.err); err != nil {
+				return err
+			}
+			if cfg.Pods, err = network("--pods", pods); err != nil {
+				return err
+			}
+			if cfg.Services, err = network("--services", services); err != nil {
+				return err
+			}
+			s, err := server.Open(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			return s.Run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.DataDir, "data-dir", "/var/lib/clusterd/server", "directory that keeps the cluster's state")
+	f.StringVar(&cfg.Name, "name", "", "name of this server; the machine's host name when unset")
+	f.StringVar(&cfg.Listen, "listen", "", "host:port of the API; port "+server.DefaultPort+" of all addresses when unset")
+	f.StringVar(&cfg.Advertise, "advertise", "", "address others reach this server by; the machine's first when unset")
+	f.StringVar(&cfg.Gossip, "gossip", "", "host:port of the gossip, UDP and TCP; port "+server.DefaultGossipPort+" of all addresses when unset")
+	f.StringSliceVar(&cfg.Hosts, "host", nil, "one more name or address for the server's certificate; may be repeated")
+	f.StringVar(&pods, "pods", server.DefaultPods, "network of the pods, of which each node gets a /24; only for the first start")
+	f.StringVar(&services, "services", server.DefaultServices, "network of the services' virtual addresses; only for the first start")
+	log.Register(f)
+	return cmd
+}
+
+func network(flag, s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil || !p.Addr().Is4() || p != p.Masked() {
+		return p, fmt.Errorf("%s %q: want an IPv4 network such as 10.244.0.0/16", flag, s)
+	}
+	return p, nil
+}

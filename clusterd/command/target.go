@@ -1,0 +1,141 @@
+package command
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+)
+
+// target is the cluster and namespace a command speaks of: flags, else the
+// environment.
+type target struct {
+	addr, cacert, namespace string
+}
+
+func (t *target) register(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&t.addr, "addr", "", "address of the API, https://host:port; several with commas (CLUSTERD_ADDR)")
+	f.StringVar(&t.cacert, "cacert", "", "file with the cluster's CA certificate (CLUSTERD_CACERT)")
+	f.StringVarP(&t.namespace, "namespace", "n", "", "namespace; \"default\" when unset (CLUSTERD_NAMESPACE)")
+}
+
+// ns is the namespace to use.
+func (t *target) ns() string {
+	return cmp.Or(t.namespace, os.Getenv("CLUSTERD_NAMESPACE"), api.DefaultNamespace)
+}
+
+func (t *target) addresses() ([]string, error) {
+	addr := cmp.Or(t.addr, os.Getenv("CLUSTERD_ADDR"))
+	if addr == "" {
+		return nil, errors.New("no CLUSTERD_ADDR, so no cluster to talk to: for a local one run " + devEnvHint)
+	}
+	return strings.Split(addr, ","), nil
+}
+
+// token is a secret, so it is never a flag: those can be seen by everybody.
+func (t *target) token() (string, error) {
+	tok := os.Getenv("CLUSTERD_TOKEN")
+	if tok == "" {
+		return "", errors.New("no CLUSTERD_TOKEN, which proves who you are: for a local cluster run " + devEnvHint)
+	}
+	if _, err := pki.ParseUserToken(tok); err != nil {
+		return "", fmt.Errorf("CLUSTERD_TOKEN: %w", err)
+	}
+	return strings.TrimSpace(tok), nil
+}
+
+// tls verifies servers by the CA given, else by the system's.
+func (t *target) tls() (*tls.Config, error) {
+	ca := cmp.Or(t.cacert, os.Getenv("CLUSTERD_CACERT"))
+	switch {
+	case ca == "":
+		return &tls.Config{MinVersion: tls.VersionTLS13}, nil
+	case !strings.Contains(ca, "-----BEGIN"):
+		conf, err := pki.LoadRoots(ca)
+		if err != nil {
+			return nil, fmt.Errorf("CLUSTERD_CACERT: %w", err)
+		}
+		return conf, nil
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(ca)) {
+		return nil, errors.New("CLUSTERD_CACERT: there is no certificate in the PEM")
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, nil
+}
+
+// client returns a client of the cluster. It does not connect.
+func (t *target) client() (*client.Client, error) {
+	addrs, err := t.addresses()
+	if err != nil {
+		return nil, err
+	}
+	tok, err := t.token()
+	if err != nil {
+		return nil, err
+	}
+	conf, err := t.tls()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Config{Addresses: addrs, Token: tok, TLS: conf, UserAgent: "clusterd/" + daemon.Version()})
+}
+
+// host is host:port of the server c talks to.
+func host(c *client.Client) string {
+	u, err := url.Parse(c.Address())
+	if err != nil {
+		return ""
+	}
+	if u.Port() == "" {
+		return u.Host + ":443"
+	}
+	return u.Host
+}
+
+// list returns all objects of a kind: of the target's namespace if it has one.
+func list[S api.Spec[S], T any](ctx context.Context, t *target, k api.Kind[S, T]) ([]api.Object[S, T], error) {
+	c, err := t.client()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	ns := ""
+	if k.Scope == api.Namespaced {
+		ns = t.ns()
+	}
+	items, _, err := client.Of(c, k).List(ctx, ns, nil)
+	return items, err
+}
+
+// find reads "kind/name", or a kind and a name as two words.
+func find(args []string) (api.AnyKind, string, error) {
+	word, name, ok := strings.Cut(args[0], "/")
+	switch {
+	case ok && len(args) > 1:
+		return nil, "", fmt.Errorf("%q names an object, so %q is too much", args[0], args[1])
+	case !ok && len(args) > 1:
+		name = args[1]
+	}
+	k, err := api.Lookup(word)
+	if err != nil {
+		return nil, "", err
+	}
+	if ok && name == "" {
+		return nil, "", fmt.Errorf("%q lacks the name: want %s/<name>", args[0], word)
+	}
+	return k, name, nil
+}

@@ -1,0 +1,92 @@
+package command
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+)
+
+func (c *cli) token() *cobra.Command {
+	cmd := &cobra.Command{Use: "token", Short: "Make tokens that let users in, and machines join"}
+	var role, description string
+	var ttl time.Duration
+	var uses int
+	create := &cobra.Command{
+		Use:   "create",
+		Short: "Make a token and print it; it is shown this once",
+		Example: `  clusterd token create --role node --ttl 1h           # then: nodeagent run --token …
+  clusterd token create --role admin --description ci`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := c.to.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			o := &api.Token{Spec: api.TokenSpec{Role: role, Description: description, MaxUses: uses}}
+			if ttl > 0 {
+				o.Spec.ExpiresAt = time.Now().Add(ttl).UTC().Truncate(time.Millisecond)
+			}
+			var secret string
+			switch role {
+			case api.RoleNode:
+				pin, err := c.pin()
+				if err != nil {
+					return err
+				}
+				tok := pki.NewJoinToken(pin)
+				o.Meta.Name, o.Spec.Hash, secret = tok.ID, tok.Hash(), tok.Reveal()
+			case api.RoleAdmin:
+				if uses > 0 {
+					return errors.New("--uses is for join tokens, of --role node")
+				}
+				tok := pki.NewUserToken()
+				o.Meta.Name, o.Spec.Hash, secret = tok.ID, tok.Hash(), tok.Reveal()
+			default:
+				return fmt.Errorf("--role %q: want %s (machines join with it) or %s (a user who may do everything)", role, api.RoleNode, api.RoleAdmin)
+			}
+			if _, err := client.Of(cl, api.Tokens).Create(cmd.Context(), o); err != nil {
+				return err
+			}
+			fmt.Fprintln(c.out, secret)
+			return nil
+		},
+	}
+	f := create.Flags()
+	f.StringVar(&role, "role", "", "node: machines join with it; admin: a user")
+	f.DurationVar(&ttl, "ttl", 0, "how long it is good for; without end when unset")
+	f.IntVar(&uses, "uses", 0, "how many machines may join with it; 0 is without limit")
+	f.StringVar(&description, "description", "", "what it is for")
+	create.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{api.RoleNode, api.RoleAdmin}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.AddCommand(create)
+	return cmd
+}
+
+// pin is that of the cluster's CA, by which a joining machine knows its server.
+func (c *cli) pin() (string, error) {
+	ca := cmp.Or(c.to.cacert, os.Getenv("CLUSTERD_CACERT"))
+	if ca == "" {
+		return "", errors.New("no CLUSTERD_CACERT: a join token pins the cluster's CA, so it must be known; it is ca.crt in a server's data directory")
+	}
+	b := []byte(ca)
+	if !strings.Contains(ca, "-----BEGIN") {
+		var err error
+		if b, err = os.ReadFile(ca); err != nil {
+			return "", fmt.Errorf("CLUSTERD_CACERT: %w", err)
+		}
+	}
+	pin, err := pki.PinOf(b)
+	if err != nil {
+		return "", fmt.Errorf("CLUSTERD_CACERT: %w", err)
+	}
+	return pin, nil
+}
