@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/controller"
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/scheduler"
 	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+	"github.com/clusterd/terraform-provider-clusterd/internal/reconcile"
 )
 
 // lead runs the loops whenever this server leads, until ctx is done or one of
@@ -43,9 +46,18 @@ func (s *Server) term(ctx context.Context, fence int64, fail context.CancelCause
 	return func() { stop(); <-done }
 }
 
-// loops are the parts that only a leader runs.
+// loops are the parts that only a leader runs. Their writes are void once
+// another term has begun.
 func (s *Server) loops(fence int64) []daemon.Runner {
 	system := s.system.Fenced(func() int64 { return fence })
-	_ = system
-	return nil
+	caches := reconcile.NewCaches(system, s.log)
+	return []daemon.Runner{
+		caches,
+		daemon.Named("scheduler", daemon.Func(func(ctx context.Context) error {
+			return scheduler.Run(ctx, scheduler.Config{Client: system, Caches: caches, Log: s.log})
+		})),
+		daemon.Named("controllers", daemon.Func(func(ctx context.Context) error {
+			return controller.Run(ctx, controller.Config{Client: system, Caches: caches, Witness: s.witness, Log: s.log})
+		})),
+	}
 }

@@ -45,6 +45,7 @@ type Server struct {
 	api      *apiserver.Server
 	hub      *tunnel.Hub
 	gossip   *gossip.Gossip
+	witness  *witness
 	system   *client.Client // this process's own way in
 	ready    chan struct{}
 }
@@ -99,7 +100,11 @@ func (s *Server) open(ctx context.Context) (err error) {
 		Name: pki.ID{Role: pki.Server, Name: s.cfg.Name}.String(), Bind: s.cfg.Gossip, Advertise: ipOf(host),
 		Key: s.creds.gossipKey, Seeds: s.seeds, Log: s.log.Named("gossip"),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	s.witness = newWitness(s.gossip, s.hub)
+	return nil
 }
 
 // close releases what open took, as far as it came.
@@ -136,6 +141,7 @@ func (s *Server) Run(ctx context.Context) error {
 	err := daemon.Run(ctx,
 		daemon.Named("serve the API", daemon.Func(s.serve)),
 		daemon.Named("gossip", s.gossip),
+		s.witness,
 		daemon.Named("register", daemon.Func(s.register)),
 		daemon.Named("lead", daemon.Func(s.lead)),
 		daemon.Func(s.renew),

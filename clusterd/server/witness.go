@@ -1,0 +1,57 @@
+package server
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/controller"
+	"github.com/clusterd/terraform-provider-clusterd/internal/gossip"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/internal/tunnel"
+)
+
+// witness is what gossip and the tunnels say of the nodes, as the node loop
+// wants to hear it.
+type witness struct {
+	gossip  gossip.Source
+	hub     *tunnel.Hub
+	changed chan struct{}
+}
+
+func newWitness(g gossip.Source, hub *tunnel.Hub) *witness {
+	return &witness{gossip: g, hub: hub, changed: make(chan struct{}, 1)}
+}
+
+// Gossip returns what the members think of each node.
+func (w *witness) Gossip() map[string]controller.Heard {
+	out := map[string]controller.Heard{}
+	for _, m := range w.gossip.Members() {
+		if node, ok := strings.CutPrefix(m.Name, string(pki.Node)+":"); ok {
+			out[node] = controller.Heard{State: controller.Hearsay(m.State), Since: m.Since}
+		}
+	}
+	return out
+}
+
+// Streams returns the nodes whose agents are connected here.
+func (w *witness) Streams() map[string]time.Time { return w.hub.Connected() }
+
+// Changes carries a signal after either changed. It has one reader.
+func (w *witness) Changes() <-chan struct{} { return w.changed }
+
+// Run merges the signals of both until ctx is done.
+func (w *witness) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.gossip.Changes():
+		case <-w.hub.Changes():
+		}
+		select {
+		case w.changed <- struct{}{}:
+		default:
+		}
+	}
+}
