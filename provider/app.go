@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
@@ -43,8 +42,9 @@ func newApp() resource.Resource {
 	}
 }
 
-func checkAppOptions(v values, diags *diag.Diagnostics) {
+func checkAppOptions(v values) []fault {
 	if s, ok := v.text("on_create_failure"); ok && s != "keep" && s != "delete" {
-		diags.AddAttributeError(path.Root("on_create_failure"), "Bad on_create_failure", `"`+s+`" is unknown: want keep or delete.`)
+		return []fault{{path.Root("on_create_failure"), `"` + s + `" is unknown: want keep or delete`}}
 	}
+	return nil
 }

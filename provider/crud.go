@@ -29,13 +29,13 @@ const (
 // with its logs, and so does its state: the next plan replaces it.
 func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
 	plan := valuesOf(req.Plan.Raw)
-	o, _, err := r.object(plan)
-	if !r.reachable(&resp.Diagnostics) || err != nil {
+	o, _ := r.object(plan)
+	if !r.reachable(&resp.Diagnostics) {
 		return
 	}
 	made, err := r.objects.Create(ctx, o)
 	adopted := false
-	if clash := api.Is(err, api.Conflict); clash && plan.isTrue("adopt") {
+	if clash := api.Is(err, api.Conflict); clash && plan.flag("adopt", false) {
 		adopted = true
 		made, err = r.adopt(ctx, o)
 	}
@@ -115,11 +115,7 @@ func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST"
 // Read refreshes the state: what is declared, and nothing that changes by itself.
 func (r *kindResource[S, T]) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
 	prior := valuesOf(req.State.Raw)
-	was, _, err := r.object(prior)
-	if err != nil {
-		resp.Diagnostics.AddError("Cannot read the state", err.Error())
-		return
-	}
+	was, _ := r.object(prior)
 	if r.cluster == nil || r.cluster.client == nil {
 		r.identify(ctx, resp.Identity, &was.Meta, &resp.Diagnostics) // the state stands until the cluster is known
 		return
@@ -141,9 +137,9 @@ func (r *kindResource[S, T]) Read(ctx context.Context, req resource.ReadRequest,
 // back leaves the prior state, so that the next plan shows it again.
 func (r *kindResource[S, T]) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
 	plan, prior := valuesOf(req.Plan.Raw), valuesOf(req.State.Raw)
-	o, _, err1 := r.object(plan)
-	was, _, err2 := r.object(prior)
-	if !r.reachable(&resp.Diagnostics) || errors.Join(err1, err2) != nil {
+	o, _ := r.object(plan)
+	was, _ := r.object(prior)
+	if !r.reachable(&resp.Diagnostics) {
 		return
 	}
 	r.identify(ctx, resp.Identity, &o.Meta, &resp.Diagnostics)
@@ -201,8 +197,8 @@ func sameSpec[S api.Spec[S], T any](a, b *api.Object[S, T]) bool {
 // Delete asks for the deletion, and returns when nothing of the object is left.
 func (r *kindResource[S, T]) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
 	state := valuesOf(req.State.Raw)
-	o, _, err := r.object(state)
-	if !r.reachable(&resp.Diagnostics) || err != nil {
+	o, _ := r.object(state)
+	if !r.reachable(&resp.Diagnostics) {
 		return
 	}
 	ctx, done := context.WithTimeout(ctx, state.timeout("delete", deleteTimeout))

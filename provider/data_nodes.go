@@ -49,10 +49,7 @@ func newNodesData() datasource.DataSource {
 
 func readNodes(ctx context.Context, c *cluster, in values, diags *diag.Diagnostics) *nodesView {
 	var labels map[string]string
-	if err := expand(in["labels"], reflect.ValueOf(&labels).Elem(), path.Root("labels"), new([]path.Path)); err != nil {
-		diags.AddAttributeError(path.Root("labels"), "Bad labels", err.Error())
-		return nil
-	}
+	new(reader).expand(in["labels"], reflect.ValueOf(&labels).Elem(), path.Root("labels"))
 	filter := client.Filter{}
 	for k, v := range labels {
 		filter.Add("label", k+"="+v)

@@ -3,6 +3,7 @@ package provider
 import (
 	"cmp"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -123,23 +124,45 @@ func nextStep(at string) (step, rest string) {
 	return at[:end], at[end:]
 }
 
-// lastStep names what a path leads to, for the headline of a diagnostic: cpu,
-// "http" of ports.
-func lastStep(p path.Path) string {
+// visible is the place Terraform can show for p: it finds a top attribute, and
+// one key in its object. Of anything deeper it shows the head of the resource.
+func visible(p path.Path) path.Path {
 	steps := p.Steps()
-	last, above := steps.LastStep()
-	switch s := last.(type) {
-	case path.PathStepAttributeName:
-		return string(s)
-	case path.PathStepElementKeyString:
-		if parent, _ := above.LastStep(); parent != nil {
-			return strconv.Quote(string(s)) + " of " + parent.String()
-		}
-	case path.PathStepElementKeyInt:
-		return cmp.Or(lastStep(p.ParentPath()), "value")
+	if len(steps) < 2 {
+		return p
 	}
-	return "configuration"
+	name, _ := steps[0].(path.PathStepAttributeName)
+	top := path.Root(string(name))
+	switch s := steps[1].(type) {
+	case path.PathStepAttributeName:
+		return top.AtMapKey(string(s))
+	case path.PathStepElementKeyString:
+		return top.AtMapKey(string(s))
+	}
+	return top
 }
+
+// dotted names what p leads to, for the headline of a diagnostic: sidecars.log.cpu.
+func dotted(p path.Path) string {
+	var b strings.Builder
+	for _, s := range p.Steps() {
+		switch s := s.(type) {
+		case path.PathStepAttributeName:
+			b.WriteString("." + string(s))
+		case path.PathStepElementKeyString:
+			if plain.MatchString(string(s)) {
+				b.WriteString("." + string(s))
+			} else {
+				b.WriteString(s.String())
+			}
+		default:
+			b.WriteString(s.String())
+		}
+	}
+	return cmp.Or(strings.TrimPrefix(b.String(), "."), "configuration")
+}
+
+var plain = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
 
 // within reports whether p is at or below top.
 func within(p, top path.Path) bool {

@@ -2,14 +2,10 @@ package provider
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"reflect"
-	"slices"
 	"strings"
 
-	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
-	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/identityschema"
@@ -34,8 +30,8 @@ type kindResource[S api.Spec[S], T any] struct {
 	// needs says which other fields the validation of a field looks at, by
 	// shape: while those are not known, the field is not judged.
 	needs map[string][]string
-	// check adds what validation of the options finds.
-	check func(values, *diag.Diagnostics)
+	// check says what is wrong with the options.
+	check func(values) []fault
 	// follow waits until a written object is what was asked for.
 	follow func(context.Context, *kindResource[S, T], *api.Object[S, T]) *failure
 	// blocked says what the deletion of an object waits for.
@@ -72,7 +68,7 @@ func (r *kindResource[S, T]) Metadata(_ context.Context, req resource.MetadataRe
 }
 
 // Schema says the kind's spec, its names, and how to apply it.
-func (r *kindResource[S, T]) Schema(ctx context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
+func (r *kindResource[S, T]) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
 	keep := []planmodifier.String{stringplanmodifier.UseStateForUnknown()}
 	attrs := attributesOf(reflect.TypeFor[S]())
 	attrs["id"] = schema.StringAttribute{Computed: true, PlanModifiers: keep, MarkdownDescription: "What to import the object by."}
@@ -85,17 +81,32 @@ func (r *kindResource[S, T]) Schema(ctx context.Context, _ resource.SchemaReques
 	attrs["labels"] = schema.MapAttribute{Optional: true, ElementType: types.StringType, MarkdownDescription: "Free key/value pairs to select objects by."}
 	attrs["adopt"] = schema.BoolAttribute{Optional: true,
 		MarkdownDescription: "Take over an object of the name that exists already, instead of failing. Default: `false`."}
-	attrs["timeouts"] = timeouts.Attributes(ctx, timeouts.Opts{
-		Create: r.follow != nil, Update: r.follow != nil, Delete: true,
-		CreateDescription: "How long to wait for the rollout, such as `45s` or `10m`. Default: `30m`; the rollout's own `update.deadline` usually ends it earlier.",
-		UpdateDescription: "How long to wait for the rollout. Default: `30m`.",
-		DeleteDescription: "How long to wait until the object is gone. Default: `10m`.",
-	})
+	attrs["timeouts"] = attribute(field{name: "timeouts", typ: r.timeouts(), doc: "How long apply waits."})
 	maps.Copy(attrs, r.options)
 	for name, f := range r.facts {
 		attrs[name] = schema.StringAttribute{Computed: true, MarkdownDescription: f.doc}
 	}
 	resp.Schema = schema.Schema{MarkdownDescription: r.kind.Doc, Attributes: attrs}
+}
+
+// waits and deletes are the timeouts of kinds whose writes apply follows, and
+// of the others.
+type (
+	waits struct {
+		Create api.Duration `json:"create,omitempty" doc:"For the first rollout; its own update.deadline usually ends it earlier." default:"30m"`
+		Update api.Duration `json:"update,omitempty" doc:"For the rollout of a change." default:"30m"`
+		deletes
+	}
+	deletes struct {
+		Delete api.Duration `json:"delete,omitempty" doc:"Until the object is gone." default:"10m"`
+	}
+)
+
+func (r *kindResource[S, T]) timeouts() reflect.Type {
+	if r.follow != nil {
+		return reflect.TypeFor[waits]()
+	}
+	return reflect.TypeFor[deletes]()
 }
 
 // IdentitySchema says what an object is found by.
@@ -117,27 +128,18 @@ func (r *kindResource[S, T]) Configure(_ context.Context, req resource.Configure
 	}
 }
 
-// object makes the API's object of a resource's attributes, and lists the
-// places that are not known yet.
-func (r *kindResource[S, T]) object(v values) (o *api.Object[S, T], unknown []path.Path, err error) {
-	o = &api.Object[S, T]{Kind: r.kind.Name}
-	o.Meta.Name, _ = v.text("name")
-	o.Meta.Namespace, _ = v.text("namespace")
-	for _, name := range []string{"name", "namespace"} {
-		if x, ok := v[name]; ok && !x.IsKnown() {
-			unknown = append(unknown, path.Root(name))
-		}
-	}
-	if err := expand(v["labels"], reflect.ValueOf(&o.Meta.Labels).Elem(), path.Root("labels"), &unknown); err != nil {
-		return nil, nil, err
-	}
+// object makes the API's object of a resource's attributes. The reader knows
+// which places are not known yet, and what was written that does not exist.
+func (r *kindResource[S, T]) object(v values) (*api.Object[S, T], *reader) {
+	o, rd := &api.Object[S, T]{Kind: r.kind.Name}, &reader{}
+	rd.expand(v["name"], reflect.ValueOf(&o.Meta.Name).Elem(), path.Root("name"))
+	rd.expand(v["namespace"], reflect.ValueOf(&o.Meta.Namespace).Elem(), path.Root("namespace"))
+	rd.expand(v["labels"], reflect.ValueOf(&o.Meta.Labels).Elem(), path.Root("labels"))
 	spec := reflect.ValueOf(&o.Spec).Elem()
 	for _, f := range fields(spec.Type()) {
-		if err := expand(v[f.name], spec.FieldByIndex(f.index), path.Root(f.name), &unknown); err != nil {
-			return nil, nil, err
-		}
+		rd.expand(v[f.name], spec.FieldByIndex(f.index), path.Root(f.name))
 	}
-	return o, unknown, nil
+	return o, rd
 }
 
 // state says an object as attributes. What the cluster does not keep, such as
@@ -150,84 +152,16 @@ func (r *kindResource[S, T]) state(o *api.Object[S, T], prior values, t tftypes.
 	if r.namespaced() {
 		out["namespace"] = text(o.Meta.Namespace)
 	}
-	switch {
-	case len(o.Meta.Labels) > 0:
-		out["labels"] = flatten(reflect.ValueOf(o.Meta.Labels), attrs["labels"], tftypes.Value{})
-	case !saysEmpty(prior["labels"]):
+	if labels := reflect.ValueOf(o.Meta.Labels); !says(prior["labels"], labels) {
 		out["labels"] = tftypes.NewValue(attrs["labels"], nil)
+		if labels.Len() > 0 {
+			out["labels"] = flatten(labels, attrs["labels"])
+		}
 	}
 	for name, f := range r.facts {
 		out[name] = text(f.of(o))
 	}
-	return tftypes.NewValue(t, out)
-}
-
-// ValidateConfig runs the API's own validation on what is known, so that plan
-// shows at every attribute what apply would be refused for.
-func (r *kindResource[S, T]) ValidateConfig(_ context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse) {
-	v := valuesOf(req.Config.Raw)
-	o, unknown, err := r.object(v)
-	if err != nil {
-		resp.Diagnostics.AddError("Cannot read the configuration", err.Error())
-		return
-	}
-	if r.namespaced() && v["namespace"].IsNull() {
-		o.Meta.Namespace = api.DefaultNamespace
-	}
-	if r.check != nil {
-		r.check(v, &resp.Diagnostics)
-	}
-	found, _ := errors.AsType[api.Errors](r.kind.Check(o))
-	for _, f := range found {
-		if at := r.attributePath(f.Path); !r.undecided(at, unknown) {
-			r.addFieldError(f, &resp.Diagnostics)
-		}
-	}
-}
-
-// undecided reports whether a fault at p may vanish once unknown is known.
-func (r *kindResource[S, T]) undecided(p path.Path, unknown []path.Path) bool {
-	return slices.ContainsFunc(unknown, func(u path.Path) bool {
-		if within(p, u) {
-			return true
-		}
-		at := shape(u)
-		return slices.ContainsFunc(r.needs[shape(p)], func(need string) bool {
-			return strings.HasPrefix(need+".", at+".") || strings.HasPrefix(at+".", need+".")
-		})
-	})
-}
-
-func (r *kindResource[S, T]) attributePath(at string) path.Path {
-	return attributePath(at, reflect.TypeFor[S]())
-}
-
-// addFieldError reports a fault at its attribute.
-func (r *kindResource[S, T]) addFieldError(f api.FieldError, diags *diag.Diagnostics) {
-	p := r.attributePath(f.Path)
-	if f.Message == "required" {
-		diags.AddAttributeError(p, "Missing "+lastStep(p), "A "+strings.ToLower(r.kind.Name)+" needs it.")
-		return
-	}
-	diags.AddAttributeError(p, "Bad "+lastStep(p), capital(f.Message)+".")
-}
-
-// addError reports what the API said, field errors at their attributes.
-func (r *kindResource[S, T]) addError(diags *diag.Diagnostics, summary string, err error) {
-	e, ok := errors.AsType[*api.Error](err)
-	if !ok || len(e.Fields) == 0 {
-		diags.AddError(summary, capital(err.Error())+".")
-		return
-	}
-	if e.Code == api.Invalid {
-		for _, f := range e.Fields {
-			r.addFieldError(f, diags)
-		}
-		return
-	}
-	for _, f := range e.Fields {
-		diags.AddAttributeError(r.attributePath(f.Path), summary, capital(e.Message)+".")
-	}
+	return tftypes.NewValue(t, map[string]tftypes.Value(out))
 }
 
 // ImportState takes namespace/name, a name alone for the provider's

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"reflect"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
@@ -25,11 +26,10 @@ func (r *kindResource[S, T]) ModifyPlan(ctx context.Context, req resource.Modify
 		return
 	}
 	r.place(plan, prior, config)
-	o, unknown, err := r.object(plan)
-	if err != nil {
-		resp.Diagnostics.AddError("Cannot read the plan", err.Error())
-		return
+	if prior != nil {
+		keepAmounts(reflect.TypeFor[S](), plan, prior)
 	}
+	o, rd := r.object(plan)
 	r.foresee(plan, prior, o)
 	resp.Plan.Raw = tftypes.NewValue(resp.Plan.Raw.Type(), map[string]tftypes.Value(plan))
 	if prior != nil && r.namespaced() && !plan["namespace"].Equal(prior["namespace"]) {
@@ -41,7 +41,7 @@ func (r *kindResource[S, T]) ModifyPlan(ctx context.Context, req resource.Modify
 	if r.cluster.client == nil || prior != nil && resp.Plan.Raw.Equal(req.State.Raw) {
 		return
 	}
-	r.consult(ctx, o, unknown, &resp.Diagnostics)
+	r.consult(ctx, o, len(rd.unknown) == 0, &resp.Diagnostics)
 }
 
 // place puts a resource that names no namespace into the provider's.
@@ -65,13 +65,13 @@ func (r *kindResource[S, T]) foresee(plan, prior values, o *api.Object[S, T]) {
 	if o.Meta.Name != "" && (o.Meta.Namespace != "" || !r.namespaced()) {
 		plan["id"] = text(id(&o.Meta))
 	}
-	was, _, err := r.object(prior)
+	was, _ := r.object(prior)
 	for name, f := range r.facts {
 		now := f.of(o)
 		switch {
 		case now != "":
 			plan[name] = text(now)
-		case prior != nil && err == nil && id(&was.Meta) == id(&o.Meta) && f.of(was) == "":
+		case prior != nil && id(&was.Meta) == id(&o.Meta) && f.of(was) == "":
 			plan[name] = prior[name]
 		default:
 			plan[name] = tftypes.NewValue(tftypes.String, tftypes.UnknownValue)
@@ -81,7 +81,7 @@ func (r *kindResource[S, T]) foresee(plan, prior values, o *api.Object[S, T]) {
 
 // consult asks the cluster about a planned write. It refuses a plan only for
 // what no other part of the plan can mend.
-func (r *kindResource[S, T]) consult(ctx context.Context, o *api.Object[S, T], unknown []path.Path, diags *diag.Diagnostics) {
+func (r *kindResource[S, T]) consult(ctx context.Context, o *api.Object[S, T], known bool, diags *diag.Diagnostics) {
 	if r.namespaced() && o.Meta.Namespace != "" {
 		var there bool
 		err := r.cluster.ask(ctx, func(ctx context.Context) (err error) {
@@ -101,7 +101,7 @@ func (r *kindResource[S, T]) consult(ctx context.Context, o *api.Object[S, T], u
 			return // the cluster cannot judge what goes into a namespace it has not got
 		}
 	}
-	if len(unknown) > 0 {
+	if !known {
 		return
 	}
 	if err := r.cluster.ask(ctx, func(ctx context.Context) error { return r.dryRun(ctx, o) }); err != nil {
@@ -137,7 +137,7 @@ func (r *kindResource[S, T]) addPlanError(diags *diag.Diagnostics, err error) {
 		diags.AddWarning("The cluster did not check this plan", capital(err.Error())+". The plan stands; apply needs the cluster.")
 	case ok && len(e.Fields) > 0:
 		for _, f := range e.Fields {
-			diags.AddAttributeWarning(r.attributePath(f.Path), "The cluster would refuse this now", capital(err.Error())+".")
+			diags.AddAttributeWarning(visible(r.attributePath(f.Path)), "The cluster would refuse this now", capital(err.Error())+".")
 		}
 	default:
 		diags.AddWarning("The cluster would refuse this now", capital(err.Error())+".")

@@ -1,24 +1,25 @@
 package provider
 
 import (
-	"context"
 	"fmt"
 	"reflect"
-	"time"
+	"strings"
 
 	dataschema "github.com/hashicorp/terraform-plugin-framework/datasource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/types"
-
-	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
 // attributesOf says the fields of an API type in HCL: same names, same docs,
-// nested attributes for structs, maps for maps. There are no blocks and no
-// lists of objects, so a plan shows exactly what changes. Null means the
-// server's default, which the server fixes when it is written: a default that
-// changes in a later version changes no app that runs.
+// objects for structs, maps for maps. There are no blocks and no lists of
+// objects, so a plan shows exactly what changes. Null means the server's
+// default, which the server fixes when it is written: a default that changes in
+// a later version changes no app that runs.
+//
+// An object is dynamic to Terraform and typed here. Terraform silently drops
+// the keys that a typed nested object does not have, so that a misspelt
+// max_paralel would be a rollout nobody asked for; of a dynamic one it passes
+// on what was written, and the reader finds it.
 func attributesOf(t reflect.Type) map[string]schema.Attribute {
 	out := map[string]schema.Attribute{}
 	for _, f := range fields(t) {
@@ -28,13 +29,10 @@ func attributesOf(t reflect.Type) map[string]schema.Attribute {
 }
 
 func attribute(f field) schema.Attribute {
-	t, doc, optional := f.typ, f.doc, !f.required
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
+	t, doc, optional := indirect(f.typ), f.doc, !f.required
 	switch {
 	case t.Kind() == reflect.String:
-		return schema.StringAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional, PlanModifiers: amounts[t]}
+		return schema.StringAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional}
 	case t.Kind() == reflect.Bool:
 		return schema.BoolAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional}
 	case t.Kind() == reflect.Int:
@@ -43,16 +41,65 @@ func attribute(f field) schema.Attribute {
 		return schema.ListAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional, ElementType: types.StringType}
 	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.String:
 		return schema.MapAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional, ElementType: types.StringType}
-	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct:
-		nested := schema.NestedAttributeObject{Attributes: attributesOf(t.Elem())}
-		return schema.MapNestedAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional, NestedObject: nested}
-	case t.Kind() == reflect.Struct:
-		return schema.SingleNestedAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional, Attributes: attributesOf(t)}
+	case isNested(t):
+		return schema.DynamicAttribute{MarkdownDescription: doc + " " + keysOf(t, 1), Required: f.required, Optional: optional}
 	}
 	panic(fmt.Sprintf("field %s: a %s has no shape in HCL", f.name, t))
 }
 
-// dataAttributesOf is attributesOf for the facts a data source reports.
+func indirect(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
+}
+
+// isNested reports whether t is an object, or a map of objects.
+func isNested(t reflect.Type) bool {
+	return t.Kind() == reflect.Struct || t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct
+}
+
+// keysOf documents the keys of an object, as a list below the attribute's line.
+func keysOf(t reflect.Type, depth int) string {
+	var b strings.Builder
+	b.WriteString("An object of:")
+	if t.Kind() == reflect.Map {
+		b.Reset()
+		b.WriteString("A map of objects of:")
+		t = t.Elem()
+	}
+	for _, f := range fields(t) {
+		in, need := indirect(f.typ), ""
+		if f.required {
+			need = ", required"
+		}
+		fmt.Fprintf(&b, "\n%s- `%s` (%s%s) %s", strings.Repeat("  ", depth), f.name, typeName(in), need, f.doc)
+		if isNested(in) {
+			b.WriteString(" " + keysOf(in, depth+1))
+		}
+	}
+	return b.String()
+}
+
+// typeName is what the registry calls the type of a value in HCL.
+func typeName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "String"
+	case reflect.Bool:
+		return "Boolean"
+	case reflect.Int:
+		return "Number"
+	case reflect.Slice:
+		return "List of " + typeName(t.Elem())
+	case reflect.Map:
+		return "Map of " + typeName(t.Elem())
+	}
+	return "Object"
+}
+
+// dataAttributesOf says the facts a data source reports. Nobody writes those,
+// so their objects are typed.
 func dataAttributesOf(t reflect.Type) map[string]dataschema.Attribute {
 	out := map[string]dataschema.Attribute{}
 	for _, f := range fields(t) {
@@ -62,10 +109,7 @@ func dataAttributesOf(t reflect.Type) map[string]dataschema.Attribute {
 }
 
 func dataAttribute(f field) dataschema.Attribute {
-	t, doc := f.typ, f.doc
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
+	t, doc := indirect(f.typ), f.doc
 	switch {
 	case t.Kind() == reflect.String:
 		return dataschema.StringAttribute{MarkdownDescription: doc, Computed: true}
@@ -84,37 +128,4 @@ func dataAttribute(f field) dataschema.Attribute {
 		return dataschema.SingleNestedAttribute{MarkdownDescription: doc, Computed: true, Attributes: dataAttributesOf(t)}
 	}
 	panic(fmt.Sprintf("field %s: a %s has no shape in HCL", f.name, t))
-}
-
-// amounts are the types whose text can say one amount in several ways.
-var amounts = map[reflect.Type][]planmodifier.String{
-	reflect.TypeFor[api.CPU]():    {sameAmount{api.ParseCPU}},
-	reflect.TypeFor[api.Memory](): {sameAmount{api.ParseMemory}},
-	reflect.TypeFor[api.Duration](): {sameAmount{func(s string) (int64, error) {
-		d, err := time.ParseDuration(s)
-		return int64(d), err
-	}}},
-}
-
-// sameAmount keeps the state's text when the new one means the same: writing
-// 0.5 for 500m must not roll an app's pods.
-type sameAmount struct {
-	parse func(string) (int64, error)
-}
-
-func (sameAmount) Description(context.Context) string {
-	return "Another way to write the same amount is no change."
-}
-
-func (m sameAmount) MarkdownDescription(ctx context.Context) string { return m.Description(ctx) }
-
-func (m sameAmount) PlanModifyString(_ context.Context, req planmodifier.StringRequest, resp *planmodifier.StringResponse) {
-	if req.StateValue.IsNull() || req.PlanValue.IsNull() || req.PlanValue.IsUnknown() {
-		return
-	}
-	was, err1 := m.parse(req.StateValue.ValueString())
-	will, err2 := m.parse(req.PlanValue.ValueString())
-	if err1 == nil && err2 == nil && was == will {
-		resp.PlanValue = req.StateValue
-	}
 }

@@ -1,46 +1,47 @@
 package provider
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"math/big"
 	"reflect"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 )
 
-// values are the attributes of one resource by name.
+// values are attributes by name: of one resource, or of an object in it.
 type values map[string]tftypes.Value
 
-// valuesOf opens a resource's state, plan or configuration; nil when there is none.
+// valuesOf opens an object or a map; nil when there is none.
 func valuesOf(raw tftypes.Value) values {
 	var v map[string]tftypes.Value
-	if raw.IsNull() || !raw.IsKnown() || raw.As(&v) != nil {
+	if !isSet(raw) || raw.As(&v) != nil {
 		return nil
 	}
 	return v
 }
 
-// text returns a string attribute; known is false when it is null or not known yet.
-func (v values) text(name string) (s string, known bool) {
-	x, ok := v[name]
-	if !ok || x.IsNull() || !x.IsKnown() {
-		return "", false
-	}
-	return s, x.As(&s) == nil
+// isSet reports whether v is there, known and not null.
+func isSet(v tftypes.Value) bool { return v.Type() != nil && v.IsKnown() && !v.IsNull() }
+
+// text returns a string attribute; ok is false when it is null or not known yet.
+func (v values) text(name string) (s string, ok bool) {
+	return s, isSet(v[name]) && v[name].As(&s) == nil
 }
 
-// isTrue reports whether a bool attribute is set to true.
-func (v values) isTrue(name string) bool { return v.flag(name, false) }
-
 // flag returns a bool attribute, or what it means when it is not set.
-func (v values) flag(name string, unset bool) bool {
-	b := unset
-	if x, ok := v[name]; ok && !x.IsNull() && x.IsKnown() && x.As(&b) != nil {
-		return unset
+func (v values) flag(name string, unset bool) (b bool) {
+	if isSet(v[name]) && v[name].As(&b) == nil {
+		return b
 	}
-	return b
+	return unset
 }
 
 // timeout returns how long an operation may take.
@@ -54,135 +55,229 @@ func (v values) timeout(operation string, unset time.Duration) time.Duration {
 
 func text(s string) tftypes.Value { return tftypes.NewValue(tftypes.String, s) }
 
+// reader turns what was written in HCL into API types. Nested objects arrive
+// as they were written, so it also finds the keys that do not exist.
+type reader struct {
+	unknown []path.Path // places that are not known yet; they stay zero
+	faults  []fault
+}
+
+type fault struct {
+	at      path.Path
+	message string
+}
+
+func (r *reader) fault(at path.Path, format string, args ...any) {
+	r.faults = append(r.faults, fault{at, fmt.Sprintf(format, args...)})
+}
+
 // expand fills dst, a zero value of an API type, from v. Null leaves it zero.
-// What is not known yet stays zero too, and its place is added to unknown.
-func expand(v tftypes.Value, dst reflect.Value, at path.Path, unknown *[]path.Path) error {
-	if !v.IsKnown() {
-		*unknown = append(*unknown, at)
-		return nil
+func (r *reader) expand(v tftypes.Value, dst reflect.Value, at path.Path) {
+	if v.Type() == nil || v.IsNull() {
+		return
 	}
-	if v.IsNull() {
-		return nil
+	if !v.IsKnown() {
+		r.unknown = append(r.unknown, at)
+		return
 	}
 	switch dst.Kind() {
 	case reflect.Pointer:
 		dst.Set(reflect.New(dst.Type().Elem()))
-		return expand(v, dst.Elem(), at, unknown)
-	case reflect.String:
-		var s string
-		err := v.As(&s)
-		dst.SetString(s)
-		return err
-	case reflect.Bool:
-		var b bool
-		err := v.As(&b)
-		dst.SetBool(b)
-		return err
-	case reflect.Int:
-		var n big.Float
-		err := v.As(&n)
-		i, accuracy := n.Int64()
-		if accuracy != big.Exact {
-			*unknown = append(*unknown, at) // the framework reports it
-		}
-		dst.SetInt(i)
-		return err
+		r.expand(v, dst.Elem(), at)
+	case reflect.String, reflect.Bool, reflect.Int:
+		r.scalar(v, dst, at)
 	case reflect.Slice:
-		return expandSlice(v, dst, at, unknown)
+		var list []tftypes.Value
+		if v.As(&list) != nil {
+			r.fault(at, "want a list")
+			return
+		}
+		dst.Set(reflect.MakeSlice(dst.Type(), len(list), len(list)))
+		for i, e := range list {
+			r.expand(e, dst.Index(i), at.AtListIndex(i))
+		}
 	case reflect.Map:
-		return expandMap(v, dst, at, unknown)
+		r.expandMap(v, dst, at)
 	case reflect.Struct:
-		m := valuesOf(v)
-		for _, f := range fields(dst.Type()) {
-			if err := expand(m[f.name], dst.FieldByIndex(f.index), at.AtName(f.name), unknown); err != nil {
-				return err
-			}
-		}
-		return nil
+		r.expandStruct(v, dst, at)
+	default:
+		panic("expand: " + dst.Type().String()) // the schema of such a field cannot be built
 	}
-	return fmt.Errorf("%s: cannot be said in Terraform: %s", at, dst.Type())
 }
 
-func expandSlice(v tftypes.Value, dst reflect.Value, at path.Path, unknown *[]path.Path) error {
-	var list []tftypes.Value
-	if err := v.As(&list); err != nil {
-		return err
+// scalar converts as HCL does: 80 and "80" say the same.
+func (r *reader) scalar(v tftypes.Value, dst reflect.Value, at path.Path) {
+	var (
+		s    string
+		b    bool
+		n    big.Float
+		kind = v.Type()
+	)
+	switch {
+	case kind.Is(tftypes.String) && v.As(&s) == nil:
+	case kind.Is(tftypes.Bool) && v.As(&b) == nil:
+		s = strconv.FormatBool(b)
+	case kind.Is(tftypes.Number) && v.As(&n) == nil:
+		s = n.Text('f', -1)
+	case dst.Kind() == reflect.String:
+		r.fault(at, "want a string")
+		return
 	}
-	dst.Set(reflect.MakeSlice(dst.Type(), len(list), len(list)))
-	for i, e := range list {
-		if err := expand(e, dst.Index(i), at.AtListIndex(i), unknown); err != nil {
-			return err
+	switch dst.Kind() {
+	case reflect.String:
+		dst.SetString(s)
+	case reflect.Bool:
+		b, err := strconv.ParseBool(s)
+		if err != nil {
+			r.fault(at, "want true or false")
 		}
+		dst.SetBool(b)
+	case reflect.Int:
+		i, err := strconv.Atoi(s)
+		if err != nil {
+			r.fault(at, "want a whole number")
+		}
+		dst.SetInt(int64(i))
 	}
-	return nil
 }
 
-func expandMap(v tftypes.Value, dst reflect.Value, at path.Path, unknown *[]path.Path) error {
-	m := map[string]tftypes.Value{}
-	if err := v.As(&m); err != nil {
-		return err
+func (r *reader) expandMap(v tftypes.Value, dst reflect.Value, at path.Path) {
+	m := valuesOf(v)
+	if m == nil {
+		r.fault(at, "want a map: { key = value }")
+		return
 	}
 	dst.Set(reflect.MakeMapWithSize(dst.Type(), len(m)))
-	for k, e := range m {
-		elem := reflect.New(dst.Type().Elem()).Elem()
-		if err := expand(e, elem, at.AtMapKey(k), unknown); err != nil {
-			return err
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if !m[k].IsNull() {
+			elem := reflect.New(dst.Type().Elem()).Elem()
+			r.expand(m[k], elem, at.AtMapKey(k))
+			dst.SetMapIndex(reflect.ValueOf(k).Convert(dst.Type().Key()), elem)
 		}
-		dst.SetMapIndex(reflect.ValueOf(k).Convert(dst.Type().Key()), elem)
 	}
-	return nil
 }
 
-// flatten says src, a value of an API type, as Terraform's type t. What the
-// API leaves out is null, unless prior says the same with an empty value: JSON
-// does not tell env = {} from no env, Terraform does.
-func flatten(src reflect.Value, t tftypes.Type, prior tftypes.Value) tftypes.Value {
-	if src.Kind() == reflect.Pointer {
+func (r *reader) expandStruct(v tftypes.Value, dst reflect.Value, at path.Path) {
+	m := maps.Clone(valuesOf(v))
+	all := fields(dst.Type())
+	if m == nil {
+		r.fault(at, "want an object, such as { %s = … }", all[0].name)
+		return
+	}
+	var names []string
+	for _, f := range all {
+		r.expand(m[f.name], dst.FieldByIndex(f.index), at.AtName(f.name))
+		delete(m, f.name)
+		names = append(names, f.name)
+	}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		r.fault(at.AtName(k), "there is no such attribute; known are %s", strings.Join(names, ", "))
+	}
+}
+
+// flattenFields says the fields of an API struct as attributes of the types.
+// What means the same in prior is said the way it is said there: the API does
+// not tell env = {} from no env, or 80 from "80", but Terraform does.
+func flattenFields(src reflect.Value, types map[string]tftypes.Type, prior values) values {
+	out := values{}
+	for _, f := range fields(src.Type()) {
+		v := src.FieldByIndex(f.index)
+		switch {
+		case says(prior[f.name], v):
+			out[f.name] = prior[f.name]
+		case f.sparse && isEmpty(v):
+			out[f.name] = tftypes.NewValue(types[f.name], nil)
+		default:
+			out[f.name] = flatten(v, types[f.name])
+		}
+	}
+	return out
+}
+
+// says reports whether v, written in HCL, means the API's value want.
+func says(v tftypes.Value, want reflect.Value) bool {
+	if !isSet(v) {
+		return false
+	}
+	r, have := &reader{}, reflect.New(want.Type()).Elem()
+	r.expand(v, have, path.Empty())
+	return len(r.unknown) == 0 && len(r.faults) == 0 && same(have, want)
+}
+
+// same reports whether two values are the same in the API's JSON.
+func same(a, b reflect.Value) bool {
+	if isEmpty(a) && isEmpty(b) {
+		return true
+	}
+	x, err1 := json.Marshal(a.Interface())
+	y, err2 := json.Marshal(b.Interface())
+	return err1 == nil && err2 == nil && bytes.Equal(x, y)
+}
+
+// flatten says an API value as type t; as the type HCL gives it where t leaves
+// that open.
+func flatten(src reflect.Value, t tftypes.Type) tftypes.Value {
+	free := t.Is(tftypes.DynamicPseudoType)
+	switch src.Kind() {
+	case reflect.Pointer:
 		if src.IsNil() {
 			return tftypes.NewValue(t, nil)
 		}
-		return flatten(src.Elem(), t, prior)
-	}
-	switch src.Kind() {
+		return flatten(src.Elem(), t)
 	case reflect.String:
-		return tftypes.NewValue(t, src.String())
+		return tftypes.NewValue(tftypes.String, src.String())
 	case reflect.Bool:
-		return tftypes.NewValue(t, src.Bool())
+		return tftypes.NewValue(tftypes.Bool, src.Bool())
 	case reflect.Int:
-		return tftypes.NewValue(t, src.Int())
+		return tftypes.NewValue(tftypes.Number, src.Int())
 	case reflect.Slice:
 		elems := make([]tftypes.Value, src.Len())
 		for i := range elems {
-			elems[i] = flatten(src.Index(i), t.(tftypes.List).ElementType, tftypes.Value{})
+			elems[i] = text(src.Index(i).String())
 		}
-		return tftypes.NewValue(t, elems)
+		return tftypes.NewValue(tftypes.List{ElementType: tftypes.String}, elems)
 	case reflect.Map:
-		was, elems := valuesOf(prior), map[string]tftypes.Value{}
-		for it := src.MapRange(); it.Next(); {
-			elems[it.Key().String()] = flatten(it.Value(), t.(tftypes.Map).ElementType, was[it.Key().String()])
+		if src.Type().Elem().Kind() == reflect.String {
+			elems := map[string]tftypes.Value{}
+			for it := src.MapRange(); it.Next(); {
+				elems[it.Key().String()] = text(it.Value().String())
+			}
+			return tftypes.NewValue(tftypes.Map{ElementType: tftypes.String}, elems)
 		}
-		return tftypes.NewValue(t, elems)
+		elems := values{}
+		for it := src.MapRange(); it.Next(); {
+			if free {
+				elems[it.Key().String()] = flatten(it.Value(), t)
+			} else {
+				elems[it.Key().String()] = flatten(it.Value(), t.(tftypes.Map).ElementType)
+			}
+		}
+		if free {
+			return object(elems)
+		}
+		return tftypes.NewValue(t, map[string]tftypes.Value(elems))
 	case reflect.Struct:
-		return tftypes.NewValue(t, flattenFields(src, t.(tftypes.Object).AttributeTypes, valuesOf(prior)))
+		if !free {
+			return tftypes.NewValue(t, map[string]tftypes.Value(flattenFields(src, t.(tftypes.Object).AttributeTypes, nil)))
+		}
+		elems := values{}
+		for _, f := range fields(src.Type()) {
+			if v := src.FieldByIndex(f.index); !f.sparse || !isEmpty(v) {
+				elems[f.name] = flatten(v, t)
+			}
+		}
+		return object(elems)
 	}
 	panic("flatten: " + src.Type().String()) // the schema of such a field cannot be built
 }
 
-// flattenFields flattens the fields of a struct.
-func flattenFields(src reflect.Value, types map[string]tftypes.Type, prior values) map[string]tftypes.Value {
-	out := map[string]tftypes.Value{}
-	for _, f := range fields(src.Type()) {
-		v, was := src.FieldByIndex(f.index), prior[f.name]
-		switch {
-		case !f.sparse || !isEmpty(v):
-			out[f.name] = flatten(v, types[f.name], was)
-		case saysEmpty(was):
-			out[f.name] = was
-		default:
-			out[f.name] = tftypes.NewValue(types[f.name], nil)
-		}
+// object is the value of an object written in HCL.
+func object(v values) tftypes.Value {
+	types := map[string]tftypes.Type{}
+	for name, e := range v {
+		types[name] = e.Type()
 	}
-	return out
+	return tftypes.NewValue(tftypes.Object{AttributeTypes: types}, map[string]tftypes.Value(v))
 }
 
 // isEmpty reports whether encoding/json leaves v out.
@@ -194,31 +289,4 @@ func isEmpty(v reflect.Value) bool {
 		return false
 	}
 	return v.IsZero()
-}
-
-// saysEmpty reports whether v is set, to something JSON leaves out.
-func saysEmpty(v tftypes.Value) bool {
-	if v.Type() == nil || v.IsNull() || !v.IsKnown() {
-		return false
-	}
-	var (
-		s string
-		n big.Float
-		b bool
-		l []tftypes.Value
-		m map[string]tftypes.Value
-	)
-	switch t := v.Type(); {
-	case t.Is(tftypes.String):
-		return v.As(&s) == nil && s == ""
-	case t.Is(tftypes.Number):
-		return v.As(&n) == nil && n.Sign() == 0
-	case t.Is(tftypes.Bool):
-		return v.As(&b) == nil && !b
-	case t.Is(tftypes.List{}):
-		return v.As(&l) == nil && len(l) == 0
-	case t.Is(tftypes.Map{}):
-		return v.As(&m) == nil && len(m) == 0
-	}
-	return false
 }
