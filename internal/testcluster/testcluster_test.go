@@ -117,3 +117,38 @@ func TestWatchersKnowEverythingAfterARestart(t *testing.T) {
 		}
 	}
 }
+
+// The whole way: an app becomes pods on nodes, and a dead node's pods move.
+func TestAppRunsAndSurvivesANode(t *testing.T) {
+	c := Start(t, Config{Nodes: 3})
+	apps := client.Of(c.Client(), api.Apps)
+	_, err := apps.Create(t.Context(), &api.App{
+		Meta: api.Meta{Name: "web", Namespace: api.DefaultNamespace},
+		Spec: api.AppSpec{Container: api.Container{Image: "nginx:1.27"}, Replicas: new(3)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods := client.Of(c.Client(), api.Pods)
+	serving := func(ctx context.Context) (nodes map[string]int, err error) {
+		items, _, err := pods.List(ctx, "", client.By("app", "web"))
+		nodes = map[string]int{}
+		for _, p := range items {
+			if p.Status.Ready {
+				nodes[p.Spec.Node]++
+			}
+		}
+		return nodes, err
+	}
+	c.Await("three pods serve, one on each node", func(ctx context.Context) (bool, error) {
+		nodes, err := serving(ctx)
+		return nodes["w1"] == 1 && nodes["w2"] == 1 && nodes["w3"] == 1, err
+	})
+	c.Nodes["w2"].Kill()
+	began := time.Now()
+	c.Await("w2's pod serves elsewhere", func(ctx context.Context) (bool, error) {
+		nodes, err := serving(ctx)
+		return nodes["w2"] == 0 && nodes["w1"]+nodes["w3"] == 3, err
+	})
+	t.Logf("replaced after %s", time.Since(began).Round(10*time.Millisecond))
+}
