@@ -16,6 +16,7 @@ func TestMain(m *testing.M) { Main(m) }
 
 // P1: what was acknowledged before a kill -9 is there after it.
 func TestNoAcknowledgedWriteIsLostByAKill(t *testing.T) {
+	t.Parallel()
 	c := Start(t, Config{Separate: true})
 	for round := range 3 {
 		var acked sync.Map
@@ -59,6 +60,7 @@ func TestNoAcknowledgedWriteIsLostByAKill(t *testing.T) {
 // A watch that a restart breaks either goes on where it was or says that it
 // cannot; what a watcher knows after that is complete.
 func TestWatchersKnowEverythingAfterARestart(t *testing.T) {
+	t.Parallel()
 	c := Start(t, Config{Etcd: true})
 	namespaces := client.Of(c.Client(), api.Namespaces)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -120,6 +122,7 @@ func TestWatchersKnowEverythingAfterARestart(t *testing.T) {
 
 // The whole way: an app becomes pods on nodes, and a dead node's pods move.
 func TestAppRunsAndSurvivesANode(t *testing.T) {
+	t.Parallel()
 	c := Start(t, Config{Nodes: 3})
 	apps := client.Of(c.Client(), api.Apps)
 	_, err := apps.Create(t.Context(), &api.App{
@@ -151,4 +154,51 @@ func TestAppRunsAndSurvivesANode(t *testing.T) {
 		return nodes["w2"] == 0 && nodes["w1"]+nodes["w3"] == 3, err
 	})
 	t.Logf("replaced after %s", time.Since(began).Round(10*time.Millisecond))
+}
+
+// P9: a control plane that dies and comes back flips no readiness, replaces no
+// pod and changes no verdict.
+func TestRestartOfTheServerDisturbsNothing(t *testing.T) {
+	t.Parallel()
+	c := Start(t, Config{Nodes: 3, Separate: true})
+	cl := c.Client()
+	_, err := client.Of(cl, api.Apps).Create(t.Context(), &api.App{
+		Meta: api.Meta{Name: "web", Namespace: api.DefaultNamespace},
+		Spec: api.AppSpec{Container: api.Container{Image: "nginx:1.27"}, Replicas: new(3)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := func(ctx context.Context) (ready int, all string, err error) {
+		pods, _, err := client.Of(cl, api.Pods).List(ctx, "", nil)
+		if err != nil {
+			return 0, "", err
+		}
+		for _, p := range pods {
+			all += fmt.Sprintln(p.Meta.Name, p.Meta.UID, p.Status.Phase, p.Status.Ready, p.Status.ReadyAt)
+			if p.Status.Ready {
+				ready++
+			}
+		}
+		nodes, _, err := client.Of(cl, api.Nodes).List(ctx, "", nil)
+		for _, n := range nodes {
+			all += fmt.Sprintln(n.Meta.Name, n.Status.Health)
+		}
+		return ready, all, err
+	}
+	c.Await("three pods serve", func(ctx context.Context) (bool, error) {
+		ready, _, err := state(ctx)
+		return ready == 3, err
+	})
+	_, before, err := state(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Server.Kill()
+	time.Sleep(6 * time.Second) // long enough for every witness to notice
+	c.Server.Start()
+	time.Sleep(15 * time.Second) // longer than a new leader listens before it judges
+	if _, after, err := state(t.Context()); err != nil || after != before {
+		t.Errorf("before:\n%s\nafter:\n%s(%v)", before, after, err)
+	}
 }
