@@ -46,6 +46,11 @@ type batchDelete struct {
 	Final bool    `json:"final,omitempty" doc:"Remove an object of a two-step kind for good."`
 }
 
+// batchAnswer is what a batch that happened says.
+type batchAnswer struct {
+	Revision int64 `json:"revision" doc:"Of the transaction."`
+}
+
 // write is a batchWrite that was checked as far as it can be alone.
 type write func(t *txn) error
 
@@ -90,7 +95,7 @@ func (s *Server) serveBatch(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, revision, marshal(map[string]int64{"revision": revision}))
+	answer(w, http.StatusOK, revision, marshal(batchAnswer{revision}))
 	return nil
 }
 

@@ -58,6 +58,9 @@ func (t *txn) delete(k *kind, ref api.Ref, d deletion) (*object, error) {
 		o.meta.DeletedAt = &t.now
 		t.put(o)
 		return o, nil
+	case k.info.TwoStep && !old.meta.Deleting() && k.info.Name != api.Pods.Name:
+		// A pod of which nothing is left on any node needs no first step.
+		return nil, conflict(api.Conflict, ref, "is not being deleted: delete it without final first")
 	}
 	if err := t.release(k, old); err != nil {
 		return nil, err
@@ -94,9 +97,6 @@ func (t *txn) release(k *kind, old *object) error {
 // emptyNamespace demands that nothing lives in a namespace before it goes. No
 // object can be created meanwhile: that reads the namespace, too.
 func (t *txn) emptyNamespace(ns *object) error {
-	if !ns.meta.Deleting() {
-		return conflict(api.Conflict, ns.ref(), "is not being deleted: delete it without final first")
-	}
 	for _, k := range t.s.kinds {
 		if !k.namespaced() {
 			continue

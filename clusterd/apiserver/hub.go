@@ -9,10 +9,11 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// Bounds of what a watch may lag behind.
+// Bounds of what a watch may lag behind: where it may start, and how much may
+// wait for its client.
 const (
-	keepChanges = 8192 // in the ring that watches start from
-	maxPending  = 4096 // changes waiting for one watcher; beyond, it is cut
+	keepChanges = 8192
+	maxPending  = 4096
 )
 
 // change is one object before and after; nil is absence.
@@ -24,6 +25,9 @@ type change struct {
 // hub hands changes to watchers. A change costs as much as it has interested
 // watchers: they are found by kind, or by one index value.
 type hub struct {
+	keep int // changes in the ring
+	most int // changes that wait for one watcher
+
 	mu       sync.Mutex
 	revision int64 // everything up to here is in the ring or older
 	oldest   int64 // changes after this revision are all in the ring
@@ -121,7 +125,7 @@ func (w *watcher) see(c change) {
 	if !ok || w.cut {
 		return
 	}
-	if w.pending = append(w.pending, ev); len(w.pending) > maxPending {
+	if w.pending = append(w.pending, ev); len(w.pending) > w.hub.most {
 		w.pending, w.cut = nil, true
 	}
 	w.poke()
@@ -173,8 +177,8 @@ func (h *hub) publish(revision int64, changes []change, show func()) {
 			}
 		}
 	}
-	if len(h.ring) > 2*keepChanges {
-		cut := len(h.ring) - keepChanges
+	if len(h.ring) > 2*h.keep {
+		cut := len(h.ring) - h.keep
 		h.oldest = h.ring[cut-1].revision
 		h.ring = slices.Clone(h.ring[cut:])
 	}

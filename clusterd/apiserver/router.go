@@ -24,6 +24,7 @@ type route struct {
 	method, path string
 	kind         *kind // nil: not about one kind
 	open         bool  // answered without authentication
+	doc          doc
 	serve        func(s *Server, w http.ResponseWriter, r *request) error
 }
 

@@ -2,9 +2,38 @@ package apiserver
 
 import (
 	"net/http"
+	"reflect"
+	"slices"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
+
+// doc is what OpenAPI says of a route.
+type doc struct {
+	summary string
+	query   []param
+	header  []param
+	in, out reflect.Type // bodies in JSON; nil: none, or not JSON
+	media   string       // of an answer that is not JSON
+	body    string       // media of a body that is not JSON
+	list    bool         // answers a list of out
+	status  int          // of success; by default 200
+}
+
+// param is one query parameter or header.
+type param struct{ name, doc string }
+
+var (
+	askDryRun = param{"dry_run", "true: check and answer as if, but change nothing."}
+	ifMatch   = param{"If-Match", "Generation the object must have."}
+	ifAbsent  = param{"If-None-Match", "*: create only, the object must not exist."}
+	requestID = param{headerRequestID, "Identifies a write: sent again, it is answered from what the first one did."}
+	fence     = param{headerFence, "Revision of the leader's fence: the write fails once another server leads."}
+	writes    = []param{requestID, fence}
+)
+
+const onePod = "/v1/namespaces/{namespace}/pods/{name}"
 
 // routes is the whole API: the same rows for every kind, and a few of their own.
 func (s *Server) routes() []route {
@@ -12,43 +41,77 @@ func (s *Server) routes() []route {
 	for _, k := range api.Kinds {
 		all = append(all, kindRoutes(s.kinds[k.Info().Plural])...)
 	}
+	pods, nodes := s.kinds["pods"], s.kinds["nodes"]
 	return append(all,
-		route{method: "POST", path: "/v1/batch", serve: (*Server).serveBatch},
-		route{method: "POST", path: "/v1/events", serve: (*Server).serveEvent},
-		route{method: "GET", path: onePod + "/logs", kind: s.kinds["pods"], serve: servePodStream("logs")},
-		route{method: "POST", path: onePod + "/exec", kind: s.kinds["pods"], serve: servePodStream("exec")},
-		route{method: "GET", path: onePod + "/drained", kind: s.kinds["pods"], serve: (*Server).serveDrained},
-		route{method: "POST", path: "/v1/nodes/{name}/applied", serve: (*Server).serveApplied},
-		route{method: "GET", path: "/v1/tunnel", serve: (*Server).serveTunnel},
-		route{method: "POST", path: "/v1/join", open: true, serve: (*Server).serveJoin},
-		route{method: "POST", path: "/v1/renew", serve: (*Server).serveRenew},
-		route{method: "GET", path: "/healthz", open: true, serve: (*Server).serveHealth},
-		route{method: "GET", path: "/readyz", open: true, serve: (*Server).serveReady},
+		route{method: "GET", path: onePod + "/logs", kind: pods, serve: servePodStream("logs"), doc: doc{
+			summary: "Logs of a pod's container, from its node", media: "text/plain", query: []param{
+				{"container", "Which container; by default the main one."}, {"follow", "true: go on with what is written from now."},
+				{"tail", "Only the last lines, that many."}, {"since", "Only lines of this last while, such as 10m."}, {"previous", "true: of the run before the last restart."}}}},
+		route{method: "POST", path: onePod + "/exec", kind: pods, serve: servePodStream("exec"), doc: doc{
+			summary: "Run a command in a container: upgrade the connection to clusterd-exec", status: http.StatusSwitchingProtocols, query: []param{
+				{"container", "Which container; by default the main one."}, {"command", "The command, one parameter per word."}, {"tty", "true: with a terminal."}}}},
+		route{method: "GET", path: onePod + "/drained", kind: pods, serve: (*Server).serveDrained, doc: doc{
+			summary: "Wait until no node sends new connections to the pod", out: reflect.TypeFor[drainedAnswer](), query: []param{{"timeout", "How long to wait at most, 2s by default."}}}},
+		route{method: "POST", path: "/v1/nodes/{name}/applied", kind: nodes, serve: (*Server).serveApplied, doc: doc{
+			summary: "A node's proxy reports how far it has followed the endpoints", in: reflect.TypeFor[appliedReport](), status: http.StatusNoContent}},
+		route{method: "POST", path: "/v1/batch", serve: (*Server).serveBatch, doc: doc{
+			summary: "Many writes in one transaction, or none", in: reflect.TypeFor[batch](), out: reflect.TypeFor[batchAnswer](), header: writes}},
+		route{method: "POST", path: "/v1/events", serve: (*Server).serveEvent, doc: doc{
+			summary: "Report what happened to an object", in: reflect.TypeFor[api.EventReport](), status: http.StatusAccepted}},
+		route{method: "POST", path: "/v1/images", serve: (*Server).serveImages, doc: doc{
+			summary: "Load a tar in OCI layout into every connected node", body: "application/x-tar", media: "application/x-ndjson", out: reflect.TypeFor[api.ImageProgress]()}},
+		route{method: "POST", path: "/v1/join", open: true, serve: (*Server).serveJoin, doc: doc{
+			summary: "Let a machine in that has a join token", in: reflect.TypeFor[pki.JoinRequest](), out: reflect.TypeFor[pki.JoinResponse]()}},
+		route{method: "POST", path: "/v1/renew", serve: (*Server).serveRenew, doc: doc{
+			summary: "Renew the certificate of the node that asks", in: reflect.TypeFor[pki.RenewRequest](), out: reflect.TypeFor[pki.JoinResponse]()}},
+		route{method: "GET", path: "/v1/tunnel", serve: (*Server).serveTunnel, doc: doc{
+			summary: "An agent's connection: upgrade to clusterd-tunnel", status: http.StatusSwitchingProtocols}},
+		route{method: "GET", path: "/v1/openapi.json", serve: (*Server).serveOpenAPI, doc: doc{summary: "This description"}},
+		route{method: "GET", path: "/healthz", open: true, serve: (*Server).serveHealth, doc: doc{summary: "The process serves", media: "text/plain"}},
+		route{method: "GET", path: "/readyz", open: true, serve: (*Server).serveReady, doc: doc{summary: "Reads and writes are possible", media: "text/plain"}},
 	)
 }
-
-const onePod = "/v1/namespaces/{namespace}/pods/{name}"
 
 // kindRoutes are the rows every kind has.
 func kindRoutes(k *kind) []route {
 	all, one := "/v1/"+k.info.Plural, "/v1/"+k.info.Plural+"/{name}"
+	list := doc{summary: "List or watch " + k.info.Plural, list: true, query: []param{
+		{"label", "Only objects with this label, key=value; repeat for more."},
+		{"limit", "At most so many; the answer's continue leads to the rest."},
+		{"continue", "Where the page before ended."},
+		{"watch", "true: stream changes as lines of JSON instead."},
+		{"from", "With watch: only changes after this revision; without, all objects come first."},
+	}}
+	slices.Sort(k.info.Indexes)
+	for _, name := range k.info.Indexes {
+		list.query = append(list.query, param{name, "Only objects whose " + name + " is this."})
+	}
 	var rows []route
 	if k.namespaced() {
 		one = "/v1/namespaces/{namespace}/" + k.info.Plural + "/{name}"
-		rows = append(rows, route{method: "GET", path: "/v1/namespaces/{namespace}/" + k.info.Plural, serve: (*Server).serveList})
+		rows = append(rows, route{method: "GET", path: "/v1/namespaces/{namespace}/" + k.info.Plural, serve: (*Server).serveList, doc: list})
+	}
+	remove := "Delete one object"
+	query := []param{{"uid", "Only this incarnation."}, askDryRun}
+	if k.info.TwoStep {
+		remove = "Ask for the deletion of one object; it goes once what depends on it is gone"
+		query = append(query, param{"final", "true: remove it for good."})
 	}
 	rows = append(rows,
-		route{method: "GET", path: all, serve: (*Server).serveList},
-		route{method: "GET", path: one, serve: (*Server).serveGet},
-		route{method: "PUT", path: one, serve: (*Server).servePut},
-		route{method: "DELETE", path: one, serve: (*Server).serveDelete},
-		route{method: "PUT", path: one + "/status", serve: putStatus("")},
+		route{method: "GET", path: all, serve: (*Server).serveList, doc: list},
+		route{method: "GET", path: one, serve: (*Server).serveGet, doc: doc{summary: "Read one object"}},
+		route{method: "PUT", path: one, serve: (*Server).servePut, doc: doc{summary: "Create one object, or replace its spec and labels",
+			in: k.info.Object, query: []param{askDryRun}, header: append([]param{ifAbsent, ifMatch}, writes...)}},
+		route{method: "DELETE", path: one, serve: (*Server).serveDelete, doc: doc{summary: remove, query: query, header: append([]param{ifMatch}, writes...)}},
+		route{method: "PUT", path: one + "/status", serve: putStatus(""), doc: doc{summary: "Replace the status of one object", in: k.info.Object, header: writes}},
 	)
 	for _, part := range k.info.Parts {
-		rows = append(rows, route{method: "PUT", path: one + "/" + part, serve: putStatus(part)})
+		rows = append(rows, route{method: "PUT", path: one + "/" + part, serve: putStatus(part), doc: doc{
+			summary: "Replace the " + part + " in the status of one object", in: k.info.Object, header: writes}})
 	}
 	for i := range rows {
 		rows[i].kind = k
+		rows[i].doc.out = k.info.Object
 	}
 	return rows
 }

@@ -57,6 +57,7 @@ type Server struct {
 	pods, services netip.Prefix
 	cache          *cache
 	handler        http.Handler
+	openapi        func() ([]byte, error)
 	ended          chan struct{} // closed when Run returns
 	leads          leadership
 	rings          rings
@@ -108,10 +109,12 @@ func network(what, cidr, byDefault string) (netip.Prefix, error) {
 // init prepares a Server over a store.
 func (s *Server) init(ctx context.Context) error {
 	s.cache = &cache{store: s.store, decode: s.decode, log: s.log.Named("cache"), advanced: make(chan struct{})}
+	s.cache.hub.keep, s.cache.hub.most = keepChanges, maxPending
 	s.leads.changed = make(chan struct{})
 	s.applied.init()
 	s.rings.init()
 	s.handler = s.mux()
+	s.openapi = sync.OnceValues(OpenAPI)
 	return s.bootstrap(ctx)
 }
 

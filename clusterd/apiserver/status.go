@@ -35,10 +35,10 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *request, part string) err
 }
 
 // checkStatus refuses mistyped fields, but takes unknown ones: a newer agent
-// may know more than this server.
+// may know more than this server. A zero status may be left out.
 func (in *incoming) checkStatus() error {
 	if len(in.status) == 0 || string(in.status) == "null" {
-		return invalid(in.ref(), api.Errors{{Path: "status", Message: "required"}})
+		in.status = json.RawMessage("{}")
 	}
 	var errs api.Errors
 	for _, e := range strict(in.status, in.kind.info.Status, "status") {

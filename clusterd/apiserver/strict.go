@@ -29,23 +29,16 @@ func strict(raw []byte, into reflect.Type, path string) api.Errors {
 		}
 		err = errors.New("more after the end of the value")
 	}
-	return api.Errors{{Path: path, Message: syntax(err)}}
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return api.Errors{{Path: path, Message: fmt.Sprintf("not valid JSON after byte %d", w.dec.InputOffset())}}
+	}
+	return api.Errors{{Path: path, Message: "not valid JSON: it ends too early"}}
 }
 
 const unknownField = "unknown field"
 
 // isUnknown tells unknown fields from mistyped ones.
 func isUnknown(e api.FieldError) bool { return strings.HasPrefix(e.Message, unknownField) }
-
-func syntax(err error) string {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return "not valid JSON: it ends too early"
-	}
-	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Sprintf("not valid JSON at byte %d", e.Offset)
-	}
-	return "not valid JSON"
-}
 
 type walker struct {
 	dec  *json.Decoder

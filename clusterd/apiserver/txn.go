@@ -61,6 +61,7 @@ func (t *txn) peek(key string) *object {
 func (t *txn) put(o *object) {
 	o.meta.Revision = 0 // the store has it
 	o.value = o.encode()
+	o.body = o.value
 	t.writes[o.key], t.staged[o.key] = o.value, o
 }
 

@@ -128,7 +128,7 @@ func (t *txn) putSpec(in *incoming, pre precondition) (o *object, created bool, 
 	case old == nil:
 		o, err = t.create(in)
 		return o, true, err
-	case t.by.requestID != "" && old.meta.WriteID == t.by.requestID:
+	case t.by.requestID != "" && old.meta.WriteID == t.by.requestID && old.meta.Revision != 0:
 		return old, false, nil // this very request was here before, its answer got lost
 	case pre.absent:
 		return nil, false, conflict(api.Conflict, ref, "already exists: %s", lastWrite(old))

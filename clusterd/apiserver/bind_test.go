@@ -1,0 +1,168 @@
+package apiserver
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+func makeNode(t *testing.T, c *client.Client, name string, cpu api.CPU, memory api.Memory) *api.Node {
+	t.Helper()
+	nodes := client.Of(c, api.Nodes)
+	n := must(nodes.Create(t.Context(), &api.Node{Meta: api.Meta{Name: name}}))(t)
+	n.Status.Allocatable = api.Resources{CPU: cpu, Memory: memory, Pods: 100}
+	return must(nodes.PutStatus(t.Context(), n))(t)
+}
+
+func makePod(t *testing.T, c *client.Client, name string, cpu api.CPU, memory api.Memory) *api.Pod {
+	t.Helper()
+	p := &api.Pod{Meta: api.Meta{Namespace: "default", Name: name}}
+	p.Spec.Container = api.Container{Image: "nginx:1", CPU: cpu, Memory: memory}
+	return must(client.Of(c, api.Pods).Create(t.Context(), p))(t)
+}
+
+func bindPod(t *testing.T, c *client.Client, pod, node string) {
+	t.Helper()
+	if err := tryBind(t, c, pod, node); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tryBind(t *testing.T, c *client.Client, pod, node string) error {
+	_, err := c.Batch(t.Context(), []client.Op{{Bind: &client.BindOp{Namespace: "default", Pod: pod, Node: node}}})
+	return err
+}
+
+func TestBindOnceAndOnlyWhatFits(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		ctx := t.Context()
+		makeNode(t, c, "w1", "1", "1Gi")
+		makeNode(t, c, "w2", "1", "1Gi")
+		makePod(t, c, "a", "600m", "64Mi")
+		makePod(t, c, "b", "600m", "64Mi")
+		bindPod(t, c, "a", "w1")
+		bindPod(t, c, "a", "w1") // again is the same
+		if err := tryBind(t, c, "a", "w2"); !api.Is(err, api.Conflict) || !strings.Contains(err.Error(), "bound to node w1 already") {
+			t.Error(err)
+		}
+		if err := tryBind(t, c, "b", "w1"); !api.Is(err, api.Conflict) || !strings.Contains(err.Error(), "needs 600m cpu and 400m are free") {
+			t.Error(err)
+		}
+		if err := tryBind(t, c, "b", "w9"); !api.Is(err, api.Conflict) {
+			t.Error(err)
+		}
+		pods := client.Of(c, api.Pods)
+		p := must(pods.Get(ctx, "default", "a"))(t)
+		if p.Spec.Node != "w1" || p.Spec.Image != "nginx:1" || p.Meta.Generation != 2 {
+			t.Errorf("bound pod is %+v", p)
+		}
+		p.Spec.Node = "w2"
+		_, err := pods.Put(ctx, p)
+		wantCode(t, err, api.Invalid)
+		// A pod that ended gives its room back.
+		p.Spec.Node = "w1"
+		p.Status.Phase = api.PhaseFailed
+		must(pods.PutStatus(ctx, p))(t)
+		bindPod(t, c, "b", "w1")
+		items, _, err := pods.List(ctx, "", client.By("node", "w1"))
+		if err != nil || len(items) != 2 {
+			t.Errorf("on w1: %v, %v", items, err)
+		}
+		// A pod cannot be smuggled onto a full node when it is created.
+		q := &api.Pod{Meta: api.Meta{Namespace: "default", Name: "q"}}
+		q.Spec.Container, q.Spec.Node = api.Container{Image: "nginx:1", CPU: "600m", Memory: "64Mi"}, "w1"
+		_, err = pods.Create(ctx, q)
+		wantCode(t, err, api.Conflict)
+	})
+}
+
+// TestBatchIsAllOrNothing: the error names each write that stood in the way.
+func TestBatchIsAllOrNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		ctx := t.Context()
+		makeNode(t, c, "w1", "1", "1Gi")
+		var ops []client.Op
+		for i := range 3 {
+			makePod(t, c, fmt.Sprint("p", i), "400m", "64Mi")
+			ops = append(ops, client.Op{Bind: &client.BindOp{Namespace: "default", Pod: fmt.Sprint("p", i), Node: "w1"}})
+		}
+		_, err := c.Batch(ctx, ops)
+		e, ok := err.(*api.Error)
+		if !ok || e.Code != api.Conflict || len(e.Fields) != 1 || e.Fields[0].Path != "writes[2]" {
+			t.Fatalf("got %v", err)
+		}
+		items, _, _ := client.Of(c, api.Pods).List(ctx, "", client.By("node", "w1"))
+		if len(items) != 0 {
+			t.Fatalf("%d pods were bound", len(items))
+		}
+		if _, err := c.Batch(ctx, ops[:2]); err != nil {
+			t.Fatal(err)
+		}
+		// Writes see each other: a namespace and what lives in it, in one transaction.
+		raw := func(v string) *json.RawMessage { m := json.RawMessage(v); return &m }
+		_, err = c.Batch(ctx, []client.Op{
+			{Create: raw(`{"kind":"Namespace","meta":{"name":"shop"}}`)},
+			{Create: raw(`{"kind":"App","meta":{"name":"web","namespace":"shop"},"spec":{"image":"n:1"}}`)},
+			{Put: raw(`{"kind":"App","meta":{"name":"web","namespace":"shop"},"spec":{"image":"n:2"}}`)},
+			{Delete: &client.DeleteOp{Ref: api.Ref{Kind: "Pod", Namespace: "default", Name: "p0"}, UID: "of-long-ago", Final: true}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := must(client.Of(c, api.Apps).Get(ctx, "shop", "web"))(t)
+		if a.Spec.Image != "n:2" || a.Meta.Generation != 2 {
+			t.Errorf("app is %+v", a)
+		}
+		_, err = c.BatchIf(ctx, []client.Demand{{Ref: a.Ref(), Generation: 1}}, ops[:1])
+		wantCode(t, err, api.Precondition)
+	})
+}
+
+// TestRacingBindsNeverOvercommit: schedulers that all believe a node has room
+// fill it, and not more.
+func TestRacingBindsNeverOvercommit(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		const racers, each, nodes = 8, 12, 2
+		for n := range nodes {
+			makeNode(t, c, fmt.Sprint("w", n), "1", "10Gi")
+		}
+		for r := range racers {
+			for i := range each {
+				makePod(t, c, fmt.Sprintf("p%d-%d", r, i), "100m", "16Mi")
+			}
+		}
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		bound := 0
+		for r := range racers {
+			wg.Go(func() {
+				for i := range each {
+					err := tryBind(t, c, fmt.Sprintf("p%d-%d", r, i), fmt.Sprint("w", (r+i)%nodes))
+					if err != nil && !api.Is(err, api.Conflict) {
+						t.Error(err)
+					}
+					if err == nil {
+						mu.Lock()
+						bound++
+						mu.Unlock()
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if bound != nodes*10 {
+			t.Errorf("%d pods of 100m were bound to %d nodes of 1 cpu", bound, nodes)
+		}
+		for n := range nodes {
+			items, _, err := client.Of(c, api.Pods).List(t.Context(), "", client.By("node", fmt.Sprint("w", n)))
+			if err != nil || len(items) != 10 {
+				t.Errorf("w%d has %d pods: %v", n, len(items), err)
+			}
+		}
+	})
+}

@@ -1,0 +1,292 @@
+package apiserver
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// Bounds of an image upload.
+const (
+	maxImage     = 8 << 30
+	maxIndex     = 4 << 20
+	imageTimeout = 10 * time.Minute // for one node to take it
+)
+
+// serveImages answers POST /v1/images: the body, a tar in OCI layout, is
+// loaded into every connected node. The answer is one line of JSON per step,
+// api.ImageProgress; the last one says how it ended.
+func (s *Server) serveImages(w http.ResponseWriter, r *request) error {
+	if err := allow(r.by.Identity, verbLoad, s.kinds["images"], "", nil); err != nil {
+		return err
+	}
+	if s.cfg.Tunnels == nil {
+		return errNoTunnels()
+	}
+	spool, size, err := s.spool(w, r)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(spool)
+	found, err := imagesIn(spool)
+	if err != nil {
+		return err
+	}
+	nodes := s.cfg.Tunnels.Connected()
+	slices.Sort(nodes)
+	if len(nodes) == 0 {
+		return api.Errorf(api.Unready, "no node is connected: nothing could take the image")
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := progress{enc: json.NewEncoder(w), flush: http.NewResponseController(w).Flush}
+	var names []string
+	for _, img := range found {
+		names = append(names, img.Reference)
+	}
+	out.say(api.ImageProgress{Status: api.ImageReceived, Images: names, Message: fmt.Sprintf("%d MB", size>>20)})
+	loaded := s.push(r.Context(), spool, size, nodes, &out)
+	end := api.ImageProgress{Status: api.ImageDone, Images: names, Message: fmt.Sprintf("on %d of %d connected nodes", len(loaded), len(nodes))}
+	if len(loaded) < len(nodes) {
+		end.Status = api.ImageFailed
+	}
+	for _, img := range found {
+		if img.Nodes = loaded; len(loaded) == 0 {
+			break
+		}
+		if err := s.recordImage(r, img); err != nil {
+			end = api.ImageProgress{Status: api.ImageFailed, Message: s.problem(r.Request, err).Error()}
+		}
+	}
+	out.say(end)
+	return nil
+}
+
+// progress writes the lines of an answer.
+type progress struct {
+	mu    sync.Mutex
+	enc   *json.Encoder
+	flush func() error
+}
+
+func (p *progress) say(line api.ImageProgress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.enc.Encode(line) == nil { // a client that went away wants no more lines
+		p.flush()
+	}
+}
+
+// spool writes the body to a file: every node reads it at its own pace.
+func (s *Server) spool(w http.ResponseWriter, r *request) (path string, size int64, err error) {
+	if s.cfg.SpoolDir != "" {
+		if err := os.MkdirAll(s.cfg.SpoolDir, 0o700); err != nil {
+			return "", 0, fmt.Errorf("make spool directory: %w", err)
+		}
+	}
+	f, err := os.CreateTemp(s.cfg.SpoolDir, "image-*.tar")
+	if err != nil {
+		return "", 0, fmt.Errorf("spool image: %w", err)
+	}
+	size, err = io.Copy(f, http.MaxBytesReader(w, r.Body, maxImage))
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		return f.Name(), size, nil
+	}
+	os.Remove(f.Name())
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return "", 0, api.Errorf(api.TooLarge, "the image is larger than %d GiB", maxImage>>30)
+	}
+	if _, disk := errors.AsType[*os.PathError](err); disk {
+		return "", 0, fmt.Errorf("spool image: %w", err)
+	}
+	return "", 0, api.Errorf(api.BadRequest, "the image could not be read to its end")
+}
+
+// push loads the file into all nodes at once and returns those that have it.
+func (s *Server) push(ctx context.Context, path string, size int64, nodes []string, out *progress) (loaded []string) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, node := range nodes {
+		wg.Go(func() {
+			out.say(api.ImageProgress{Node: node, Status: api.ImageLoading})
+			if err := s.pushTo(ctx, path, size, node); err != nil {
+				out.say(api.ImageProgress{Node: node, Status: api.ImageFailed, Message: err.Error()})
+				return
+			}
+			mu.Lock()
+			loaded = append(loaded, node)
+			mu.Unlock()
+			out.say(api.ImageProgress{Node: node, Status: api.ImageDone})
+		})
+	}
+	wg.Wait()
+	slices.Sort(loaded)
+	return loaded
+}
+
+func (s *Server) pushTo(ctx context.Context, path string, size int64, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, imageTimeout)
+	defer cancel()
+	client, err := s.cfg.Tunnels.Client(node)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+node+"/v1/images", f)
+	if err != nil {
+		return err
+	}
+	req.ContentLength = size
+	req.Header.Set("Content-Type", "application/x-tar")
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("node %s stopped answering: %w", node, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		return errors.New(problemOf(resp))
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
+}
+
+// ociIndex is the part of an OCI layout's index.json that names images.
+type ociIndex struct {
+	Manifests []struct {
+		Digest      string            `json:"digest"`
+		Size        int64             `json:"size"`
+		Annotations map[string]string `json:"annotations"`
+	} `json:"manifests"`
+}
+
+// Annotations that carry an image's name: the first is always a full one.
+const (
+	fullNameAnnotation = "io.containerd.image.name"
+	refNameAnnotation  = "org.opencontainers.image.ref.name"
+)
+
+// imagesIn returns the images a tar in OCI layout names.
+func imagesIn(path string) ([]api.ImageSpec, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read image: %w", err)
+	}
+	defer f.Close()
+	bad := func(format string, args ...any) error {
+		return api.Errorf(api.BadRequest, "the body is not an image in OCI layout: "+format, args...)
+	}
+	var index *ociIndex
+	var size int64
+	for t := tar.NewReader(f); ; {
+		h, err := t.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, bad("it is not a tar archive")
+		}
+		size += h.Size
+		if strings.TrimPrefix(h.Name, "./") != "index.json" {
+			continue
+		}
+		b, err := io.ReadAll(io.LimitReader(t, maxIndex))
+		if err != nil || json.Unmarshal(b, &index) != nil {
+			return nil, bad("its index.json is not valid")
+		}
+	}
+	if index == nil {
+		return nil, bad("it has no index.json; save it as one, for example with: skopeo copy … oci-archive:image.tar")
+	}
+	var out []api.ImageSpec
+	for _, m := range index.Manifests {
+		name := m.Annotations[fullNameAnnotation]
+		if name == "" {
+			name = fullReference(m.Annotations[refNameAnnotation])
+		}
+		if name != "" {
+			out = append(out, api.ImageSpec{Reference: name, Digest: m.Digest, Size: size})
+		}
+	}
+	if len(out) == 0 {
+		return nil, bad("its index.json names no image: set the annotation %s to its full name, such as docker.io/library/nginx:1.27", fullNameAnnotation)
+	}
+	return out, nil
+}
+
+// fullReference completes a reference the way container runtimes do: nginx:1
+// is docker.io/library/nginx:1. A bare tag names nothing.
+func fullReference(ref string) string {
+	if !strings.ContainsAny(ref, ":/") {
+		return ""
+	}
+	first, _, slash := strings.Cut(ref, "/")
+	switch {
+	case !slash:
+		ref = "docker.io/library/" + ref
+	case !strings.ContainsAny(first, ".:") && first != "localhost":
+		ref = "docker.io/" + ref
+	}
+	if tail := ref[strings.LastIndex(ref, "/"):]; !strings.ContainsAny(tail, ":@") {
+		ref += ":latest"
+	}
+	return ref
+}
+
+// imageName makes an object's name of a reference: readable, and unique.
+func imageName(ref string) string {
+	h := fnv.New32a()
+	h.Write([]byte(ref))
+	base := ref[strings.LastIndex(ref, "/")+1:]
+	base = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(base[:min(len(base), 48)]))
+	return fmt.Sprintf("i-%s-%08x", strings.Trim(base, "-"), h.Sum32())
+}
+
+// recordImage writes which nodes have an image. Another digest of the name
+// takes its place: the nodes of the old one are not counted.
+func (s *Server) recordImage(r *request, img api.ImageSpec) error {
+	k := s.kinds["images"]
+	name := imageName(img.Reference)
+	_, err := s.commit(context.WithoutCancel(r.Context()), r.by, func(t *txn) error {
+		want := img
+		if old := t.peek(k.key("", name)); old != nil {
+			var was api.ImageSpec
+			if err := json.Unmarshal(old.spec, &was); err != nil {
+				return fmt.Errorf("decode %s: %w", old.ref(), err)
+			}
+			if was.Digest == img.Digest {
+				want.Nodes = append(slices.Clone(was.Nodes), img.Nodes...)
+				slices.Sort(want.Nodes)
+				want.Nodes = slices.Compact(want.Nodes)
+			}
+		}
+		in, err := openSpec(k, "", name, marshal(map[string]any{"spec": want}))
+		if err != nil {
+			return err
+		}
+		in.meta.Labels = nil
+		_, _, err = t.putSpec(in, precondition{})
+		return err
+	})
+	return err
+}
