@@ -1,6 +1,6 @@
 // Package testcluster runs a whole cluster inside a test: a server with real
-// TLS on loopback, and nodes that join it over the wire and do everything a
-// node does but run containers.
+// TLS on loopback, and nodes that join it over the wire with the real agent and
+// real gossip; only their containers are state machines.
 //
 // Invariants: nothing is shared between two clusters, so tests run in
 // parallel; a server that is stopped and started again keeps its address and
@@ -42,7 +42,7 @@ type Config struct {
 // Cluster is a running cluster.
 type Cluster struct {
 	Server *Process // the control plane
-	Nodes  map[string]*Process
+	Nodes  map[string]*Node
 
 	t       testing.TB
 	cfg     Config
@@ -57,7 +57,7 @@ type Cluster struct {
 // answers and every node is ready for pods.
 func Start(t testing.TB, cfg Config) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, cfg: cfg, dir: t.TempDir(), Nodes: map[string]*Process{}}
+	c := &Cluster{t: t, cfg: cfg, dir: t.TempDir(), Nodes: map[string]*Node{}}
 	if c.log = cfg.Log; c.log == nil {
 		c.log = fileLog(t)
 	}
@@ -65,13 +65,10 @@ func Start(t testing.TB, cfg Config) *Cluster {
 	c.Server.Start()
 	t.Cleanup(func() {
 		for _, n := range c.Nodes {
-			n.Stop()
+			n.Kill()
 		}
 		c.Server.Stop()
 	})
-	if cfg.Nodes > 0 {
-		c.joining = c.NewJoinToken()
-	}
 	for i := range cfg.Nodes {
 		c.AddNode(fmt.Sprintf("w%d", i+1))
 	}
@@ -108,24 +105,18 @@ func (c *Cluster) startServer(ctx context.Context) (running, error) {
 }
 
 // AddNode joins a node, and starts it. It is ready a moment later.
-func (c *Cluster) AddNode(name string) *Process {
+func (c *Cluster) AddNode(name string) *Node {
 	c.t.Helper()
 	if c.joining == "" {
 		c.joining = c.NewJoinToken()
 	}
-	p := &Process{name: name, t: c.t}
-	var n *fakeNode
-	p.start = func(ctx context.Context) (_ running, err error) {
-		if n == nil { // a node joins once
-			if n, err = join(ctx, name, c.addr, c.joining, c.log); err != nil {
-				return running{}, err
-			}
-		}
-		return running{run: n.run}, nil
+	n, err := newNode(c.t, name, c.addr, c.joining, c.dir, c.log)
+	if err != nil {
+		c.t.Fatalf("join %s: %v", name, err)
 	}
-	p.Start()
-	c.Nodes[name] = p
-	return p
+	n.Start()
+	c.Nodes[name] = n
+	return n
 }
 
 // URL is where the API is: https://127.0.0.1:port.
