@@ -51,6 +51,7 @@ type Sandbox struct {
 	Net, IPC, UTS string
 	Hostname      string
 	IP            netip.Addr
+	Fresh         bool // the namespaces were made by this Setup: nothing that ran before is in them
 }
 
 // Network is the pod network of one node.
@@ -157,13 +158,16 @@ func (n *Network) Setup(ctx context.Context, uid, hostname string) (Sandbox, err
 	if err != nil {
 		return Sandbox{}, fmt.Errorf("address of pod %s: %w", uid, err)
 	}
+	fresh := !isPinned(n.dir(uid))
 	if err := pin(n.dir(uid), l.Hostname); err != nil {
 		return Sandbox{}, fmt.Errorf("sandbox of pod %s: %w", uid, err)
 	}
 	if err := n.wire(uid, l.IP); err != nil {
 		return Sandbox{}, fmt.Errorf("network of pod %s: %w", uid, err)
 	}
-	return n.sandbox(uid, l), nil
+	sb := n.sandbox(uid, l)
+	sb.Fresh = fresh
+	return sb, nil
 }
 
 func (n *Network) sandbox(uid string, l lease) Sandbox {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
@@ -13,8 +12,9 @@ import (
 // Files are what the containers of a pod find in /etc to know their own name
 // and whom to ask for others.
 type Files struct {
-	Dir        string // a directory per pod below it
-	Nameserver string
+	Dir    string                           // a directory per pod below it
+	Hosts  func(hostname, ip string) string // /etc/hosts
+	Resolv func(namespace string) string    // /etc/resolv.conf
 }
 
 // write makes the files of a pod and returns how containers see them.
@@ -29,8 +29,8 @@ func (f *Files) write(p *api.Pod, ip string) ([]runtime.Mount, error) {
 	var mounts []runtime.Mount
 	for _, file := range []struct{ name, text string }{
 		{"hostname", p.Meta.Name + "\n"},
-		{"hosts", hosts(p.Meta.Name, ip)},
-		{"resolv.conf", resolvConf(p.Meta.Namespace, f.Nameserver)},
+		{"hosts", f.Hosts(p.Meta.Name, ip)},
+		{"resolv.conf", f.Resolv(p.Meta.Namespace)},
 	} {
 		path := filepath.Join(dir, file.name)
 		// In place: running containers have the file itself mounted.
@@ -47,19 +47,4 @@ func (f *Files) remove(uid string) error {
 		return nil
 	}
 	return os.RemoveAll(filepath.Join(f.Dir, uid))
-}
-
-func hosts(name, ip string) string {
-	var b strings.Builder
-	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-	if ip != "" {
-		fmt.Fprintf(&b, "%s\t%s\n", ip, name)
-	}
-	return b.String()
-}
-
-// resolvConf lets a pod say web for a service of its own namespace, and
-// web.shop for one of another.
-func resolvConf(namespace, server string) string {
-	return fmt.Sprintf("nameserver %s\nsearch %s.svc.%s svc.%[3]s %[3]s\noptions ndots:5\n", server, namespace, api.ClusterDomain)
 }

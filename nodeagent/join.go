@@ -1,0 +1,157 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+)
+
+// membership is what a join taught the node about its cluster.
+type membership struct {
+	Name      string       `json:"name"`
+	Address   string       `json:"address"`
+	Subnet    netip.Prefix `json:"subnet"`
+	Pods      netip.Prefix `json:"pods"`
+	Services  netip.Prefix `json:"services"`
+	Servers   []string     `json:"servers"` // host:port
+	GossipKey []byte       `json:"gossip_key"`
+}
+
+func (s *settings) membershipFile() string { return filepath.Join(s.DataDir, "cluster.json") }
+
+func (s *settings) loadMembership() (m membership, err error) {
+	b, err := os.ReadFile(s.membershipFile())
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return m, fmt.Errorf("%s: %w", s.membershipFile(), err)
+	}
+	return m, nil
+}
+
+func (s *settings) saveMembership(m membership) error {
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return pki.WriteFile(s.membershipFile(), b)
+}
+
+// join returns what the node knows of its cluster; the first time, it asks to
+// be let in. The identity is saved last: without it, the node has not joined.
+func (s *settings) join(ctx context.Context, log hclog.Logger) (membership, error) {
+	id, err := pki.LoadIdentity(s.identityDir())
+	if err == nil && time.Now().Before(id.Leaf().NotAfter) {
+		return s.rejoin(id)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return membership{}, err
+	}
+	token, terr := s.joinToken()
+	switch {
+	case terr == nil:
+	case err == nil:
+		return membership{}, fmt.Errorf("the node's certificate expired on %s: join again, with a new token (%w)", id.Leaf().NotAfter.Format(time.DateTime), terr)
+	default:
+		return membership{}, terr
+	}
+	if s.server == "" {
+		return membership{}, errors.New("this machine is not in a cluster yet: say which to join with --server host:port")
+	}
+	if err := s.reachable(s.server); err != nil {
+		return membership{}, err
+	}
+	res, err := s.knock(ctx, token, log)
+	if err != nil {
+		return membership{}, err
+	}
+	m := membership{Name: s.Name, Address: s.Address, Servers: res.Servers, GossipKey: res.GossipKey}
+	if len(m.Servers) == 0 {
+		m.Servers = []string{s.server}
+	}
+	for _, p := range []struct {
+		to   *netip.Prefix
+		text string
+	}{{&m.Subnet, res.Node.Subnet}, {&m.Pods, res.Cluster.PodsCIDR}, {&m.Services, res.Cluster.ServicesCIDR}} {
+		if *p.to, err = netip.ParsePrefix(p.text); err != nil {
+			return m, fmt.Errorf("join %s: the answer: %w", s.server, err)
+		}
+	}
+	if err := s.saveMembership(m); err != nil {
+		return m, err
+	}
+	log.Info("joined the cluster", "server", s.server, "subnet", m.Subnet)
+	return m, res.Identity.Save(s.identityDir())
+}
+
+// rejoin is the start of a node that is a member already.
+func (s *settings) rejoin(id *pki.Identity) (membership, error) {
+	m, err := s.loadMembership()
+	if err != nil {
+		return m, fmt.Errorf("the node has an identity and not what belongs to it: remove %s to join anew: %w", s.identityDir(), err)
+	}
+	if id.ID().Name != m.Name || s.Name != m.Name {
+		return m, fmt.Errorf("%s belongs to node %s, not to %s: give --name %s, or another --data-dir", s.DataDir, m.Name, s.Name, m.Name)
+	}
+	if s.Address != "" && s.Address != m.Address { // the machine moved
+		m.Address = s.Address
+		err = s.saveMembership(m)
+	}
+	s.Address = m.Address
+	return m, err
+}
+
+// knock asks until somebody is there to answer.
+func (s *settings) knock(ctx context.Context, token pki.JoinToken, log hclog.Logger) (*pki.JoinResult, error) {
+	for warned := false; ; {
+		attempt, cancel := context.WithTimeout(ctx, 15*time.Second)
+		res, err := pki.Join(attempt, s.server, token, s.Name, s.Address)
+		cancel()
+		if err == nil {
+			return res, nil
+		}
+		_, refused := errors.AsType[*pki.RefusedError](err)
+		_, stranger := errors.AsType[*pki.PinError](err)
+		if refused || stranger || ctx.Err() != nil {
+			return nil, err
+		}
+		if !warned {
+			log.Warn("not joined yet; trying again", "error", err)
+			warned = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (s *settings) joinToken() (pki.JoinToken, error) {
+	text := s.token
+	if text == "" && s.tokenFile != "" {
+		b, err := os.ReadFile(s.tokenFile)
+		if err != nil {
+			return pki.JoinToken{}, fmt.Errorf("--token-file: %w", err)
+		}
+		text = string(b)
+	}
+	if text == "" {
+		text = os.Getenv("CLUSTERD_JOIN_TOKEN")
+	}
+	return pki.ParseJoinToken(strings.TrimSpace(text))
+}

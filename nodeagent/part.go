@@ -1,0 +1,198 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/agent"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/dns"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/network"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/pod"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/proxy"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/containerd"
+	containerdd "github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/containerd/daemon"
+)
+
+func containerdCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:                "containerd",
+		Short:              "The container runtime (started by run)",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE:               func(cmd *cobra.Command, args []string) error { return containerdd.Main(context.Background(), args) },
+	}
+}
+
+func agentCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "agent",
+		Short:  "The agent proper (started by run, which says how on standard input)",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var s settings
+			if err := json.NewDecoder(os.Stdin).Decode(&s); err != nil {
+				return fmt.Errorf("settings on standard input: %w; start this with: nodeagent run", err)
+			}
+			log, err := s.Log.New("agent", os.Stderr)
+			if err != nil {
+				return err
+			}
+			return s.agent(cmd.Context(), log)
+		},
+	}
+}
+
+// agent puts the parts of a real node together and runs them until ctx ends.
+func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
+	m, err := s.loadMembership()
+	if err != nil {
+		return err
+	}
+	id, err := pki.LoadIdentity(s.identityDir())
+	if err != nil {
+		return err
+	}
+	c, err := client.New(client.Config{Addresses: urls(m.Servers), TLS: id.ClientTLS(), UserAgent: "nodeagent/" + daemon.Version()})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	status, err := agent.Machine(s.CPU, s.Memory)
+	if err != nil {
+		return err
+	}
+	status.Address = s.Address
+	rt, err := s.runtime()
+	if err != nil {
+		return err
+	}
+	defer rt.Close()
+	nw, err := network.Open(network.Config{
+		RunDir: filepath.Join(s.RunDir, "network"), DataDir: filepath.Join(s.DataDir, "network"),
+		Node: s.Name, Subnet: m.Subnet, Services: m.Services, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer nw.Close()
+	px, err := proxy.Open(proxy.Config{Pods: m.Pods, Subnet: m.Subnet, Services: m.Services, Applied: s.applied(c), Log: log})
+	if err != nil {
+		return err
+	}
+	defer px.Close()
+	resolver, err := s.resolver(log)
+	if err != nil {
+		return err
+	}
+	a := agent.New(agent.Config{
+		Name: s.Name, Status: status, Client: c, Runtime: rt, Network: nodeNetwork{nw}, Prober: pod.Dialer{},
+		Store: agent.Dir(filepath.Join(s.DataDir, "pods")), Logs: filepath.Join(s.DataDir, "logs"),
+		Files: &pod.Files{
+			Dir:    filepath.Join(s.DataDir, "files"),
+			Hosts:  func(name, ip string) string { return hosts(name, ip) },
+			Resolv: func(ns string) string { return dns.ResolvConf(ns, network.DefaultGateway) },
+		},
+		Nodes: nw.SetNodes, Servers: m.Servers, TLS: id.ClientTLS(), Log: log,
+	})
+	feed := &proxy.Feed{Client: c, Path: filepath.Join(s.DataDir, "services.json"), Sinks: []proxy.Sink{px, resolver}, Log: log.Named("services")}
+	return daemon.Run(ctx,
+		daemon.Named("network", nw),
+		daemon.Named("proxy", px),
+		daemon.Named("resolver", resolver),
+		daemon.Named("services", feed),
+		daemon.Named("pods", a),
+		daemon.Func(func(ctx context.Context) error {
+			return id.Keep(ctx, func(ctx context.Context) error { return s.renew(ctx, id, m.Servers) }, func(err error) { log.Warn("certificate not renewed", "error", err) })
+		}),
+	)
+}
+
+func (s *settings) runtime() (runtime.Runtime, error) {
+	address := s.Socket
+	if address == "" {
+		address = s.containerd().Address()
+	}
+	return containerd.Open(containerd.Config{
+		Address: address, DataDir: filepath.Join(s.DataDir, "runtime"), RunDir: filepath.Join(s.RunDir, "runtime"),
+		Cgroup: s.Cgroup, Shim: s.Shim,
+	})
+}
+
+// resolver answers the pods; others' names it asks the machine's resolvers for.
+func (s *settings) resolver(log hclog.Logger) (*dns.Server, error) {
+	up, err := dns.Upstreams("/etc/resolv.conf")
+	if err != nil {
+		log.Warn("names outside the cluster will not resolve", "error", err)
+	}
+	up = slices.DeleteFunc(up, func(a netip.AddrPort) bool { return a.Addr() == network.DefaultGateway })
+	return dns.Listen(dns.Config{Address: netip.AddrPortFrom(network.DefaultGateway, 53), Upstreams: up, Log: log})
+}
+
+func hosts(name, ip string) string {
+	a, err := netip.ParseAddr(ip)
+	if err != nil {
+		return "127.0.0.1\tlocalhost\n"
+	}
+	return dns.Hosts(name, a)
+}
+
+// applied tells the servers how far the proxy has followed the endpoints.
+func (s *settings) applied(c *client.Client) func(context.Context, int64) error {
+	path := client.Path(api.Nodes.Info(), "", s.Name) + "/applied"
+	return func(ctx context.Context, revision int64) error {
+		return c.Call(ctx, http.MethodPost, path, nil, map[string]int64{"revision": revision}, nil)
+	}
+}
+
+// renew gets a new certificate from whichever server gives one.
+func (s *settings) renew(ctx context.Context, id *pki.Identity, servers []string) error {
+	var errs []error
+	for _, addr := range servers {
+		_, err := pki.Renew(ctx, addr, id)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// nodeNetwork is the node's network as pods see it.
+type nodeNetwork struct{ *network.Network }
+
+func (n nodeNetwork) Setup(ctx context.Context, uid, hostname string) (pod.Sandbox, error) {
+	sb, err := n.Network.Setup(ctx, uid, hostname)
+	if err != nil {
+		return pod.Sandbox{}, err
+	}
+	return pod.Sandbox{
+		Sandbox: runtime.Sandbox{Net: sb.Net, IPC: sb.IPC, UTS: sb.UTS, Hostname: sb.Hostname},
+		IP:      sb.IP.String(), Fresh: sb.Fresh,
+	}, nil
+}
+
+func (n nodeNetwork) List(context.Context) ([]string, error) {
+	var uids []string
+	for uid := range n.Pods() {
+		uids = append(uids, uid)
+	}
+	return uids, nil
+}

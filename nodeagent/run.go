@@ -1,0 +1,223 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+	"github.com/clusterd/terraform-provider-clusterd/internal/gossip"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+)
+
+func runCommand() *cobra.Command {
+	var s settings
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Be a node: join the cluster if need be, then run its pods",
+		Long: `Be a node of a cluster. The first start joins, with a token from
+"clusterd token create --role node"; later ones need only the data directory.`,
+		Example: `  nodeagent run --server 10.0.0.1:7443 --token-file /etc/clusterd/join-token
+  CLUSTERD_JOIN_TOKEN=CJ1.… nodeagent run --server 10.0.0.1:7443 --name w1`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := s.Log.New("nodeagent", os.Stderr)
+			if err != nil {
+				return err
+			}
+			if err := s.complete(); err != nil {
+				return err
+			}
+			return s.supervise(cmd.Context(), log)
+		},
+	}
+	s.register(cmd)
+	return cmd
+}
+
+// supervise joins, and keeps gossip and the children going until ctx ends.
+func (s *settings) supervise(ctx context.Context, log hclog.Logger) error {
+	for _, dir := range []string{s.DataDir, s.RunDir} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return err
+		}
+	}
+	lock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	m, err := s.join(ctx, log)
+	if err != nil {
+		return err
+	}
+	g, err := gossip.Open(gossip.Config{
+		Name: pki.ID{Role: pki.Node, Name: s.Name}.String(),
+		Bind: net.JoinHostPort(s.Address, strconv.Itoa(s.gossipPort)), Key: m.GossipKey,
+		Seeds: s.seeds(ctx, m.Servers), Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	agentIn, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	children := []*child{{name: "agent", args: []string{"agent"}, stdin: agentIn, log: log}}
+	if s.Socket == "" {
+		args, err := s.containerd().Prepare()
+		if err != nil {
+			return err
+		}
+		children = append(children, &child{name: "containerd", args: args, log: log})
+	}
+	log.Info("node is up", "name", s.Name, "address", s.Address, "subnet", m.Subnet, "version", daemon.Version())
+	return s.together(ctx, g, children, log)
+}
+
+// together runs the children, and gossip for as long as they live: what the
+// others hear of this node must not end before its work does.
+func (s *settings) together(ctx context.Context, g *gossip.Gossip, children []*child, log hclog.Logger) error {
+	talk, hush := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { g.Run(talk) })
+	ctx, stop := context.WithCancelCause(ctx)
+	leave := make(chan os.Signal, 1)
+	signal.Notify(leave, syscall.SIGUSR1) // nodeagent leave
+	defer signal.Stop(leave)
+	wg.Go(func() {
+		select {
+		case <-leave:
+			stop(errLeave)
+		case <-talk.Done():
+		}
+	})
+	runners := make([]daemon.Runner, len(children))
+	for i, c := range children {
+		runners[i] = c
+	}
+	err := daemon.Run(ctx, runners...)
+	asked := errors.Is(err, errLeave)
+	if asked {
+		err = nil
+	}
+	if asked || s.leave {
+		log.Info("leaving the cluster")
+		if err := g.Leave(4 * time.Second); err != nil {
+			log.Warn("not everybody heard the goodbye", "error", err)
+		}
+	}
+	stop(nil)
+	hush()
+	wg.Wait()
+	return err
+}
+
+// errLeave is the end that nodeagent leave asks for.
+var errLeave = errors.New("leaving")
+
+// seeds finds the gossip addresses of the servers, by the identity of the
+// moment: the agent renews it. What was found last is good while no server answers.
+func (s *settings) seeds(ctx context.Context, servers []string) func() []string {
+	var last []string
+	return func() []string {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		id, err := pki.LoadIdentity(s.identityDir())
+		if err != nil {
+			return last
+		}
+		c, err := client.New(client.Config{Addresses: urls(servers), TLS: id.ClientTLS(), UserAgent: "nodeagent"})
+		if err != nil {
+			return last
+		}
+		defer c.Close()
+		all, _, err := client.Of(c, api.Servers).List(ctx, "", nil)
+		if err != nil {
+			return last
+		}
+		last = nil
+		for _, srv := range all {
+			if srv.Spec.Gossip != "" {
+				last = append(last, srv.Spec.Gossip)
+			}
+		}
+		return last
+	}
+}
+
+func urls(servers []string) []string {
+	out := make([]string, len(servers))
+	for i, s := range servers {
+		out[i] = "https://" + s
+	}
+	return out
+}
+
+func (s *settings) lockFile() string { return filepath.Join(s.RunDir, "nodeagent.pid") }
+
+// lock makes sure that this is the only supervisor of the node, and tells
+// `nodeagent leave` its pid. The kernel lets go of it with the process.
+func (s *settings) lock() (*os.File, error) {
+	f, err := os.OpenFile(s.lockFile(), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another nodeagent runs with --run-dir %s: stop it, or choose another directory", s.RunDir)
+	}
+	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func writePID(f *os.File) error {
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+func leaveCommand() *cobra.Command {
+	var s settings
+	cmd := &cobra.Command{
+		Use:   "leave",
+		Short: "Stop this machine's nodeagent and say goodbye: its pods are replaced elsewhere at once",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := os.ReadFile(s.lockFile())
+			if err != nil {
+				return fmt.Errorf("no nodeagent runs with --run-dir %s: %w", s.RunDir, err)
+			}
+			pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+			if err == nil && pid > 1 {
+				err = syscall.Kill(pid, syscall.SIGUSR1)
+			}
+			if err != nil {
+				return fmt.Errorf("no nodeagent runs with --run-dir %s: %w", s.RunDir, err)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "nodeagent leaves the cluster")
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&s.RunDir, "run-dir", defaultRun, "run directory of the nodeagent")
+	return cmd
+}
