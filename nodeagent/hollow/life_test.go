@@ -54,6 +54,7 @@ func (c *cluster) follow(name string) *story {
 			s.mu.Unlock()
 		}
 	}()
+	c.after(0) // it has heard how the pod is
 	return s
 }
 
