@@ -3,6 +3,9 @@ package testcluster
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +13,8 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/internal/tunnel"
 )
 
 func TestMain(m *testing.M) { Main(m) }
@@ -201,4 +206,77 @@ func TestRestartOfTheServerDisturbsNothing(t *testing.T) {
 	if _, after, err := state(t.Context()); err != nil || after != before {
 		t.Errorf("before:\n%s\nafter:\n%s(%v)", before, after, err)
 	}
+}
+
+// Logs and exec go user → server → tunnel → agent, and fail in words.
+func TestStreamsReachThePod(t *testing.T) {
+	t.Parallel()
+	c := Start(t, Config{Nodes: 1})
+	cl := c.Client()
+	_, err := client.Of(cl, api.Apps).Create(t.Context(), &api.App{
+		Meta: api.Meta{Name: "web", Namespace: api.DefaultNamespace},
+		Spec: api.AppSpec{Container: api.Container{Image: "nginx:1.27"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pod api.Pod
+	c.Await("the pod serves", func(ctx context.Context) (bool, error) {
+		pods, _, err := client.Of(cl, api.Pods).List(ctx, "", nil)
+		if len(pods) == 1 {
+			pod = pods[0]
+		}
+		return pod.Status.Ready, err
+	})
+	path := client.Path(api.Pods.Info(), pod.Meta.Namespace, pod.Meta.Name)
+	logs := func() (string, error) {
+		resp, err := cl.Do(t.Context(), client.Request{Method: http.MethodGet, Path: path + "/logs"})
+		if err != nil {
+			return "", err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		return string(b), err
+	}
+	if got, err := logs(); err != nil || !strings.Contains(got, "listening") {
+		t.Errorf("logs: %q %v", got, err)
+	}
+
+	roots, err := pki.LoadRoots(c.CAFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequest(http.MethodPost, c.URL()+path+"/exec?command=echo&command=hello", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+c.Token())
+	conn, err := tunnel.Dial(t.Context(), c.Addr(), roots, r, tunnel.ExecProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	frames, out := tunnel.NewFrames(conn), ""
+	for {
+		kind, b, err := frames.Read()
+		if err != nil {
+			t.Fatalf("after %q: %v", out, err)
+		}
+		if kind == tunnel.FrameExit {
+			if string(b) != `{"code":0}` {
+				t.Errorf("exit: %s", b)
+			}
+			break
+		}
+		out += string(b)
+	}
+	if out != "hello\n" {
+		t.Errorf("exec printed %q", out)
+	}
+
+	c.Nodes["w1"].Agent.Kill()
+	c.Await("its node's connection is gone", func(context.Context) (bool, error) {
+		_, err := logs()
+		return api.Is(err, api.Unready) && strings.Contains(err.Error(), "node w1 is not connected"), nil
+	})
 }
