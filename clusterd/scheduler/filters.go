@@ -9,22 +9,25 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-const (
-	gone     = "gone" // a node that was deleted counts for nothing
-	cordoned = "cordoned"
-)
+// gone is a node that was deleted: it counts for nothing.
+const gone = "gone"
 
-// shutWhy says why a node takes no pods at all, in one word: "" takes some.
+// shutWhy says why a node takes no pods at all, as what it is: "" takes some.
 func shutWhy(n *api.Node) string {
 	switch v := n.Status.Health.Verdict; {
+	case n.Status.Health.Schedulable() && n.Spec.Cordoned:
+		return "cordoned"
+	case n.Status.Health.Schedulable():
+		return ""
 	case v == "":
-		return string(api.VerdictJoining)
-	case !n.Status.Health.Schedulable():
+		return "joining"
+	case v == api.VerdictAgentDown:
+		return "without its agent"
+	case v == api.VerdictLeft:
+		return "shut down"
+	default:
 		return string(v)
-	case n.Spec.Cordoned:
-		return cordoned
 	}
-	return ""
 }
 
 // request is what one pod asks for. Pods with equal keys ask for the same.
@@ -73,7 +76,7 @@ var filters = []filter{
 			}
 			var parts []string
 			for _, why := range slices.Sorted(maps.Keys(count)) {
-				parts = append(parts, fmt.Sprintf("%d %s %s", count[why], plural(count[why], "is", "are"), strings.ReplaceAll(why, "_", " ")))
+				parts = append(parts, fmt.Sprintf("%d %s %s", count[why], plural(count[why], "is", "are"), why))
 			}
 			return strings.Join(parts, ", ")
 		},

@@ -20,6 +20,9 @@ func (p *picture) best(r *request, candidates []int32) int {
 		if r.spread != "" {
 			inDomain, domainOf = p.perDomain(s, r.spread), p.domainOf(r.spread).of
 		}
+	} else if r.spread != "" {
+		d := p.domainOf(r.spread)
+		inDomain, domainOf = make([]int32, len(d.number)), d.of
 	}
 	emptiest, outside := int32(0), int32(0)
 	if len(inDomain) > 0 {
@@ -39,12 +42,12 @@ func (p *picture) best(r *request, candidates []int32) int {
 		score := 2 * min(a, b) // a + b - |a-b|
 		if onNode != nil {
 			score -= float32(onNode[i]) * perPodOnNode
-			if inDomain != nil {
-				if d := domainOf[i]; d >= 0 {
-					score -= float32(inDomain[d]-emptiest) * perPodInDomain
-				} else {
-					score -= float32(outside) * perPodInDomain
-				}
+		}
+		if domainOf != nil {
+			if d := domainOf[i]; d >= 0 {
+				score -= float32(inDomain[d]-emptiest) * perPodInDomain
+			} else {
+				score -= float32(outside) * perPodInDomain
 			}
 		}
 		if best < 0 || score > high {

@@ -1,0 +1,209 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver"
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/reconcile"
+)
+
+// inWorld runs the real scheduler over the real API in virtual time; wrap, if
+// any, comes between the two.
+func inWorld(t *testing.T, wrap func(http.Handler) http.Handler, f func(ctx context.Context, c *client.Client)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		server, err := apiserver.Open(ctx, apiserver.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg, api sync.WaitGroup
+		behind, stop := context.WithCancel(context.WithoutCancel(ctx))
+		api.Go(func() { server.Run(behind) })
+		h := server.InProcess(apiserver.Identity{Role: apiserver.RoleSystem, Name: "scheduler"})
+		c := client.InProcess(h)
+		if wrap != nil {
+			h = wrap(h)
+		}
+		mine := client.InProcess(h)
+		caches := reconcile.NewCaches(mine, hclog.NewNullLogger())
+		wg.Go(func() { caches.Run(ctx) })
+		wg.Go(func() { Run(ctx, Config{Client: mine, Caches: caches, Log: hclog.NewNullLogger()}) })
+		f(ctx, c)
+		cancel()
+		wg.Wait()
+		stop()
+		api.Wait()
+		server.Close()
+	})
+}
+
+func addNode(t *testing.T, ctx context.Context, c *client.Client, name, cpu string) {
+	t.Helper()
+	nodes := client.Of(c, api.Nodes)
+	n, err := nodes.Create(ctx, &api.Node{Meta: api.Meta{Name: name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Status.Allocatable = api.Resources{CPU: api.CPU(cpu), Memory: "64Gi", Pods: 200}
+	if _, err = nodes.PutStatus(ctx, n); err != nil {
+		t.Fatal(err)
+	}
+	n.Status.Health = api.NodeHealth{Verdict: api.VerdictReady}
+	if _, err = nodes.PutPart(ctx, n, "health"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func addPod(t *testing.T, ctx context.Context, c *client.Client, name, cpu string) {
+	t.Helper()
+	pod := testPod(name, "web", cpu, "64Mi", nil)
+	pod.Meta.UID, pod.Spec.Image = "", "nginx:1"
+	if _, err := client.Of(c, api.Pods).Create(ctx, pod); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func listPods(t *testing.T, ctx context.Context, c *client.Client) []api.Pod {
+	t.Helper()
+	synctest.Wait()
+	pods, _, err := client.Of(c, api.Pods).List(ctx, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pods
+}
+
+func TestWaitsAndWakes(t *testing.T) {
+	inWorld(t, nil, func(ctx context.Context, c *client.Client) {
+		addPod(t, ctx, c, "web-0", "600m")
+		addPod(t, ctx, c, "web-1", "600m")
+		if p := listPods(t, ctx, c)[0]; p.Status.Reason != Unschedulable || p.Status.Message != "no node fits: the cluster has no nodes; join one" {
+			t.Fatalf("%+v", p.Status)
+		}
+		addNode(t, ctx, c, "w1", "1")
+		pods := listPods(t, ctx, c)
+		if pods[0].Spec.Node != "w1" || pods[1].Spec.Node != "" {
+			t.Fatalf("on %q and %q", pods[0].Spec.Node, pods[1].Spec.Node)
+		}
+		time.Sleep(oftenest)
+		if p := listPods(t, ctx, c)[1]; p.Status.Message != "no node fits: 1 needs 600m cpu and has 400m free" {
+			t.Fatalf("%+v", p.Status)
+		}
+		revision := listPods(t, ctx, c)[1].Meta.Revision
+		time.Sleep(time.Hour)
+		if got := listPods(t, ctx, c)[1].Meta.Revision; got != revision {
+			t.Error("writes a reason that has not changed")
+		}
+		first := listPods(t, ctx, c)[0]
+		first.Status.Phase = api.PhaseFailed // room becomes free
+		if _, err := client.Of(c, api.Pods).PutStatus(ctx, &first); err != nil {
+			t.Fatal(err)
+		}
+		if p := listPods(t, ctx, c)[1]; p.Spec.Node != "w1" {
+			t.Fatalf("%+v", p)
+		}
+	})
+}
+
+// TestRacesNeverOverCommit: a second scheduler binds behind this one's back,
+// answers get lost, and batches fail. No node is ever over its capacity, and
+// all that fits is placed in the end.
+func TestRacesNeverOverCommit(t *testing.T) {
+	var n atomic.Int64
+	var behind func(i int64)
+	wrap := func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/v1/batch" {
+				h.ServeHTTP(w, r)
+				return
+			}
+			switch i := n.Add(1); i % 4 {
+			case 1:
+				behind(i)
+				h.ServeHTTP(w, r)
+			case 2:
+				http.Error(w, "overloaded", http.StatusServiceUnavailable)
+			default:
+				h.ServeHTTP(w, r)
+			}
+		})
+	}
+	inWorld(t, wrap, func(ctx context.Context, c *client.Client) {
+		rival := func(i int64) {
+			pod := testPod(fmt.Sprintf("rival-%d", i), "rival", "500m", "64Mi", nil)
+			pod.Meta.UID, pod.Spec.Image = "", "nginx:1"
+			p, err := client.Of(c, api.Pods).Create(ctx, pod)
+			if err == nil {
+				c.Batch(ctx, []client.Op{{Bind: &client.BindOp{Namespace: p.Meta.Namespace, Pod: p.Meta.Name, UID: p.Meta.UID, Node: "w1"}}})
+			}
+		}
+		behind = rival
+		for i := range 5 {
+			addNode(t, ctx, c, fmt.Sprintf("w%d", i+1), "2")
+		}
+		for i := range 40 {
+			addPod(t, ctx, c, fmt.Sprintf("web-%d", i), "500m")
+			if i%5 == 0 {
+				synctest.Wait()
+			}
+		}
+		time.Sleep(time.Minute)
+		used, placed := map[string]int64{}, 0
+		for _, p := range listPods(t, ctx, c) {
+			if p.Spec.Node != "" {
+				placed++
+				cpu, _ := p.Spec.Requests()
+				used[p.Spec.Node] += cpu
+			}
+		}
+		if placed != 20 {
+			t.Errorf("%d pods are placed, 20 fit", placed)
+		}
+		for node, cpu := range used {
+			if cpu > 2000 {
+				t.Errorf("%s has %dm of 2000m", node, cpu)
+			}
+		}
+	})
+}
+
+func TestBindsManyInFewTransactions(t *testing.T) {
+	var batches atomic.Int64
+	wrap := func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/batch" {
+				batches.Add(1)
+			}
+			h.ServeHTTP(w, r)
+		})
+	}
+	inWorld(t, wrap, func(ctx context.Context, c *client.Client) {
+		for i := range 400 {
+			addPod(t, ctx, c, fmt.Sprintf("web-%d", i), "10m")
+		}
+		listPods(t, ctx, c)
+		for i := range 4 {
+			addNode(t, ctx, c, fmt.Sprintf("w%d", i+1), "64")
+		}
+		time.Sleep(time.Minute)
+		for _, p := range listPods(t, ctx, c) {
+			if p.Spec.Node == "" {
+				t.Fatalf("%s has no node: %s", p.Meta.Name, p.Status.Message)
+			}
+		}
+		if n := batches.Load(); n > 30 {
+			t.Errorf("%d transactions for 400 binds", n)
+		}
+	})
+}

@@ -1,0 +1,256 @@
+package scheduler
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/txtar"
+	"pgregory.net/rapid"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected plans in testdata")
+
+// given is the input of a golden test: what a cluster has and what waits.
+type given struct {
+	Nodes []struct {
+		Name, CPU, Memory string
+		Pods              int
+		Labels            map[string]string
+		Verdict           api.Verdict
+		Cordoned          bool
+	}
+	Pods []struct {
+		Name, App, Node, CPU, Memory string
+		Count                        int
+		Placement                    *api.Placement
+	}
+}
+
+func (g given) build() (p *picture, pending []*api.Pod) {
+	p = newPicture()
+	for _, n := range g.Nodes {
+		v := n.Verdict
+		if v == "" {
+			v = api.VerdictReady
+		}
+		p.setNode(testNode(n.Name, n.CPU, n.Memory, n.Pods, n.Labels, v, n.Cordoned))
+	}
+	for _, q := range g.Pods {
+		for i := range max(q.Count, 1) {
+			name := q.Name
+			if q.Count > 0 {
+				name = fmt.Sprintf("%s-%d", q.Name, i)
+			}
+			pod := testPod(name, q.App, q.CPU, q.Memory, q.Placement)
+			pod.Spec.Node = q.Node
+			if q.Node != "" {
+				p.setPod(pod)
+			} else {
+				pending = append(pending, pod)
+			}
+		}
+	}
+	return p, pending
+}
+
+func testNode(name, cpu, memory string, pods int, labels map[string]string, v api.Verdict, cordoned bool) *api.Node {
+	n := &api.Node{Meta: api.Meta{Name: name, Labels: labels}, Spec: api.NodeSpec{Cordoned: cordoned}}
+	n.Status.Allocatable = api.Resources{CPU: api.CPU(cpu), Memory: api.Memory(memory), Pods: pods}
+	n.Status.Health.Verdict = v
+	return n
+}
+
+func testPod(name, app, cpu, memory string, placement *api.Placement) *api.Pod {
+	pod := &api.Pod{Meta: api.Meta{Name: name, Namespace: "default", UID: "uid-" + name}}
+	pod.Spec.App, pod.Spec.CPU, pod.Spec.Memory, pod.Spec.Placement = app, api.CPU(cpu), api.Memory(memory), placement
+	return pod
+}
+
+func TestPlanGolden(t *testing.T) {
+	files, _ := filepath.Glob("testdata/*.txtar")
+	if len(files) == 0 {
+		t.Fatal("no testdata")
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			ar, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var g given
+			if err := json.Unmarshal(ar.Files[0].Data, &g); err != nil {
+				t.Fatal(err)
+			}
+			p, pending := g.build()
+			got := planBinds(p, pending, 1000).String()
+			if *update {
+				ar.Files = append(ar.Files[:1], txtar.File{Name: "plan", Data: []byte(got)})
+				if err := os.WriteFile(file, txtar.Format(ar), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if len(ar.Files) < 2 || string(ar.Files[1].Data) != got {
+				t.Errorf("plan is\n%s\nwant (go test -update rewrites it)\n%s", got, ar.Files[len(ar.Files)-1].Data)
+			}
+		})
+	}
+}
+
+// TestPlanIsExact: whatever the cluster, no node is over-committed, no filter
+// is passed over, a pod that fits somewhere is placed, the picture's books
+// balance, and the same input gives the same plan.
+func TestPlanIsExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var nodes []*api.Node
+		for i := range rapid.IntRange(0, 8).Draw(t, "nodes") {
+			nodes = append(nodes, testNode(fmt.Sprintf("w%d", i),
+				fmt.Sprintf("%dm", 100*rapid.IntRange(0, 20).Draw(t, "cpu")), fmt.Sprintf("%dMi", 64*rapid.IntRange(0, 20).Draw(t, "mem")),
+				rapid.IntRange(1, 5).Draw(t, "pods"), map[string]string{"zone": rapid.SampledFrom([]string{"a", "b"}).Draw(t, "zone")},
+				rapid.SampledFrom([]api.Verdict{api.VerdictReady, api.VerdictReady, api.VerdictDead}).Draw(t, "verdict"), rapid.Bool().Draw(t, "cordoned")))
+		}
+		var pods []*api.Pod
+		for i := range rapid.IntRange(0, 30).Draw(t, "pods") {
+			var placement *api.Placement
+			switch rapid.IntRange(0, 2).Draw(t, "placement") {
+			case 0:
+				placement = &api.Placement{Require: map[string]string{"zone": "a"}}
+			case 1:
+				placement = &api.Placement{Spread: "zone"}
+			}
+			pods = append(pods, testPod(fmt.Sprintf("p%d", i), rapid.SampledFrom([]string{"x", "y"}).Draw(t, "app"),
+				fmt.Sprintf("%dm", 50*rapid.IntRange(1, 8).Draw(t, "cpu")), fmt.Sprintf("%dMi", 32*rapid.IntRange(1, 8).Draw(t, "mem")), placement))
+		}
+		build := func() *picture {
+			p := newPicture()
+			for _, n := range nodes {
+				p.setNode(n)
+			}
+			return p
+		}
+		p := build()
+		plan := planBinds(p, pods, 1000)
+		if again := planBinds(build(), pods, 1000); again.String() != plan.String() {
+			t.Fatalf("not the same twice:\n%s\n%s", plan, again)
+		}
+		if len(plan) != len(pods) {
+			t.Fatalf("%d decisions for %d pods", len(plan), len(pods))
+		}
+		truth := build() // counted again, one by one
+		for _, d := range plan {
+			r := requestOf("default", d.pod.Spec.App, &d.pod.Spec.PodTemplate)
+			fits := func(i int) bool {
+				for _, f := range filters {
+					if !f.fits(truth, i, r) {
+						return false
+					}
+				}
+				return true
+			}
+			if d.node == "" {
+				for i := range nodes {
+					if fits(i) {
+						t.Fatalf("%s fits %s but was refused: %s", d.pod.Meta.Name, nodes[i].Meta.Name, d.why)
+					}
+				}
+				continue
+			}
+			i := truth.index[d.node]
+			if !fits(i) {
+				t.Fatalf("%s does not fit %s", d.pod.Meta.Name, d.node)
+			}
+			truth.take(d.pod.Meta.UID, r.app, i, r.cpu, r.mem)
+		}
+		for _, d := range plan {
+			p.unplace(d.pod.Meta.UID)
+		}
+		clean := build()
+		for i := range nodes {
+			if p.freeCPU[i] != clean.freeCPU[i] || p.freeMem[i] != clean.freeMem[i] || p.freePods[i] != clean.freePods[i] || len(p.apps) != 0 {
+				t.Fatalf("the books of node %d do not balance", i)
+			}
+		}
+	})
+}
+
+func TestFitsAnswersAsThePlanWould(t *testing.T) {
+	nodes := []*api.Node{testNode("w1", "1", "1Gi", 0, nil, api.VerdictReady, false), testNode("w2", "1", "1Gi", 0, nil, api.VerdictReady, true)}
+	busy := testPod("other", "other", "700m", "64Mi", nil)
+	busy.Spec.Node = "w1"
+	template := testPod("x", "web", "100m", "64Mi", nil).Spec.PodTemplate
+	got := Fits(nodes, []*api.Pod{busy}, "default", "web", &template, 5)
+	if got.Placed != 3 || got.Why != "no node fits: 1 needs 100m cpu and has 0m free, 1 is cordoned" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// TestNodeChanges: labels, capacity and holes are seen by pods placed before.
+func TestNodeChanges(t *testing.T) {
+	p := newPicture()
+	early := testPod("early", "web", "500m", "64Mi", nil)
+	early.Spec.Node = "w1"
+	p.setPod(early) // its node is not known yet
+	if !p.setNode(testNode("w1", "1", "1Gi", 10, nil, api.VerdictReady, false)) {
+		t.Error("a new node helps nobody")
+	}
+	if p.freeCPU[0] != 500 || p.freePods[0] != 9 {
+		t.Errorf("free: %dm, %d pods", p.freeCPU[0], p.freePods[0])
+	}
+	if p.setNode(testNode("w1", "1", "1Gi", 10, nil, api.VerdictReady, true)) {
+		t.Error("a cordon helps somebody")
+	}
+	p.dropNode("w1")
+	if why := p.whyNot(requestOf("default", "web", &early.Spec.PodTemplate)); !strings.Contains(why, "no nodes") {
+		t.Error(why)
+	}
+	p.setNode(testNode("w1", "2", "1Gi", 10, map[string]string{"zone": "a"}, api.VerdictReady, false))
+	if p.freeCPU[0] != 1500 {
+		t.Errorf("free: %dm", p.freeCPU[0])
+	}
+}
+
+func benchmark(b *testing.B, nodes int) {
+	const pods = 10_000
+	p := newPicture()
+	for i := range nodes {
+		p.setNode(testNode(fmt.Sprintf("w%04d", i), fmt.Sprint(8<<(i%3)), fmt.Sprintf("%dGi", 32<<(i%3)), 110, map[string]string{"zone": fmt.Sprint("z", i%3), "pool": fmt.Sprint("p", i%8)}, api.VerdictReady, false))
+	}
+	var pending []*api.Pod
+	for i := range pods {
+		shape := i % 200
+		var placement *api.Placement
+		switch shape % 4 {
+		case 0:
+			placement = &api.Placement{Spread: "zone"}
+		case 1:
+			placement = &api.Placement{Require: map[string]string{"pool": fmt.Sprint("p", shape%8)}}
+		}
+		pending = append(pending, testPod(fmt.Sprintf("p%05d", i), fmt.Sprint("app-", shape), fmt.Sprintf("%dm", 50+10*(shape%20)), fmt.Sprintf("%dMi", 64+16*(shape%10)), placement))
+	}
+	b.ResetTimer()
+	done := 0
+	for b.Loop() {
+		plan := planBinds(p, pending, len(pending))
+		done += len(plan)
+		b.StopTimer()
+		for _, d := range plan {
+			if d.node == "" {
+				b.Fatal(d)
+			}
+			p.unplace(d.pod.Meta.UID)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(done)/b.Elapsed().Seconds(), "decisions/s")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(done), "ns/decision")
+}
+
+func BenchmarkSchedule1000Nodes(b *testing.B) { benchmark(b, 1000) }
+func BenchmarkSchedule5000Nodes(b *testing.B) { benchmark(b, 5000) }
