@@ -132,10 +132,7 @@ func (c *cache) run(ctx context.Context) {
 			return
 		}
 		c.log.Warn("reload cache", "error", err, "retry_in", wait)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+		pause(ctx, wait)
 		wait = min(2*wait, most)
 	}
 }
@@ -172,7 +169,7 @@ func (c *cache) load(ctx context.Context) (*snapshot, error) {
 // follow applies the store's changes until the watch breaks. A watch that
 // broke is taken up where it ended; only a compaction makes it return.
 func (c *cache) follow(ctx context.Context, building *snapshot) error {
-	const pause = 100 * time.Millisecond
+	const retry = 100 * time.Millisecond
 	for {
 		var err error
 		for b, werr := range c.store.Watch(ctx, root, building.revision) {
@@ -186,11 +183,8 @@ func (c *cache) follow(ctx context.Context, building *snapshot) error {
 		if errors.Is(err, store.ErrCompacted) {
 			return err
 		}
-		c.log.Warn("store watch broke", "error", err, "retry_in", pause)
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
+		c.log.Warn("store watch broke", "error", err, "retry_in", retry)
+		pause(ctx, retry)
 	}
 }
 

@@ -58,9 +58,12 @@ func (s *Server) Leader(ctx context.Context) iter.Seq[int64] {
 				if fence = 0; !yield(0) {
 					return
 				}
+				if lost { // who took it may believe to lead, too: do not fight over it
+					pause(ctx, retry)
+				}
 				continue
 			case fence == 0 && leads:
-				token, err := s.store.Commit(ctx, store.Txn{Then: []store.Op{store.Put(fenceKey, marshal(s.cfg.Name))}})
+				token, err := s.store.Commit(ctx, s.claim())
 				if err == nil {
 					if fence = token; !yield(token) {
 						return
@@ -68,10 +71,7 @@ func (s *Server) Leader(ctx context.Context) iter.Seq[int64] {
 					continue
 				}
 				s.log.Warn("claim leadership", "error", err, "retry_in", retry)
-				select {
-				case <-ctx.Done():
-				case <-time.After(retry):
-				}
+				pause(ctx, retry)
 				continue
 			}
 			if fence == 0 {
@@ -83,5 +83,18 @@ func (s *Server) Leader(ctx context.Context) iter.Seq[int64] {
 			case <-advanced:
 			}
 		}
+	}
+}
+
+// claim is the write that makes a fence token: its revision.
+func (s *Server) claim() store.Txn {
+	return store.Txn{Then: []store.Op{store.Put(fenceKey, marshal(s.cfg.Name))}}
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
