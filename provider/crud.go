@@ -116,9 +116,9 @@ func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST"
 func (r *kindResource[S, T]) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
 	prior := valuesOf(req.State.Raw)
 	was, _ := r.object(prior)
+	r.identify(ctx, resp.Identity, &was.Meta, &resp.Diagnostics)
 	if r.cluster == nil || r.cluster.client == nil {
-		r.identify(ctx, resp.Identity, &was.Meta, &resp.Diagnostics) // the state stands until the cluster is known
-		return
+		return // the state stands until the cluster is known
 	}
 	o, err := shelfOf(r.cluster, r.kind, was.Meta.Namespace).get(ctx, was.Meta.Name)
 	switch {
@@ -130,7 +130,6 @@ func (r *kindResource[S, T]) Read(ctx context.Context, req resource.ReadRequest,
 		return
 	}
 	resp.State.Raw = r.state(o, prior, req.State.Raw.Type())
-	r.identify(ctx, resp.Identity, &o.Meta, &resp.Diagnostics)
 }
 
 // Update replaces the spec and follows the change. One that the cluster rolled

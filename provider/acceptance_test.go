@@ -1,0 +1,133 @@
+package provider_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/terraform-plugin-framework/providerserver"
+	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
+	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
+	"github.com/hashicorp/terraform-plugin-testing/plancheck"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/testcluster"
+	"github.com/clusterd/terraform-provider-clusterd/provider"
+)
+
+func TestMain(m *testing.M) {
+	os.Setenv("CHECKPOINT_DISABLE", "1")
+	for _, name := range []string{"CLUSTERD_ADDR", "CLUSTERD_TOKEN", "CLUSTERD_CACERT", "CLUSTERD_NAMESPACE", "TF_CLI_CONFIG_FILE"} {
+		os.Unsetenv(name)
+	}
+	testcluster.Main(m)
+}
+
+// cluster is one cluster that all acceptance tests share, each in a namespace
+// of its own.
+type cluster struct{ *testcluster.Cluster }
+
+// TestAcceptance drives the real Terraform against a real cluster whose nodes
+// run nothing: layer 5.
+func TestAcceptance(t *testing.T) {
+	c := &cluster{testcluster.Start(t, testcluster.Config{Nodes: 3})}
+	for name, test := range map[string]func(*testing.T, *cluster){
+		"AppLife":        testAppLife,
+		"AppEverything":  testAppEverything,
+		"AppFailures":    testAppFailures,
+		"AppCreateFails": testAppCreateFails,
+		"AppDrift":       testAppDrift,
+		"AppClash":       testAppClash,
+		"AppConflict":    testAppConflict,
+		"AppBadConfig":   testAppBadConfig,
+		"AppNoWait":      testAppNoWait,
+		"Unknown":        testUnknown,
+		"Empties":        testEmpties,
+		"Service":        testService,
+		"Namespace":      testNamespace,
+		"NoNamespace":    testNoNamespace,
+		"Prefetch":       testPrefetch,
+		"Data":           testData,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, c)
+		})
+	}
+}
+
+// namespace makes a namespace for one test.
+func (c *cluster) namespace(t *testing.T) string {
+	t.Helper()
+	_, name, _ := strings.Cut(t.Name(), "/")
+	name = strings.ToLower(strings.ReplaceAll(name, "/", "-"))
+	if _, err := client.Of(c.Client(), api.Namespaces).Create(t.Context(), &api.Namespace{Meta: api.Meta{Name: name}}); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// config is HCL with the provider's block of the cluster before it.
+func (c *cluster) config(namespace, hcl string, args ...any) string {
+	return fmt.Sprintf("provider \"clusterd\" {\n  address   = %q\n  token     = %q\n  ca_file   = %q\n  namespace = %q\n}\n", c.URL(), c.Token(), c.CAFile(), namespace) +
+		fmt.Sprintf(hcl, args...)
+}
+
+// apply runs the steps, and then destroys what is left.
+func apply(t *testing.T, steps ...resource.TestStep) {
+	t.Helper()
+	applyCase(t, resource.TestCase{}, steps...)
+}
+
+// applyCase is apply with options.
+func applyCase(t *testing.T, options resource.TestCase, steps ...resource.TestStep) {
+	t.Helper()
+	options.Steps = steps
+	options.ProtoV6ProviderFactories = map[string]func() (tfprotov6.ProviderServer, error){
+		"clusterd": providerserver.NewProtocol6WithError(provider.New("test")),
+	}
+	resource.UnitTest(t, options)
+}
+
+// plans expects what the plan of a step does to a resource, and that nothing is
+// left to do afterwards.
+func plans(address string, action plancheck.ResourceActionType, more ...plancheck.PlanCheck) resource.ConfigPlanChecks {
+	return resource.ConfigPlanChecks{
+		PreApply:             append([]plancheck.PlanCheck{plancheck.ExpectResourceAction(address, action)}, more...),
+		PostApplyPostRefresh: []plancheck.PlanCheck{plancheck.ExpectEmptyPlan()},
+	}
+}
+
+// app reads an app from the cluster.
+func (c *cluster) app(t *testing.T, namespace, name string) *api.App {
+	t.Helper()
+	a, err := client.Of(c.Client(), api.Apps).Get(t.Context(), namespace, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// writeApp changes an app behind Terraform's back.
+func (c *cluster) writeApp(t *testing.T, namespace, name string, change func(*api.App)) {
+	t.Helper()
+	a := c.app(t, namespace, name)
+	change(a)
+	if _, err := client.Of(c.Client(), api.Apps).Put(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// gone expects that nothing is left of an app.
+func (c *cluster) gone(t *testing.T, namespace, name string) {
+	t.Helper()
+	if _, err := client.Of(c.Client(), api.Apps).Get(t.Context(), namespace, name); !api.Is(err, api.NotFound) {
+		t.Errorf("app %s/%s is still there after destroy (%v)", namespace, name, err)
+	}
+	pods, _, err := client.Of(c.Client(), api.Pods).List(t.Context(), namespace, client.By("app", name))
+	if err != nil || len(pods) > 0 {
+		t.Errorf("%d pods of app %s/%s are left after destroy (%v)", len(pods), namespace, name, err)
+	}
+}
