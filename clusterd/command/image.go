@@ -4,12 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
 
@@ -38,16 +39,6 @@ func (c *cli) image() *cobra.Command {
 	return cmd
 }
 
-// loaded is a line of the answer: how it went on one node.
-type loaded struct {
-	Node   string `json:"node"`
-	Images []struct {
-		Reference string `json:"reference"`
-		Digest    string `json:"digest"`
-	} `json:"images"`
-	Error string `json:"error"`
-}
-
 func (c *cli) load(cmd *cobra.Command, cl *client.Client, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -62,24 +53,23 @@ func (c *cli) load(cmd *cobra.Command, cl *client.Client, path string) error {
 		return err
 	}
 	defer resp.Body.Close()
-	failed := 0
 	for d := json.NewDecoder(resp.Body); ; {
-		var l loaded
-		switch err := d.Decode(&l); {
-		case errors.Is(err, io.EOF) && failed > 0:
-			return fmt.Errorf("%d nodes do not have it", failed)
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
+		var line api.ImageProgress
+		if err := d.Decode(&line); err != nil {
 			return fmt.Errorf("the answer broke off: %w", err)
 		}
-		if l.Error != "" {
-			failed++
-			fmt.Fprintf(c.err, "%s: %s\n", l.Node, l.Error)
-			continue
-		}
-		for _, i := range l.Images {
-			fmt.Fprintf(c.out, "%s: %s %s\n", l.Node, i.Reference, i.Digest)
+		switch {
+		case line.Node == "" && line.Status == api.ImageFailed:
+			return errors.New(line.Message)
+		case line.Node == "" && line.Status == api.ImageDone:
+			fmt.Fprintf(c.out, "%s: %s\n", strings.Join(line.Images, ", "), line.Message)
+			return nil
+		case line.Node == "":
+			fmt.Fprintf(c.err, "%s %s: %s\n", line.Status, strings.Join(line.Images, ", "), line.Message)
+		case line.Message != "":
+			fmt.Fprintf(c.err, "  %s: %s: %s\n", line.Node, line.Status, line.Message)
+		default:
+			fmt.Fprintf(c.err, "  %s: %s\n", line.Node, line.Status)
 		}
 	}
 }

@@ -1,0 +1,245 @@
+//go:build linux
+
+package dev
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+)
+
+// Up makes the cluster, or starts what of it does not run, and waits until
+// every node is ready.
+func (c *Cluster) Up(ctx context.Context, nodes, servers int) error {
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	p, err := c.up(ctx, nodes, servers)
+	unlock()
+	if err != nil {
+		return err
+	}
+	return c.await(ctx, p, p.Members())
+}
+
+func (c *Cluster) up(ctx context.Context, nodes, servers int) (Plan, error) {
+	p, err := c.plan(nodes, servers)
+	if err != nil {
+		return p, err
+	}
+	if _, err := mirror(c.mirrorDir(), filepath.Join(c.cfg.Bin, "terraform-provider-clusterd"), time.Now()); err != nil {
+		return p, err
+	}
+	if err := os.WriteFile(c.cliConfigFile(), []byte(cliConfig(c.mirrorDir())), 0o644); err != nil {
+		return p, err
+	}
+	if err := c.hubUp(p); err != nil {
+		return p, err
+	}
+	for _, m := range p.Members() {
+		if err := c.boot(ctx, p, m); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// boot makes sure the member runs. One that was stopped starts like a machine
+// after a power cut: with its disk, and nothing else of before. One whose
+// process alone is gone is just started again.
+func (c *Cluster) boot(ctx context.Context, p Plan, m Member) error {
+	if _, ok := c.running(m); ok {
+		return nil
+	}
+	if !c.space(m.Name).exists() {
+		if _, err := c.bury(m); err != nil {
+			return fmt.Errorf("clean up after %s: %w", m.Name, err)
+		}
+	}
+	if err := c.plug(p, m); err != nil {
+		return err
+	}
+	if m.Server {
+		c.cfg.Say("server %s: starting at %s", m.Name, m.Addr)
+		if err := c.start(m, filepath.Base(c.cfg.Exe), "server", "--name", m.Name, "--data-dir", c.dataDir(m), "--advertise", m.Addr.String()); err != nil {
+			return err
+		}
+		return c.awaitServer(ctx, p, m)
+	}
+	c.cfg.Say("node %s: starting at %s", m.Name, m.Addr)
+	args, err := c.agentArgs(ctx, p, m)
+	if err != nil {
+		return err
+	}
+	return c.start(m, "nodeagent", args...)
+}
+
+func (c *Cluster) agentArgs(ctx context.Context, p Plan, m Member) ([]string, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return nil, fmt.Errorf("ask for this machine's memory: %w", err)
+	}
+	cpu, mem := share(runtime.NumCPU(), info.Totalram*uint64(info.Unit), p.Nodes)
+	token, err := c.joinToken(ctx, p, m)
+	if err != nil {
+		return nil, err
+	}
+	server := p.Members()[0]
+	return []string{"run", "--name", m.Name, "--address", m.Addr.String(), "--server", server.Addr.String() + ":7443",
+		"--token-file", token, "--data-dir", c.dataDir(m), "--run-dir", c.runDir(m), "--cgroup", c.cgroup(m.Name),
+		"--allocatable-cpu", cpu, "--allocatable-memory", mem}, nil
+}
+
+// joinToken returns the file of a token the node can join with. A node that
+// has joined needs none, so the control plane may be down.
+func (c *Cluster) joinToken(ctx context.Context, p Plan, m Member) (path string, err error) {
+	path = filepath.Join(c.run, "join.token")
+	if _, err := os.Stat(filepath.Join(c.dataDir(m), "identity")); err == nil {
+		return path, nil
+	}
+	if fi, err := os.Stat(path); err == nil && time.Since(fi.ModTime()) < tokenLife/2 {
+		return path, nil
+	}
+	cl, err := c.client(p)
+	if err != nil {
+		return "", err
+	}
+	defer cl.Close()
+	_, _, cacert, err := c.credentials(p)
+	if err != nil {
+		return "", err
+	}
+	ca, err := os.ReadFile(cacert)
+	if err != nil {
+		return "", err
+	}
+	pin, err := pki.PinOf(ca)
+	if err != nil {
+		return "", err
+	}
+	tok := pki.NewJoinToken(pin)
+	o := &api.Token{Meta: api.Meta{Name: tok.ID}, Spec: api.TokenSpec{
+		Role: api.RoleNode, Hash: tok.Hash(), Description: "clusterd dev", ExpiresAt: time.Now().Add(tokenLife).UTC().Truncate(time.Second),
+	}}
+	if _, err := client.Of(cl, api.Tokens).Create(ctx, o); err != nil {
+		return "", fmt.Errorf("make a join token: %w", err)
+	}
+	return path, pki.WriteFile(path, []byte(tok.Reveal()+"\n"))
+}
+
+// tokenLife is how long a join token is good for.
+const tokenLife = time.Hour
+
+const (
+	serverBound = 30 * time.Second
+	nodeBound   = 90 * time.Second
+	poll        = 100 * time.Millisecond
+)
+
+// awaitServer waits until the API answers.
+func (c *Cluster) awaitServer(ctx context.Context, p Plan, m Member) error {
+	ctx, cancel := context.WithTimeout(ctx, serverBound)
+	defer cancel()
+	var last error
+	for {
+		if _, ok := c.running(m); !ok {
+			return c.died(m)
+		}
+		cl, err := c.client(p)
+		if err == nil {
+			try, done := context.WithTimeout(ctx, 2*time.Second)
+			_, err = client.Of(cl, api.Servers).Get(try, "", m.Name)
+			done()
+			cl.Close()
+		}
+		if err == nil {
+			c.cfg.Say("server %s: ready", m.Name)
+			return nil
+		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("server %s does not answer: %w; its log is %s", m.Name, last, c.log(m))
+		case <-time.After(poll):
+		}
+	}
+}
+
+// await waits until every node among members is ready, saying so of each.
+func (c *Cluster) await(ctx context.Context, p Plan, members []Member) error {
+	ctx, cancel := context.WithTimeout(ctx, nodeBound)
+	defer cancel()
+	cl, err := c.client(p)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	said := map[string]bool{}
+	for {
+		waiting := ""
+		for _, m := range members {
+			if m.Server || said[m.Name] {
+				continue
+			}
+			if _, ok := c.running(m); !ok {
+				return c.died(m)
+			}
+			n, err := client.Of(cl, api.Nodes).Get(ctx, "", m.Name)
+			if err == nil && n.Status.Health.Verdict == api.VerdictReady {
+				said[m.Name] = true
+				c.cfg.Say("node %s: ready", m.Name)
+				continue
+			}
+			waiting = "node " + m.Name + " is " + healthOf(n, err)
+		}
+		if waiting == "" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: its log is in %s", waiting, c.logs())
+		case <-time.After(poll):
+		}
+	}
+}
+
+// healthOf is what the cluster thinks of a node, in words.
+func healthOf(n *api.Node, err error) string {
+	switch {
+	case api.Is(err, api.NotFound):
+		return "not joined yet"
+	case err != nil:
+		return "unknown: " + err.Error()
+	case n.Status.Health.Message != "":
+		return string(n.Status.Health.Verdict) + ": " + n.Status.Health.Message
+	case n.Status.Health.Verdict == "":
+		return string(api.VerdictJoining)
+	}
+	return string(n.Status.Health.Verdict)
+}
+
+// died says how a process ended that should run: with its last words.
+func (c *Cluster) died(m Member) error {
+	b, err := os.ReadFile(c.log(m))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s does not run", m.Name)
+	}
+	lines := strings.Split(string(bytes.TrimSpace(b)), "\n")
+	return fmt.Errorf("%s ended; the end of its log %s:\n  %s", m.Name, c.log(m), strings.Join(lines[max(0, len(lines)-8):], "\n  "))
+}
