@@ -103,7 +103,7 @@ func (p *planner) probe(r runtime.Status) {
 	if f.Attempt != l.Attempt {
 		f = probeFact{Attempt: l.Attempt}
 	}
-	threshold := max(api.Deref(h.Threshold), 1)
+	threshold := p.threshold()
 	switch {
 	case f.Count > 0 && f.Failures == 0:
 		if !l.Healthy {
@@ -128,6 +128,11 @@ func (p *planner) probe(r runtime.Status) {
 	} else {
 		p.do(step{Do: probe, Container: name, Attempt: l.Attempt})
 	}
+}
+
+// threshold is how many failed checks in a row make the pod not ready.
+func (p *planner) threshold() int {
+	return max(api.Deref(api.Deref(p.pod.Spec.Health).Threshold), 1)
 }
 
 // force kills a run that was asked to end and did not within its grace.

@@ -64,9 +64,10 @@ type ending struct {
 
 // stopping is a pod that was asked to end.
 type stopping struct {
-	Since  time.Time `json:"since,omitzero"`
-	Asked  time.Time `json:"asked,omitzero"` // when the proxies were asked to drain it
-	Signal time.Time `json:"signal,omitzero"`
+	Since   time.Time `json:"since,omitzero"`
+	Asked   time.Time `json:"asked,omitzero"` // when the proxies were asked to drain it
+	Drained time.Time `json:"drained,omitzero"`
+	Signal  time.Time `json:"signal,omitzero"`
 }
 
 // facts are what the node sees of a pod right now.
@@ -171,6 +172,12 @@ func (p podPlan) String() string {
 		b.WriteString("done\n")
 	}
 	return b.String()
+}
+
+// news is the plan on one line for the log, without the checks of every day.
+func (p podPlan) news() string {
+	p.Steps = slices.DeleteFunc(slices.Clone(p.Steps), func(s step) bool { return s.Do == probe })
+	return strings.ReplaceAll(strings.TrimSpace(p.String()), "\n", " | ")
 }
 
 // planPod says what the node does next about a pod. It is a function of its

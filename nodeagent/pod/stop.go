@@ -13,6 +13,9 @@ import (
 // up of the pod's grace.
 const minLast = time.Second
 
+// linger is how long a connection may be on its way.
+const linger = 100 * time.Millisecond
+
 // stop ends the pod: it says so, waits until nobody sends clients any more,
 // asks main and then the sidecars to end, forces them after the grace, and
 // leaves nothing behind.
@@ -101,8 +104,16 @@ func (p *planner) end(name string) {
 func (p *planner) drained() bool {
 	s := &p.rec.Stop
 	switch {
-	case !s.Signal.IsZero(), p.see.Disowned, !p.rec.Served, p.see.Offline, p.see.Drained, len(p.alive()) == 0:
+	case !s.Signal.IsZero(), p.see.Disowned, !p.rec.Served, p.see.Offline, len(p.alive()) == 0:
 		return true
+	case p.see.Drained:
+		// Connections that were sent here just before are on their way yet.
+		if s.Drained.IsZero() {
+			s.Drained = p.now
+		}
+		over := s.Drained.Add(linger)
+		p.again(over)
+		return !p.now.Before(over)
 	case s.Asked.IsZero() && p.see.Acked != api.PhaseStopping:
 		bound := s.Since.Add(drainBound)
 		p.again(bound)

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -94,8 +93,8 @@ func (w *worker) run(ctx context.Context) (done bool) {
 		w.gather(ctx)
 		w.look(ctx)
 		plan := planPod(&w.pod, w.rec, w.see, time.Now())
-		if text := plan.String(); text != last {
-			w.log.Debug("plan", "plan", strings.ReplaceAll(strings.TrimSpace(text), "\n", " | "))
+		if text := plan.news(); text != last {
+			w.log.Debug("plan", "plan", text)
 			last = text
 		}
 		w.rec = plan.Record

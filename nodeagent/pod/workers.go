@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
@@ -244,7 +246,11 @@ func (s *Workers) listen(ctx context.Context) {
 		if err != nil {
 			cancel()
 			wait.failed(time.Now(), 5*time.Second)
-			s.cfg.Log.Warn("the runtime does not answer; trying again", "error", err)
+			level := hclog.Warn
+			if wait.tries < 3 { // it is only just starting, perhaps
+				level = hclog.Debug
+			}
+			s.cfg.Log.Log(level, "the runtime does not answer; trying again", "error", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Until(wait.at)):
