@@ -1,0 +1,149 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+)
+
+// adminToken makes a user's token.
+func (c *tlsCluster) adminToken(ctx context.Context, fatal func(...any)) string {
+	u := pki.NewUserToken()
+	_, err := client.Of(c.system, api.Tokens).Create(ctx, &api.Token{Meta: api.Meta{Name: u.ID}, Spec: api.TokenSpec{Role: api.RoleAdmin, Hash: u.Hash()}})
+	if err != nil {
+		fatal(err)
+	}
+	return u.Reveal()
+}
+
+// benches runs f in process and over TLS on loopback, both on etcd.
+func benches(b *testing.B, f func(b *testing.B, c *client.Client)) {
+	c := startTLS(b, Config{Etcd: etcdConfig(b, b.TempDir())})
+	over := c.client(b, c.adminToken(b.Context(), b.Fatal), nil)
+	b.Run("in-process", func(b *testing.B) { f(b, c.system) })
+	b.Run("tls", func(b *testing.B) { f(b, over) })
+}
+
+func benchApp(i int) *api.App {
+	a := newApp("bench")
+	a.Spec.Image = fmt.Sprint("docker.io/library/nginx:", i)
+	a.Spec.Env = map[string]string{"A": "b", "LONGER_NAME": "and a longer value"}
+	a.Spec.Ports = map[string]api.Port{"http": "80"}
+	return a
+}
+
+func BenchmarkAPIPut(b *testing.B) {
+	benches(b, func(b *testing.B, c *client.Client) {
+		apps := client.Of(c, api.Apps)
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if _, err := apps.Put(b.Context(), benchApp(i)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkAPIPutParallel(b *testing.B) {
+	benches(b, func(b *testing.B, c *client.Client) {
+		apps := client.Of(c, api.Apps)
+		b.SetParallelism(16)
+		b.RunParallel(func(pb *testing.PB) {
+			a := benchApp(0)
+			a.Meta.Name = "b" + newUID()
+			for i := 0; pb.Next(); i++ {
+				a.Spec.Image = fmt.Sprint("nginx:", i)
+				if _, err := apps.Put(b.Context(), a); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	})
+}
+
+func BenchmarkAPIGet(b *testing.B) {
+	benches(b, func(b *testing.B, c *client.Client) {
+		apps := client.Of(c, api.Apps)
+		if _, err := apps.Put(b.Context(), benchApp(0)); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := apps.Get(b.Context(), "default", "bench"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkAPIList1000(b *testing.B) {
+	benches(b, func(b *testing.B, c *client.Client) {
+		apps := client.Of(c, api.Apps)
+		for i := range 1000 {
+			a := benchApp(i)
+			a.Meta.Name = fmt.Sprintf("a%04d", i)
+			if _, err := apps.Put(b.Context(), a); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for b.Loop() {
+			items, _, err := apps.List(b.Context(), "", nil)
+			if err != nil || len(items) < 1000 {
+				b.Fatal(len(items), err)
+			}
+		}
+	})
+}
+
+// BenchmarkWatchFanOut is one write that 100 watchers of its node wait for,
+// among 5,000 that watch other nodes.
+func BenchmarkWatchFanOut(b *testing.B) {
+	s, err := Open(b.Context(), Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() { cancel(); <-done; s.Close() }()
+	c := client.InProcess(s.InProcess(system))
+	pod := &api.Pod{Meta: api.Meta{Namespace: "default", Name: "p"}}
+	pod.Spec.Image = "n:1"
+	if _, err := client.Of(c, api.Pods).Create(ctx, pod); err != nil {
+		b.Fatal(err)
+	}
+	snap, err := s.cache.latest(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	watch := func(field, value string) *watcher {
+		w, ok := s.cache.hub.watch(selector{kind: s.kinds["pods"], fields: map[string]string{field: value}}, snap.revision)
+		if !ok {
+			b.Fatal("gone")
+		}
+		return w
+	}
+	var interested []*watcher
+	for range 100 {
+		w, _ := s.cache.hub.watch(selector{kind: s.kinds["pods"], namespace: "default"}, snap.revision)
+		interested = append(interested, w)
+	}
+	for i := range 5000 {
+		watch("node", fmt.Sprint("w", i))
+	}
+	for i := 0; b.Loop(); i++ {
+		pod.Status.Message = fmt.Sprint(i)
+		if _, err := client.Of(c, api.Pods).PutStatus(ctx, pod); err != nil {
+			b.Fatal(err)
+		}
+		for _, w := range interested {
+			<-w.wake
+			w.take()
+		}
+	}
+}
