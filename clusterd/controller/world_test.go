@@ -37,9 +37,15 @@ type world struct {
 // inWorld runs f in a world with the nodes; wrap, if any, comes between the
 // loops and the API.
 func inWorld(t *testing.T, nodes int, wrap func(*world, http.Handler) http.Handler, f func(w *world)) {
+	inDisturbedWorld(t, nodes, &sieve{}, wrap, f)
+}
+
+// inDisturbedWorld is inWorld with leaders that end when the sieve says so.
+func inDisturbedWorld(t *testing.T, nodes int, s *sieve, wrap func(*world, http.Handler) http.Handler, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
+		s.deaths = make(chan struct{}, 1) // of this bubble
 		server, err := apiserver.Open(ctx, apiserver.Config{Log: hclog.NewNullLogger()})
 		if err != nil {
 			t.Fatal(err)
@@ -64,10 +70,26 @@ func inWorld(t *testing.T, nodes int, wrap func(*world, http.Handler) http.Handl
 		if wrap != nil {
 			handler = wrap(w, handler)
 		}
-		wg.Go(func() { w.lead(ctx, client.InProcess(handler)) })
+		wg.Go(func() {
+			for ctx.Err() == nil { // leaders follow each other
+				term, end := context.WithCancel(ctx)
+				stop := context.AfterFunc(ctx, end)
+				go func() {
+					select {
+					case <-s.deaths:
+						end()
+					case <-term.Done():
+					}
+				}()
+				w.lead(term, client.InProcess(handler))
+				stop()
+				end()
+			}
+		})
 		for _, m := range w.machine {
 			wg.Go(func() { m.run(ctx) })
 		}
+		w.allReady()
 		f(w)
 	})
 }

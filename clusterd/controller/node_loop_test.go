@@ -1,0 +1,272 @@
+package controller
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+func (w *world) verdict(name string) api.Verdict {
+	n, err := client.Of(w.client, api.Nodes).Get(w.ctx, "", name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return n.Status.Health.Verdict
+}
+
+func (w *world) allReady() {
+	w.t.Helper()
+	w.eventually("all nodes ready", 20*time.Second, func() bool {
+		for name := range w.machine {
+			if w.verdict(name) != api.VerdictReady {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// cut is what a power cut looks like from the server: gossip takes about four
+// seconds to say so, the stream about three.
+func (w *world) cut(name string) {
+	w.machine[name].power(false)
+	go func() {
+		sleep(w.ctx, 3*time.Second)
+		w.hearsay.set(name, Alive, false)
+		sleep(w.ctx, time.Second)
+		w.hearsay.set(name, Dead, false)
+	}()
+}
+
+func TestPowerCut(t *testing.T) {
+	inWorld(t, 3, nil, func(w *world) {
+		w.ended("web", w.apply("web", `{"image":"good:1","replicas":3}`), 20*time.Second)
+		w.allReady()
+		time.Sleep(settle)
+		w.cut("w2")
+		took := w.eventually("dead", 10*time.Second, func() bool { return w.verdict("w2") == api.VerdictDead })
+		if took > 5*time.Second {
+			t.Errorf("dead after %s", took)
+		}
+		took += w.eventually("replaced", 10*time.Second, func() bool {
+			for _, p := range w.pods() {
+				if p.Spec.Node == "w2" {
+					return false
+				}
+			}
+			return w.readyPods("") == 3
+		})
+		if took > 10*time.Second {
+			t.Errorf("replaced after %s", took)
+		}
+		if a := w.app("web"); a.Status.Rollout.Phase != api.RolloutComplete || len(a.Status.History) != 0 {
+			t.Errorf("a dead node is no rollout: %+v", a.Status)
+		}
+		w.machine["w2"].power(true)
+		w.hearsay.set("w2", Alive, true)
+		w.eventually("ready again", time.Second, func() bool { return w.verdict("w2") == api.VerdictReady })
+	})
+}
+
+func TestAgentDownKeepsPodsForAMinute(t *testing.T) {
+	inWorld(t, 3, nil, func(w *world) {
+		w.ended("web", w.apply("web", `{"image":"good:1","replicas":3}`), 20*time.Second)
+		w.allReady()
+		time.Sleep(settle)
+		w.machine["w1"].power(false)
+		w.hearsay.set("w1", Alive, false)
+		took := w.eventually("agent_down", 10*time.Second, func() bool { return w.verdict("w1") == api.VerdictAgentDown })
+		if took < quiet/2 {
+			t.Errorf("after %s: a restart of the agent would have done that", took)
+		}
+		time.Sleep(patience - 5*time.Second)
+		if n := w.readyPods(""); n != 3 {
+			t.Fatalf("%d pods serve", n)
+		}
+		w.eventually("replaced", 30*time.Second, func() bool {
+			on := 0
+			for _, p := range w.pods() {
+				if p.Spec.Node == "w1" {
+					on++
+				}
+			}
+			return on == 0 && w.readyPods("") == 3
+		})
+	})
+}
+
+func TestPartitioned(t *testing.T) {
+	inWorld(t, 2, nil, func(w *world) {
+		w.allReady()
+		time.Sleep(settle)
+		w.hearsay.set("w1", Dead, true)
+		w.eventually("partitioned", time.Second, func() bool { return w.verdict("w1") == api.VerdictPartitioned })
+		w.ended("web", w.apply("web", `{"image":"good:1","replicas":2}`), 20*time.Second)
+		for _, p := range w.pods() {
+			if p.Spec.Node != "w2" {
+				t.Errorf("%s is on %s", p.Meta.Name, p.Spec.Node)
+			}
+		}
+	})
+}
+
+// When most nodes vanish at once, the server is the one that is cut off.
+func TestBrake(t *testing.T) {
+	inWorld(t, 5, nil, func(w *world) {
+		w.ended("web", w.apply("web", `{"image":"good:1","replicas":5}`), 30*time.Second)
+		w.allReady()
+		time.Sleep(settle)
+		for i := range 4 {
+			w.hearsay.set(fmt.Sprintf("w%d", i+1), Dead, false)
+		}
+		time.Sleep(time.Hour)
+		for i := range 4 {
+			if v := w.verdict(fmt.Sprintf("w%d", i+1)); v == api.VerdictDead {
+				t.Errorf("w%d is %s", i+1, v)
+			}
+		}
+		if n := w.readyPods(""); n != 5 {
+			t.Fatalf("%d pods are left", n)
+		}
+		revision := func() int64 {
+			n, _ := client.Of(w.client, api.Nodes).Get(w.ctx, "", "w1")
+			return n.Meta.Revision
+		}
+		before := revision()
+		time.Sleep(time.Hour)
+		if revision() != before {
+			t.Error("a frozen verdict is written again and again")
+		}
+		for i := range 4 {
+			w.hearsay.set(fmt.Sprintf("w%d", i+1), Alive, true)
+		}
+		w.allReady()
+	})
+}
+
+// A server that begins to lead has heard nothing yet: that is no evidence.
+func TestSilenceAtTheStartIsNoEvidence(t *testing.T) {
+	inWorld(t, 3, nil, func(w *world) {
+		w.allReady()
+		h := newHearsay()
+		n := newNodes(Config{Client: w.client, Witness: h, Log: nullLog})
+		all, _, _ := client.Of(w.client, api.Nodes).List(w.ctx, "", nil)
+		var nodes []*api.Node
+		for i := range all {
+			nodes = append(nodes, &all[i])
+		}
+		judgeAll := func() nodesPlan {
+			return planNodes(nodes, func(string) []*api.Pod { return nil }, nil, n.listen(nodes, time.Now()), n.started, time.Now())
+		}
+		for range 9 {
+			if p := judgeAll(); !p.empty() || p.again == 0 {
+				t.Fatalf("after %s: %s", time.Since(n.started), p)
+			}
+			time.Sleep(time.Second)
+		}
+		h.set("w1", Alive, true)
+		h.set("w2", Alive, true)
+		time.Sleep(settle)
+		p := judgeAll()
+		if len(p.verdicts) != 1 || p.verdicts[0].node.Meta.Name != "w3" || p.verdicts[0].health.Verdict != api.VerdictDead {
+			t.Fatalf("after settling: %s", p)
+		}
+	})
+}
+
+func TestDeletedNodeLosesItsPods(t *testing.T) {
+	inWorld(t, 2, nil, func(w *world) {
+		w.ended("web", w.apply("web", `{"image":"good:1","replicas":2}`), 20*time.Second)
+		w.machine["w1"].power(false)
+		if err := client.Of(w.client, api.Nodes).Delete(w.ctx, "", "w1", ""); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("all on w2", 10*time.Second, func() bool {
+			for _, p := range w.pods() {
+				if p.Spec.Node != "w2" {
+					return false
+				}
+			}
+			return w.readyPods("") == 2
+		})
+	})
+}
+
+func TestServiceFollowsItsPods(t *testing.T) {
+	inWorld(t, 2, nil, func(w *world) {
+		w.ended("web", w.apply("web", `{"image":"good:1","replicas":2,"ports":{"http":"80"}}`), 20*time.Second)
+		services := client.Of(w.client, api.Services)
+		svc := &api.Service{Meta: api.Meta{Name: "web", Namespace: w.ns}, Spec: api.ServiceSpec{App: "web", Ports: map[string]api.ServicePort{"http": {Port: 8080}}}}
+		if _, err := services.Create(w.ctx, svc); err != nil {
+			t.Fatal(err)
+		}
+		slices := client.Of(w.client, api.EndpointSlices)
+		addresses := func() []api.Endpoint {
+			synctest.Wait()
+			items, _, err := slices.List(w.ctx, w.ns, client.By("service", "web"))
+			if err != nil || len(items) > 1 {
+				t.Fatal(items, err)
+			}
+			if len(items) == 0 {
+				return nil
+			}
+			return items[0].Spec.Addresses
+		}
+		got := addresses()
+		if len(got) != 2 || got[0].Ports["http"] != 80 || got[0].Draining || got[0].IP == "" {
+			t.Fatalf("%+v", got)
+		}
+		// A pod that is asked to stop drains at once, and goes when it has ended.
+		pods := client.Of(w.client, api.Pods)
+		if err := pods.Delete(w.ctx, w.ns, got[0].Pod, ""); err != nil {
+			t.Fatal(err)
+		}
+		if now := addresses(); len(now) != 2 || !now[0].Draining || now[1].Draining {
+			t.Fatalf("%+v", now)
+		}
+		w.eventually("replaced", 10*time.Second, func() bool {
+			now := addresses()
+			return len(now) == 2 && !now[0].Draining && now[0].UID != got[0].UID && now[1].UID != got[0].UID
+		})
+		if err := services.Delete(w.ctx, w.ns, "web", ""); err != nil {
+			t.Fatal(err)
+		}
+		if left := addresses(); left != nil {
+			t.Errorf("slices outlive their service: %+v", left)
+		}
+	})
+}
+
+func TestNamespaceEmptiesInOrder(t *testing.T) {
+	inWorld(t, 2, nil, func(w *world) {
+		w.ns = "shop"
+		namespaces := client.Of(w.client, api.Namespaces)
+		if _, err := namespaces.Create(w.ctx, &api.Namespace{Meta: api.Meta{Name: "shop"}}); err != nil {
+			t.Fatal(err)
+		}
+		w.ended("web", w.apply("web", `{"image":"good:1","replicas":2,"ports":{"http":"80"}}`), 20*time.Second)
+		svc := &api.Service{Meta: api.Meta{Name: "web", Namespace: "shop"}, Spec: api.ServiceSpec{App: "web", Ports: map[string]api.ServicePort{"http": {Port: 80}}}}
+		if _, err := client.Of(w.client, api.Services).Create(w.ctx, svc); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := namespaces.Delete(w.ctx, "", "shop", ""); err != nil {
+			t.Fatal(err)
+		}
+		said := ""
+		took := w.eventually("gone", 30*time.Second, func() bool {
+			ns, err := namespaces.Get(w.ctx, "", "shop")
+			if err == nil && ns.Status.Message != "" {
+				said = ns.Status.Message
+			}
+			return api.Is(err, api.NotFound)
+		})
+		if said == "" || took > 5*time.Second {
+			t.Errorf("took %s, said %q", took, said)
+		}
+	})
+}
