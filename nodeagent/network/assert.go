@@ -94,6 +94,7 @@ func (n *Network) Assert() error {
 		return fmt.Errorf("link lo: %w", err)
 	}
 	want, podErr := n.assertPods()
+	want = append(want, nowhere(n.cfg.Subnet))
 	if n.cfg.Services.IsValid() {
 		// Connections of the node itself to a virtual IP need a route before the
 		// output hook can send them elsewhere; any link will do.

@@ -16,20 +16,28 @@ import (
 
 // protocol marks our routes among those of the main table, so that stale ones
 // are told from other people's.
-const protocol = 99
+const protocol = 205
 
 // A hop is a route of ours, comparable.
 type hop struct {
 	dst  netip.Prefix
 	via  netip.Addr // zero: dst is on the link
-	link int        // zero: wherever via is
+	link int        // zero: wherever via is; or nowhere
 }
+
+// nowhere drops what is for a subnet. Packets to a pod that is gone must not
+// follow the default route; and as nobody answers, a connection that is being
+// opened tries again, by then perhaps to another pod.
+func nowhere(subnet netip.Prefix) hop { return hop{dst: subnet.Masked()} }
 
 func podRoute(ip netip.Addr, link int) hop { return hop{dst: host(ip), link: link} }
 
 func (h hop) String() string {
 	if h.via.IsValid() {
 		return fmt.Sprintf("%s via %s", h.dst, h.via)
+	}
+	if h.link == 0 {
+		return fmt.Sprintf("%s nowhere", h.dst)
 	}
 	return fmt.Sprintf("%s dev %d", h.dst, h.link)
 }
@@ -111,8 +119,11 @@ func (n *Network) ownRoutes() ([]hop, error) {
 		a, _ := netip.AddrFromSlice(r.Dst.IP.To4())
 		bits, _ := r.Dst.Mask.Size()
 		h := hop{dst: netip.PrefixFrom(a, bits), link: r.LinkIndex}
-		if via, ok := netip.AddrFromSlice(r.Gw.To4()); ok && r.Gw != nil {
+		if via, ok := netip.AddrFromSlice(r.Gw.To4()); ok {
 			h.via, h.link = via, 0
+		}
+		if r.Type == unix.RTN_BLACKHOLE {
+			h.link = 0
 		}
 		hops = append(hops, h)
 	}
@@ -122,9 +133,12 @@ func (n *Network) ownRoutes() ([]hop, error) {
 // route adds a route, in place of another to the same destination.
 func (n *Network) route(h hop) error {
 	r := &netlink.Route{Dst: ipNet(h.dst), LinkIndex: h.link, Protocol: protocol, Table: unix.RT_TABLE_MAIN}
-	if h.via.IsValid() {
+	switch {
+	case h.via.IsValid():
 		r.Gw = net.IP(h.via.AsSlice())
-	} else {
+	case h.link == 0:
+		r.Type = unix.RTN_BLACKHOLE
+	default:
 		r.Scope = netlink.SCOPE_LINK
 	}
 	if err := n.nl.RouteReplace(r); err != nil {

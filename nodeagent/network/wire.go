@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -57,7 +58,26 @@ func (n *Network) wire(uid string, ip netip.Addr) error {
 	if err := n.nl.NeighSet(neigh); err != nil {
 		return fmt.Errorf("neighbour %s: %w", ip, err)
 	}
-	return n.route(podRoute(ip, host.Attrs().Index))
+	if err := n.route(podRoute(ip, host.Attrs().Index)); err != nil {
+		return err
+	}
+	return errors.Join(carry(n.nl, host.Attrs().Name), carry(pod, podLink))
+}
+
+// carry waits until a link that was set up carries packets. The kernel gets to
+// that a moment later, and drops what is sent before: a SYN costs a second then.
+func carry(h *netlink.Handle, name string) error {
+	for late := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		l, err := h.LinkByName(name) // from Linux 6.8 on, asking is enough
+		switch {
+		case err != nil:
+			return fmt.Errorf("link %s: %w", name, err)
+		case l.Attrs().OperState == netlink.OperUp:
+			return nil
+		case time.Now().After(late):
+			return fmt.Errorf("link %s is %s", name, l.Attrs().OperState)
+		}
+	}
 }
 
 // veth returns the node's end of the pair, up; the other end is born in the pod.

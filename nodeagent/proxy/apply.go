@@ -36,7 +36,8 @@ type nft struct {
 	port   atomic.Uint32 // of conn's socket: marks our own transactions
 	table  *nftables.Table
 	sets   map[string]*nftables.Set
-	rules  map[string][]uint64 // handles by chain, as of the last replace
+	count  map[string]int      // of rules by chain, as of the last replace
+	rules  map[string][]uint64 // their handles
 	ct     *conntrack
 }
 
@@ -164,7 +165,7 @@ func (k *nft) replace(rules Ruleset) error {
 	k.conn.AddTable(k.table) // so that there is one to delete
 	k.conn.DelTable(k.table)
 	k.conn.AddTable(k.table)
-	sets, chains, err := layout(k.conn, k.table, k.ranges)
+	sets, count, err := layout(k.conn, k.table, k.ranges)
 	if err != nil {
 		return errors.Join(err, k.dial())
 	}
@@ -177,9 +178,13 @@ func (k *nft) replace(rules Ruleset) error {
 	if err := k.flush(); err != nil {
 		return fmt.Errorf("program %d frontends: %w", len(rules), err)
 	}
-	k.sets = sets
-	k.rules, err = k.handles(chains)
-	return err
+	k.sets, k.count, k.rules = sets, count, map[string][]uint64{}
+	for chain := range count {
+		if k.rules[chain], err = k.handles(chain); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // contents are the elements of a table that says what rules say.
@@ -240,16 +245,16 @@ func (k *nft) update(c *changes) error {
 	return k.flush()
 }
 
-func (k *nft) handles(chains []*nftables.Chain) (map[string][]uint64, error) {
-	all := map[string][]uint64{}
-	for _, ch := range chains {
-		rules, err := k.conn.GetRules(k.table, ch)
-		if err != nil {
-			return nil, fmt.Errorf("read chain %s: %w", ch.Name, err)
-		}
-		for _, r := range rules {
-			all[ch.Name] = append(all[ch.Name], r.Handle)
-		}
+// handles identify the rules of a chain: a rule that is put back by others has
+// another one.
+func (k *nft) handles(chain string) ([]uint64, error) {
+	rules, err := k.conn.GetRules(k.table, &nftables.Chain{Name: chain, Table: k.table})
+	if err != nil {
+		return nil, fmt.Errorf("read chain %s: %w", chain, err)
+	}
+	var all []uint64
+	for _, r := range rules {
+		all = append(all, r.Handle)
 	}
 	return all, nil
 }
@@ -258,9 +263,10 @@ func (k *nft) intact(rules Ruleset) (bool, error) {
 	if ok, err := k.exists(); err != nil || !ok || k.sets == nil {
 		return false, err
 	}
-	for chain, want := range k.rules {
-		have, err := k.handles([]*nftables.Chain{{Name: chain, Table: k.table}})
-		if err != nil || !slices.Equal(have[chain], want) {
+	for chain, n := range k.count {
+		have, err := k.handles(chain)
+		// The count says so if others were at it before the handles were read.
+		if err != nil || len(have) != n || !slices.Equal(have, k.rules[chain]) {
 			return false, err
 		}
 	}

@@ -28,9 +28,10 @@ import (
 //	                      ip saddr . ip daddr @hairpin masquerade
 //	                      ct status dnat ip saddr != PODS ip daddr PODS ip daddr != SUBNET masquerade
 //	                      ip saddr SUBNET ip daddr != PODS masquerade }
-//	  chain forward     { type filter hook forward;  ip daddr SERVICES reject; ct state new … @closed reject }
+//	  chain forward     { type filter hook forward;  ip daddr SERVICES goto reject; ct state new … @closed goto reject }
 //	  chain local       { type filter hook output;   the same }
-//	  chain input       { type filter hook input;    ct state new ip daddr != 127.0.0.0/8 0.0.0.0 … @closed reject }
+//	  chain input       { type filter hook input;    ct state new ip daddr != 127.0.0.0/8 0.0.0.0 … @closed goto reject }
+//	  chain reject      { meta l4proto tcp reject with tcp reset; reject with icmp port-unreachable }
 //	}
 //
 // One lookup decides whether a connection is to a service, a second one where
@@ -88,13 +89,13 @@ func chainOf(f Frontend, b Balance) string {
 // ranges are the addresses the rules tell apart.
 type ranges struct{ pods, subnet, services netip.Prefix }
 
-// layout builds the empty table in c's next transaction and returns its sets.
-func layout(c *nftables.Conn, t *nftables.Table, r ranges) (map[string]*nftables.Set, []*nftables.Chain, error) {
-	sets := map[string]*nftables.Set{}
-	var chains []*nftables.Chain
-	var err error
+// layout builds the empty table in c's next transaction. It returns the sets,
+// and the number of rules by chain.
+func layout(c *nftables.Conn, t *nftables.Table, r ranges) (sets map[string]*nftables.Set, rules map[string]int, err error) {
+	sets, rules = map[string]*nftables.Set{}, map[string]int{}
 	set := func(s nftables.Set) {
-		s.Table, s.Concatenation = t, true
+		// Numbered here, because nftables counts in a variable of the whole process.
+		s.Table, s.Concatenation, s.ID = t, true, uint32(len(sets)+1)
 		if e := c.AddSet(&s, nil); e != nil && err == nil {
 			err = fmt.Errorf("set %s: %w", s.Name, e)
 		}
@@ -102,8 +103,7 @@ func layout(c *nftables.Conn, t *nftables.Table, r ranges) (map[string]*nftables
 	}
 	chain := func(ch nftables.Chain) *nftables.Chain {
 		ch.Table = t
-		chains = append(chains, c.AddChain(&ch))
-		return chains[len(chains)-1]
+		return c.AddChain(&ch)
 	}
 	base := func(name string, typ nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
 		return chain(nftables.Chain{Name: name, Type: typ, Hooknum: hook, Priority: prio})
@@ -114,6 +114,7 @@ func layout(c *nftables.Conn, t *nftables.Table, r ranges) (map[string]*nftables
 			all = append(all, p...)
 		}
 		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: all})
+		rules[ch.Name]++
 	}
 	lookup := func(name string, then ...expr.Any) []expr.Any {
 		return append([]expr.Any{&expr.Lookup{SourceRegister: reg0, SetName: name, SetID: sets[name].ID}}, then...)
@@ -149,16 +150,20 @@ func layout(c *nftables.Conn, t *nftables.Table, r ranges) (map[string]*nftables
 	rule(post, ctBits(expr.CtKeySTATUS, statusDNAT), in(srcOffset, r.pods, false), in(dstOffset, r.pods, true), in(dstOffset, r.subnet, false), masquerade)
 	rule(post, in(srcOffset, r.subnet, true), in(dstOffset, r.pods, false), masquerade)
 
-	reject := []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3}} // port unreachable: "connection refused" for TCP too
+	// Resets for TCP: ICMP errors are limited to a few a second for each client.
+	reject := chain(nftables.Chain{Name: "reject"})
+	rule(reject, isTCP(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+	rule(reject, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: portUnreachable}})
+	refuse := []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: reject.Name}}
 	isNew := ctBits(expr.CtKeySTATE, expr.CtStateBitNEW)
 	for name, hook := range map[string]*nftables.ChainHook{"forward": nftables.ChainHookForward, "local": nftables.ChainHookOutput} {
 		ch := base(name, nftables.ChainTypeFilter, hook, nftables.ChainPriorityFilter)
-		rule(ch, in(dstOffset, r.services, true), reject)
-		rule(ch, isNew, vip, lookup(setClosed), reject)
+		rule(ch, in(dstOffset, r.services, true), refuse)
+		rule(ch, isNew, vip, lookup(setClosed), refuse)
 	}
 	input := base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
-	rule(input, isNew, in(dstOffset, loopback, false), node, lookup(setClosed), reject)
-	return sets, chains, err
+	rule(input, isNew, in(dstOffset, loopback, false), node, lookup(setClosed), refuse)
+	return sets, rules, err
 }
 
 // statusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
@@ -208,6 +213,16 @@ func toNode() []expr.Any {
 	return append(in(dstOffset, loopback, false),
 		&expr.Fib{Register: reg0, FlagDADDR: true, ResultADDRTYPE: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)})
+}
+
+// portUnreachable is the ICMP code that programs see as "connection refused".
+const portUnreachable = 3
+
+func isTCP() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: tmp},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: tmp, Data: []byte{byte(TCP)}},
+	}
 }
 
 // in matches an address inside a range, or outside.

@@ -189,7 +189,12 @@ func Answer(c net.Conn, timeout time.Duration) (name, client string, err error) 
 			return "", "", err
 		}
 	}
-	_, err = fmt.Fscanln(c, &name, &client)
+	buf := make([]byte, 256) // a datagram must be read at once
+	n, err := c.Read(buf)
+	if err != nil {
+		return "", "", err
+	}
+	_, err = fmt.Sscan(string(buf[:n]), &name, &client)
 	return name, client, err
 }
 
