@@ -50,6 +50,9 @@ func TestAcceptance(t *testing.T) {
 		"NoNamespace":    testNoNamespace,
 		"Prefetch":       testPrefetch,
 		"Data":           testData,
+		"PlanWarnings":   testPlanWarnings,
+		"DryRun":         testDryRun,
+		"Interrupt":      testInterrupt,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

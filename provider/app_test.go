@@ -153,7 +153,7 @@ resource "clusterd_app" "web" {
 		resource.TestStep{Config: app("exit-1:1", ""), ConfigPlanChecks: again,
 			ExpectError: regexp.MustCompile(`(?s)rollout of exit-1:1 failed and was\s+rolled\s+back to\s+nginx:1.*[Pp]od web-.*on node\s+w\d.*exit code\s+1.*about to\s+exit with 1.*clusterd\s+describe`)},
 		resource.TestStep{PreConfig: func() { serves("nginx:1") }, Config: app("missing:1", ""), ConfigPlanChecks: again,
-			ExpectError: regexp.MustCompile(`(?s)missing:1.*cannot\s+be\s+pulled`)},
+			ExpectError: regexp.MustCompile(`(?s)missing:1.*cannot\s+be\s+fetched`)},
 		resource.TestStep{PreConfig: func() { serves("nginx:1") }, Config: app("nginx:1", ""), ConfigPlanChecks: resource.ConfigPlanChecks{
 			PreApply: []plancheck.PlanCheck{plancheck.ExpectEmptyPlan()}}},
 		resource.TestStep{Config: app("nginx:2", ""), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
@@ -176,7 +176,7 @@ resource "clusterd_app" "web" {
   %s
 }`, image, rest)
 	}
-	failed := regexp.MustCompile(`(?s)rollout of exit-1:1 failed.*about to\s+exit with 1.*the next plan\s+replaces it`)
+	failed := regexp.MustCompile(`(?s)rollout of exit-1:1 failed.*about to exit with 1.*the\s+next\s+plan\s+replaces\s+it`)
 	var uid string
 	apply(t,
 		resource.TestStep{Config: app("exit-1:1", ""), ExpectError: failed},

@@ -42,7 +42,7 @@ func followRollout(ctx context.Context, r *appResource, written *api.App) *failu
 			detail: "Somebody asked for its deletion outside of this apply. Plan again to see where it stands."}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &failure{summary: app + ": the rollout has not ended in time",
-			detail: "It goes on in the cluster: " + progress(last) + ".\n\n" + lookCloser(&written.Meta) + "\nTo wait longer, raise timeouts; to give up earlier, lower update.deadline."}
+			detail: "It goes on in the cluster: " + progress(last) + ".\n\n" + "To wait longer, raise timeouts; to give up earlier, lower update.deadline.\n" + lookCloser(&written.Meta)}
 	case err != nil:
 		return &failure{summary: app + ": interrupted",
 			detail: "The rollout goes on in the cluster: " + progress(last) + ". The state has what was written.\n\n" + lookCloser(&written.Meta)}
@@ -132,13 +132,13 @@ func explain(a *api.App, failed *api.Rollout) *failure {
 	} else {
 		b.WriteString("The cluster recorded no cause.\n")
 	}
-	fmt.Fprintf(&b, "\nNow: %s, %s.\n%s\n%s", a.Spec.Image, progress(a), next, lookCloser(&a.Meta))
+	fmt.Fprintf(&b, "\nNow: %s, %d of %d pods ready.\n%s\n%s", a.Spec.Image, a.Status.Ready, api.Deref(a.Effective.Replicas), next, lookCloser(&a.Meta))
 	f.detail = b.String()
 	return f
 }
 
 func writeCause(b *strings.Builder, c *api.Cause) {
-	b.WriteString(capital(strings.TrimRight(c.Message, ".")) + ".\n")
+	b.WriteString("Cause: " + strings.TrimRight(c.Message, ".") + ".\n")
 	var facts []string
 	add := func(name, value string) {
 		if value != "" {
@@ -169,5 +169,5 @@ func writeCause(b *strings.Builder, c *api.Cause) {
 }
 
 func lookCloser(m *api.Meta) string {
-	return fmt.Sprintf("More: clusterd describe app %s -n %s, clusterd logs app/%s -n %s", m.Name, m.Namespace, m.Name, m.Namespace)
+	return fmt.Sprintf("More:\n  clusterd describe app %s -n %s\n  clusterd logs app/%s -n %s", m.Name, m.Namespace, m.Name, m.Namespace)
 }
