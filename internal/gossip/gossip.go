@@ -63,8 +63,8 @@ type Config struct {
 	Advertise string // host that others reach it by; empty: that of Bind
 	Key       []byte // 32 bytes, the same for all
 	Meta      []byte // at most MaxMeta
-	// Seeds are addresses (host:port) of some members, asked anew for every
-	// attempt to join: servers for a node, nodes for a server. A few do.
+	// Seeds are addresses (host:port) of some members: servers for a node, nodes
+	// for a server. It is asked again now and then, and while one is missing.
 	Seeds func() []string
 	Log   hclog.Logger
 }
@@ -75,6 +75,9 @@ type Gossip struct {
 	seeds func() []string
 	log   hclog.Logger
 	view  *view
+
+	known []string  // seeds as last asked for; only Run uses them
+	asked time.Time // when
 }
 
 // Open starts to listen and to answer. Nobody is known yet: Run joins.
@@ -148,16 +151,19 @@ func (g *Gossip) Run(ctx context.Context) error {
 	// A start with everybody else's (power is back) is spread out; a second
 	// join soon after mends what a storm of announcements lost.
 	wait := rand.N(200 * time.Millisecond)
+	var cut time.Time // when probes failed last
 	for try := 0; ; try++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(wait):
 		}
-		// Probes that fail may mean that this member was cut off for a while: the
-		// others may have given it up though it has not given up them.
-		cut := g.list.GetHealthScore() > 0
-		if wait = 2*time.Second + rand.N(2*time.Second); !g.join(try < 2 || cut) {
+		// Probes that fail may mean that this member is cut off: the others give it
+		// up, and when it is back it hears of that only by asking.
+		if g.list.GetHealthScore() > 0 {
+			cut = time.Now()
+		}
+		if wait = 2*time.Second + rand.N(2*time.Second); !g.join(try < 2 || time.Since(cut) < 15*time.Second) {
 			wait = time.Second + rand.N(time.Second)
 		}
 	}
@@ -167,15 +173,20 @@ func (g *Gossip) Run(ctx context.Context) error {
 // It reports whether there is company, or nobody to look for. Members that
 // were cut off for long find each other again only this way.
 func (g *Gossip) join(all bool) bool {
-	alive := map[string]bool{}
+	alive := map[string]bool{g.Addr(): true}
 	for _, m := range g.Members() {
 		if m.State == Alive {
 			alive[m.Addr] = true
 		}
 	}
-	seeds := slices.DeleteFunc(slices.Clone(g.seeds()), func(s string) bool {
-		return s == g.Addr() || !all && alive[s]
-	})
+	missing := func() []string {
+		return slices.DeleteFunc(slices.Clone(g.known), func(s string) bool { return s == g.Addr() || !all && alive[s] })
+	}
+	// Asking for seeds may cost a request: not while all is well.
+	if all || len(missing()) > 0 || time.Since(g.asked) > 15*time.Second {
+		g.known, g.asked = g.seeds(), time.Now()
+	}
+	seeds := missing()
 	if len(seeds) == 0 {
 		return true
 	}
