@@ -231,6 +231,15 @@ func TestUpgradeThroughTheServer(t *testing.T) {
 	}
 }
 
+// There is no revocation list: who is not renewed is out when its time is up.
+func TestConnectionEndsWithItsCertificate(t *testing.T) {
+	c := newCluster(t)
+	c.ca.Life = 2 * time.Second
+	c.connect(t, "w1", says("here"))
+	c.await(t, "w1")
+	c.await(t)
+}
+
 func TestReconnects(t *testing.T) {
 	c := newCluster(t)
 	c.connect(t, "w1", says("here"))
