@@ -42,6 +42,7 @@ type Config struct {
 	Subnet   netip.Prefix // addresses of this node's pods
 	Services netip.Prefix // virtual IPs
 	Gateway  netip.Addr   // the pods' gateway, on every node the same; by default DefaultGateway
+	Nodes    []api.Node   // as an earlier agent last knew them: routes that work are not taken away
 	Log      hclog.Logger
 }
 
@@ -100,6 +101,9 @@ func Open(cfg Config) (*Network, error) {
 	if n.forward, err = os.OpenFile("/proc/sys/net/ipv4/ip_forward", os.O_RDWR, 0); err != nil {
 		n.Close()
 		return nil, err
+	}
+	if cfg.Nodes != nil {
+		n.SetNodes(cfg.Nodes)
 	}
 	if err := n.forget(); err != nil {
 		n.Close()

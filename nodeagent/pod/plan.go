@@ -325,7 +325,7 @@ func (p *planner) adopt(name string) {
 func (p *planner) story(name string, r runtime.Status) (reason, message string) {
 	ran := ""
 	if !r.StartedAt.IsZero() {
-		ran = " after " + r.Exit.At.Sub(r.StartedAt).Round(100*time.Millisecond).String()
+		ran = " after " + span(r.Exit.At.Sub(r.StartedAt))
 	}
 	l := p.life(name)
 	switch {
@@ -337,10 +337,22 @@ func (p *planner) story(name string, r runtime.Status) (reason, message string) 
 	return "crash_loop", fmt.Sprintf("%s exited with code %d%s", name, r.Exit.Code, ran)
 }
 
+// span renders how long a run was, to a readable precision.
+func span(d time.Duration) string {
+	if d < time.Second {
+		return d.Round(time.Millisecond).String()
+	}
+	return d.Round(100 * time.Millisecond).String()
+}
+
 // ended books the bad end of the current run, and when the next begins.
 func (p *planner) ended(name string, at time.Time, exit *api.Exit, reason, message string) {
 	l := p.life(name)
-	p.event(true, reason, "%s", message)
+	what := reason
+	if reason == "crash_loop" { // one end is none yet
+		what = "exited"
+	}
+	p.event(true, what, "%s", message)
 	streak := l.Streak + 1
 	p.setLife(name, life{
 		Attempt: l.Attempt + 1, Streak: streak, Last: exit, Reason: reason, Message: message,
@@ -355,6 +367,9 @@ func (p *planner) ended(name string, at time.Time, exit *api.Exit, reason, messa
 	} else {
 		cause.ExitCode = &exit.Code
 		cause.Message = fmt.Sprintf("%s, %d times in a row", message, streak)
+	}
+	if streak == certainAt {
+		p.event(true, reason, "%s", cause.Message)
 	}
 	p.fatal(cause)
 }

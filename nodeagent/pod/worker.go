@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -375,8 +376,16 @@ func (w *worker) turn(ctx context.Context) (release func(), err error) {
 }
 
 func (w *worker) fail(s step, err error) {
-	w.see.Failed[s.Container] = failure{Attempt: s.Attempt, At: time.Now(), Err: err.Error()}
+	w.see.Failed[s.Container] = failure{Attempt: s.Attempt, At: time.Now(), Err: essence(err, runtime.ErrCannotStart)}
 	w.see.Tails[s.Container] = nil
+}
+
+// essence is what err says beyond kind, which its reader is told in other words.
+func essence(err, kind error) string {
+	if _, after, ok := strings.Cut(err.Error(), kind.Error()+": "); ok {
+		return after
+	}
+	return err.Error()
 }
 
 // dropLogs removes the logs of old runs; those of the last two stay.
@@ -409,7 +418,7 @@ func (w *worker) pull(ctx context.Context, ref string) {
 				return
 			}
 			f := w.see.Images[ref]
-			f.Busy, f.Failed, f.Err = false, time.Now(), err.Error()
+			f.Busy, f.Failed, f.Err = false, time.Now(), essence(err, runtime.ErrUnavailable)
 			f.Tries++
 			w.see.Images[ref] = f
 		})
