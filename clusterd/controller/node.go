@@ -137,6 +137,8 @@ func judge(n *api.Node, t testimony, started, now time.Time) (v api.Verdict, why
 		return api.VerdictReady, "", 0
 	case t.connected && listened < settle:
 		return wait(settle - listened)
+	case t.connected && t.heard.State == Left:
+		return api.VerdictPartitioned, "it said goodbye to gossip, but its agent is still connected", 0
 	case t.connected && t.heard.State == Unheard && was == api.VerdictJoining && silent < settle: // since it connected
 		return wait(settle - silent)
 	case t.connected:

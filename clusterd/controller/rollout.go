@@ -186,7 +186,7 @@ func (r *rollout) stalled() *api.Cause {
 	progress := fmt.Sprintf("no progress for %s: %d of %d pods of the revision are healthy", deadline, len(r.f.current)-len(waiting), r.replicas)
 	if len(waiting) > 0 {
 		pod := waiting[0]
-		c := r.causeOf(pod, "deadline", fmt.Sprintf("%s; %s %s", progress, pod.Meta.Name, why(pod)))
+		c := r.causeOf(pod, "deadline", fmt.Sprintf("%s; %s: %s", progress, pod.Meta.Name, why(pod)))
 		return &c
 	}
 	if n := len(r.f.stopping); n > 0 {
@@ -518,6 +518,9 @@ func (r *rollout) worth(a, b *api.Pod) int {
 // message says what the app waits for.
 func (r *rollout) message() string {
 	st := r.status
+	if r.rollback != nil {
+		return fmt.Sprintf("%s: %s", st.Rollout.Reason, st.History[0].Cause.Message)
+	}
 	switch ro := st.Rollout; ro.Phase {
 	case api.RolloutInProgress:
 		m := fmt.Sprintf("%d of %d pods of revision %s are healthy", len(filter(r.f.current, r.healthy)), r.replicas, ro.Revision)

@@ -1,0 +1,235 @@
+package controller
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected plans in testdata")
+
+// noon is when the golden tests happen.
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+func ago(seconds float64) time.Time { return noon.Add(-time.Duration(seconds * float64(time.Second))) }
+
+// golden runs plan on the first file of each archive of a directory.
+func golden[G any](t *testing.T, dir string, plan func(*testing.T, G) fmt.Stringer) {
+	files, _ := filepath.Glob(filepath.Join("testdata", dir, "*.txtar"))
+	if len(files) == 0 {
+		t.Fatal("no testdata")
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			ar, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var g G
+			if err := json.Unmarshal(ar.Files[0].Data, &g); err != nil {
+				t.Fatal(err)
+			}
+			got := plan(t, g).String()
+			if *update {
+				ar.Files = append(ar.Files[:1], txtar.File{Name: "plan", Data: []byte(got)})
+				if err := os.WriteFile(file, txtar.Format(ar), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if len(ar.Files) < 2 || string(ar.Files[1].Data) != got {
+				t.Errorf("plan is\n%s\nwant (go test -update rewrites it)\n%s", got, ar.Files[len(ar.Files)-1].Data)
+			}
+		})
+	}
+}
+
+// givenPod describes a pod: ages in seconds, its revision by the name of the
+// spec it comes from.
+type givenPod struct {
+	Name, Node     string
+	Of             string // "" the declared spec, before: the one before it
+	Age            float64
+	Phase          api.Phase
+	Ready          *float64 // seconds since
+	Deleting       *float64
+	Reason         string
+	Message        string
+	Fatal          *api.Cause
+	IP             string
+	Ports, Sidecar map[string]api.Port
+}
+
+func (g givenPod) build(app, revision string) *api.Pod {
+	pod := &api.Pod{Kind: "Pod", Meta: api.Meta{Name: g.Name, Namespace: "default", UID: "uid-" + g.Name, CreatedAt: ago(g.Age)}}
+	pod.Spec.App, pod.Spec.Revision, pod.Spec.Node, pod.Spec.Ports = app, revision, g.Node, g.Ports
+	if g.Sidecar != nil {
+		pod.Spec.Sidecars = map[string]api.Container{"sidecar": {Ports: g.Sidecar}}
+	}
+	pod.Status = api.PodStatus{Phase: g.Phase, Reason: g.Reason, Message: g.Message, Fatal: g.Fatal, IP: g.IP}
+	if g.Ready != nil {
+		pod.Status.Ready, pod.Status.ReadyAt = true, ago(*g.Ready)
+		pod.Status.Phase = api.PhaseRunning
+	}
+	if g.Deleting != nil {
+		at := ago(*g.Deleting)
+		pod.Meta.DeletedAt = &at
+	}
+	return pod
+}
+
+type givenApp struct {
+	Spec   json.RawMessage // declared now
+	Before json.RawMessage // declared before, and healthy
+	// Since is how long ago the rollout of spec began, if it did; progress how
+	// long ago it got on.
+	Since, Progress *float64
+	Phase           api.RolloutPhase // of that rollout
+	Reason          string
+	Healthy         int
+	Failures        int
+	FailedAgo       float64
+	Deleting        bool
+	Pods            []givenPod
+}
+
+func effective(raw json.RawMessage) api.AppSpec {
+	var s api.AppSpec
+	if err := json.Unmarshal(raw, &s); err != nil {
+		panic(err)
+	}
+	return s.WithDefaults()
+}
+
+func (g givenApp) build() (*api.App, []*api.Pod) {
+	app := &api.App{Kind: "App", Meta: api.Meta{Name: "web", Namespace: "default", UID: "uid-web", Generation: 1, CreatedAt: ago(3600)}}
+	if err := json.Unmarshal(g.Spec, &app.Spec); err != nil {
+		panic(err)
+	}
+	app.Effective = effective(g.Spec)
+	st := &app.Status
+	before := ""
+	if g.Before != nil {
+		app.Meta.Generation = 2
+		before = effective(g.Before).Revision()
+		st.Rollout = api.Rollout{Generation: 1, Revision: before, Phase: api.RolloutComplete, Spec: g.Before, StartedAt: ago(3000), ProgressAt: ago(2990), EndedAt: ago(2990)}
+	}
+	if g.Since != nil {
+		if st.Rollout.Generation > 0 {
+			st.History = []api.Rollout{st.Rollout}
+		}
+		phase := g.Phase
+		if phase == "" {
+			phase = api.RolloutInProgress
+		}
+		progress := *g.Since
+		if g.Progress != nil {
+			progress = *g.Progress
+		}
+		st.Rollout = api.Rollout{Generation: app.Meta.Generation, Revision: app.Effective.Revision(), Phase: phase, Reason: g.Reason,
+			Healthy: g.Healthy, Spec: g.Spec, StartedAt: ago(*g.Since), ProgressAt: ago(progress)}
+	}
+	if g.Failures > 0 {
+		st.Failures, st.FailedAt = g.Failures, ago(g.FailedAgo)
+	}
+	if g.Deleting {
+		at := ago(5)
+		app.Meta.DeletedAt = &at
+	}
+	var pods []*api.Pod
+	for _, p := range g.Pods {
+		revision := app.Effective.Revision()
+		if p.Of == "before" {
+			revision = before
+		}
+		pods = append(pods, p.build("web", revision))
+	}
+	return app, pods
+}
+
+func TestPlanAppGolden(t *testing.T) {
+	golden(t, "app", func(t *testing.T, g givenApp) fmt.Stringer {
+		app, pods := g.build()
+		return planApp(app, pods, noon)
+	})
+}
+
+type givenNode struct {
+	Name      string
+	Verdict   api.Verdict
+	For       float64 // seconds
+	Message   string
+	Gossip    Hearsay
+	Connected *float64 // seconds since
+	Silent    *float64 // seconds since its stream ended; neither: never connected
+	Pods      []string
+}
+
+type givenNodes struct {
+	Listening float64 // seconds
+	Nodes     []givenNode
+}
+
+func TestPlanNodesGolden(t *testing.T) {
+	golden(t, "nodes", func(t *testing.T, g givenNodes) fmt.Stringer {
+		started := ago(g.Listening)
+		said, pods := map[string]testimony{}, map[string][]*api.Pod{}
+		var nodes []*api.Node
+		for _, n := range g.Nodes {
+			node := &api.Node{Meta: api.Meta{Name: n.Name}}
+			node.Status.Health = api.NodeHealth{Verdict: n.Verdict, Since: ago(n.For), Message: n.Message}
+			nodes = append(nodes, node)
+			s := testimony{heard: Heard{State: n.Gossip}, since: started}
+			if n.Connected != nil {
+				s.connected, s.since = true, ago(*n.Connected)
+			} else if n.Silent != nil {
+				s.since = ago(*n.Silent)
+			}
+			said[n.Name] = s
+			for _, name := range n.Pods {
+				pods[n.Name] = append(pods[n.Name], givenPod{Name: name, Node: n.Name, Phase: api.PhaseRunning}.build("web", "r"))
+			}
+		}
+		return planNodes(nodes, func(n string) []*api.Pod { return pods[n] }, nil, said, started, noon)
+	})
+}
+
+type givenService struct {
+	Service *api.ServiceSpec // nil: it is gone
+	App     *givenApp
+	Pods    []givenPod
+	Slices  map[string][]api.Endpoint
+}
+
+func TestPlanServiceGolden(t *testing.T) {
+	golden(t, "service", func(t *testing.T, g givenService) fmt.Stringer {
+		var svc *api.Service
+		if g.Service != nil {
+			svc = &api.Service{Meta: api.Meta{Name: "web", Namespace: "default"}, Spec: *g.Service, Effective: g.Service.WithDefaults()}
+		}
+		var app *api.App
+		if g.App != nil {
+			app, _ = g.App.build()
+		}
+		var pods []*api.Pod
+		for _, p := range g.Pods {
+			pods = append(pods, p.build("web", "r"))
+		}
+		var have []*api.Endpoints
+		for _, name := range []string{"web-0", "web-1", "web-2"} {
+			if a, ok := g.Slices[name]; ok {
+				have = append(have, &api.Endpoints{Meta: api.Meta{Name: name, Namespace: "default"}, Spec: api.EndpointsSpec{Service: "web", Addresses: a}})
+			}
+		}
+		return planService(svc, app, pods, have)
+	})
+}
