@@ -47,10 +47,11 @@ const (
 type upstream struct {
 	servers []netip.AddrPort
 	asking  chan struct{}
+	timeout time.Duration // of one server
 }
 
 func newUpstream(servers []netip.AddrPort) upstream {
-	return upstream{slices.Clone(servers), make(chan struct{}, maxAsking)}
+	return upstream{slices.Clone(servers), make(chan struct{}, maxAsking), askTimeout}
 }
 
 // ask passes a question on to the first resolver that answers it.
@@ -66,7 +67,7 @@ func (u upstream) ask(q, reply *dns.Msg, tcp bool, size int) *dns.Msg {
 		reply.Rcode = dns.RcodeServerFailure
 		return reply
 	}
-	c := &dns.Client{Net: "udp", Timeout: askTimeout, UDPSize: uint16(min(size, dns.DefaultMsgSize)), Dialer: &net.Dialer{Timeout: askTimeout}}
+	c := &dns.Client{Net: "udp", Timeout: u.timeout, UDPSize: uint16(min(size, dns.DefaultMsgSize)), Dialer: &net.Dialer{Timeout: u.timeout}}
 	if tcp {
 		c.Net = "tcp"
 	}
