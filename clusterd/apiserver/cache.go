@@ -169,12 +169,14 @@ func (c *cache) load(ctx context.Context) (*snapshot, error) {
 // follow applies the store's changes until the watch breaks. A watch that
 // broke is taken up where it ended; only a compaction makes it return.
 func (c *cache) follow(ctx context.Context, building *snapshot) error {
-	const retry = 100 * time.Millisecond
+	const least, most = 50 * time.Millisecond, 2 * time.Second
+	wait := least
 	for {
 		var err error
 		for b, werr := range c.store.Watch(ctx, root, building.revision) {
 			if err = werr; err == nil {
 				c.apply(building, b)
+				wait = least
 			}
 		}
 		if ctx.Err() != nil {
@@ -183,8 +185,9 @@ func (c *cache) follow(ctx context.Context, building *snapshot) error {
 		if errors.Is(err, store.ErrCompacted) {
 			return err
 		}
-		c.log.Warn("store watch broke", "error", err, "retry_in", retry)
-		pause(ctx, retry)
+		c.log.Warn("store watch broke", "error", err, "retry_in", wait)
+		pause(ctx, wait)
+		wait = min(2*wait, most)
 	}
 }
 
@@ -242,6 +245,9 @@ func (c *cache) at(ctx context.Context, revision int64) (*snapshot, error) {
 		}
 	}
 }
+
+// any returns the snapshot there is, once there is one.
+func (c *cache) any(ctx context.Context) (*snapshot, error) { return c.at(ctx, 0) }
 
 // latest returns a snapshot that has every write acknowledged before the call.
 func (c *cache) latest(ctx context.Context) (*snapshot, error) {

@@ -49,6 +49,22 @@ func (s *Server) identify(r *http.Request) (Identity, error) {
 	return s.bearer(r.Context(), strings.TrimSpace(bearer))
 }
 
+// admit turns away nodes that were deleted: their certificates outlive them.
+func (s *Server) admit(ctx context.Context, id Identity) error {
+	if id.Role != RoleNode {
+		return nil
+	}
+	key := s.kinds["nodes"].key("", id.Name)
+	if snap := s.cache.now.Load(); snap != nil && snap.get(key) != nil {
+		return nil
+	}
+	snap, err := s.cache.latest(ctx) // it may have joined at another server just now
+	if err == nil && snap.get(key) == nil {
+		err = api.Errorf(api.Unauthenticated, "node %s was deleted: join it again with a new token", id.Name)
+	}
+	return err
+}
+
 // bearer returns the user of a token ct_<id>_<secret>.
 func (s *Server) bearer(ctx context.Context, token string) (Identity, error) {
 	user, err := pki.ParseUserToken(token)

@@ -172,8 +172,8 @@ func (s *Server) serveRenew(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	o := snap.get(s.kinds["nodes"].key("", r.by.Name))
-	if o == nil {
-		return api.Errorf(api.Denied, "node %s was deleted: join it again with a new token", r.by.Name)
+	if o == nil { // deleted since it was admitted
+		return notFound(s.kinds["nodes"].ref("", r.by.Name))
 	}
 	typed, err := o.typed()
 	if err != nil {

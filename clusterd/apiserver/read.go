@@ -23,7 +23,7 @@ func (s *Server) serveGet(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	snap, err := s.cache.latest(r.Context())
+	snap, err := s.snapshot(r)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (r *request) selection() (*selector, error) {
 	if r.kind.namespaced() && sel.namespace != "" && !plausible(sel.namespace) {
 		return nil, api.Errorf(api.BadRequest, "the namespace in the path cannot be a name")
 	}
-	own := []string{"limit", "continue", "watch", "from", "label"}
+	own := []string{"limit", "continue", "watch", "from", "label", "stale"}
 	known := append(own, r.kind.info.Indexes...)
 	for name, values := range r.URL.Query() {
 		switch {
@@ -145,7 +145,7 @@ func (p *page) add(o *object, limit int) (more bool) {
 
 // listNow lists from the cache.
 func (s *Server) listNow(r *request, sel *selector, limit int) (page, error) {
-	snap, err := s.cache.latest(r.Context())
+	snap, err := s.snapshot(r)
 	if err != nil {
 		return page{}, err
 	}

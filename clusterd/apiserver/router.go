@@ -74,6 +74,9 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) error {
 		if err != nil {
 			return err
 		}
+		if err := s.admit(r.Context(), id); err != nil {
+			return err
+		}
 		req.by = caller{Identity: id, program: r.UserAgent(), requestID: r.Header.Get(headerRequestID)}
 		if len(req.by.requestID) > 128 {
 			return api.Errorf(api.BadRequest, "%s is longer than 128 bytes", headerRequestID)
@@ -140,6 +143,15 @@ func (s *Server) InProcess(id Identity) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, id)))
 	})
+}
+
+// snapshot returns what a read is answered from: with ?stale=true what this
+// server has, else the newest.
+func (s *Server) snapshot(r *request) (*snapshot, error) {
+	if r.flag("stale") {
+		return s.cache.any(r.Context())
+	}
+	return s.cache.latest(r.Context())
 }
 
 // flag reads a boolean query parameter.

@@ -25,6 +25,7 @@ type doc struct {
 type param struct{ name, doc string }
 
 var (
+	askStale  = param{"stale", "true: answer from what this server has, without asking the others."}
 	askDryRun = param{"dry_run", "true: check and answer as if, but change nothing."}
 	ifMatch   = param{"If-Match", "Generation the object must have."}
 	ifAbsent  = param{"If-None-Match", "*: create only, the object must not exist."}
@@ -81,6 +82,7 @@ func kindRoutes(k *kind) []route {
 		{"continue", "Where the page before ended."},
 		{"watch", "true: stream changes as lines of JSON instead."},
 		{"from", "With watch: only changes after this revision; without, all objects come first."},
+		askStale,
 	}}
 	slices.Sort(k.info.Indexes)
 	for _, name := range k.info.Indexes {
@@ -99,7 +101,7 @@ func kindRoutes(k *kind) []route {
 	}
 	rows = append(rows,
 		route{method: "GET", path: all, serve: (*Server).serveList, doc: list},
-		route{method: "GET", path: one, serve: (*Server).serveGet, doc: doc{summary: "Read one object"}},
+		route{method: "GET", path: one, serve: (*Server).serveGet, doc: doc{summary: "Read one object", query: []param{askStale}}},
 		route{method: "PUT", path: one, serve: (*Server).servePut, doc: doc{summary: "Create one object, or replace its spec and labels",
 			in: k.info.Object, query: []param{askDryRun}, header: append([]param{ifAbsent, ifMatch}, writes...)}},
 		route{method: "DELETE", path: one, serve: (*Server).serveDelete, doc: doc{summary: remove, query: query, header: append([]param{ifMatch}, writes...)}},

@@ -139,19 +139,29 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	return nil
 }
 
-// Run keeps the server going until ctx ends. Requests wait for it.
+// Run keeps the server going until ctx ends, or the store does. Requests wait
+// for it.
 func (s *Server) Run(ctx context.Context) error {
 	defer close(s.ended)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	// The cache outlives the parts that write through it.
 	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var cache, parts sync.WaitGroup
 	cache.Go(func() { s.cache.run(behind) })
 	parts.Go(func() { s.followLeader(ctx) })
 	parts.Go(func() { s.flushRings(ctx) })
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-s.store.Stopped():
+		err = errors.New("the store ended by itself: its log says why")
+	}
+	cancel()
 	parts.Wait()
 	stop()
 	cache.Wait()
-	return nil
+	return err
 }
 
 // Close closes the store. Call it after Run has returned.

@@ -32,13 +32,6 @@ func (s *Server) serveTunnel(w http.ResponseWriter, r *request) error {
 	if s.cfg.Tunnels == nil {
 		return errNoTunnels()
 	}
-	snap, err := s.cache.latest(r.Context())
-	if err != nil {
-		return err
-	}
-	if snap.get(s.kinds["nodes"].key("", r.by.Name)) == nil {
-		return api.Errorf(api.Denied, "node %s was deleted: join it again with a new token", r.by.Name)
-	}
 	s.cfg.Tunnels.ServeUpgrade(w, r.Request, r.by.Name)
 	return nil
 }

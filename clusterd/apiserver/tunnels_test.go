@@ -146,7 +146,7 @@ func TestTunnelIsForNodes(t *testing.T) {
 			t.Errorf("a user's tunnel: %d", code)
 		}
 		node := Identity{RoleNode, "w1"}
-		if code, got := call(s, node, "GET", "/v1/tunnel", ""); code != 403 || !strings.Contains(got, "was deleted") {
+		if code, got := call(s, node, "GET", "/v1/tunnel", ""); code != 401 || !strings.Contains(got, "was deleted") {
 			t.Errorf("the tunnel of a node that is not there: %d %s", code, got)
 		}
 		makeNode(t, c, "w1", "1", "1Gi")
@@ -252,6 +252,8 @@ func TestDrainBarrier(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
 		ctx := t.Context()
 		s.cfg.Tunnels = &agents{nodes: map[string]*http.Client{"w1": nil, "w2": nil}}
+		makeNode(t, c, "w1", "1", "1Gi")
+		makeNode(t, c, "w2", "1", "1Gi")
 		pod := makePod(t, c, "web-1", "10m", "16Mi")
 		pod.Spec.App = "web"
 		pod = must(client.Of(c, api.Pods).Put(ctx, pod))(t)

@@ -125,6 +125,8 @@ func (t *txn) putSpec(in *incoming, pre precondition) (o *object, created bool, 
 	switch {
 	case old == nil && pre.generation != 0:
 		return nil, false, t.s.missing(t.snap, ref)
+	case old == nil && in.meta.UID != "" && !pre.absent:
+		return nil, false, conflict(api.NotFound, ref, "was deleted since it was read; to create it anew, leave meta.uid out")
 	case old == nil:
 		o, err = t.create(in)
 		return o, true, err

@@ -220,8 +220,7 @@ func (s *Etcd) Leading(ctx context.Context) iter.Seq[bool] {
 	}
 }
 
-// Stopped is closed when the member ends by itself: it was removed from the
-// cluster, or its disk failed.
+// Stopped implements Store: a member also ends when it is removed from the cluster.
 func (s *Etcd) Stopped() <-chan struct{} { return s.member.Server.StopNotify() }
 
 // Close stops the member. Closing again does nothing.

@@ -232,6 +232,9 @@ func (m *Memory) Leading(ctx context.Context) iter.Seq[bool] {
 	}
 }
 
+// Stopped implements Store.
+func (m *Memory) Stopped() <-chan struct{} { return m.closed }
+
 // Close implements Store.
 func (m *Memory) Close() error {
 	m.mu.Lock()

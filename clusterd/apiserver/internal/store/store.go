@@ -129,6 +129,9 @@ type Store interface {
 	// until ctx ends. Two members may both believe to lead for a moment: writes
 	// that must not overlap carry a Compare on a key the new leader bumps.
 	Leading(ctx context.Context) iter.Seq[bool]
+	// Stopped is closed once the store serves no more: it was closed, or ended
+	// by itself.
+	Stopped() <-chan struct{}
 	// Close releases everything. Calls under way fail.
 	Close() error
 }

@@ -458,7 +458,13 @@ func leading(h *harness) {
 
 func closed(h *harness) {
 	h.put("/a", "1")
+	select {
+	case <-h.s.Stopped():
+		h.Fatal("stopped before it was closed")
+	default:
+	}
 	h.ok(h.s.Close())
+	<-h.s.Stopped()
 	ctx, cancel := context.WithTimeout(h.ctx, 5*time.Second)
 	defer cancel()
 	if _, err := h.s.Commit(ctx, store.Txn{Then: []store.Op{store.Put("/a", nil)}}); err == nil {
