@@ -45,7 +45,10 @@ func (c *cli) exec() *cobra.Command {
 			if k.Info().Name != api.Pods.Name {
 				return fmt.Errorf("%s: a command runs in a pod: want pod/<name>", args[0])
 			}
-			if s.pod, s.command = name, args[1:]; len(s.command) == 0 {
+			if s.pod, s.command = name, args[1:]; len(s.command) > 0 && s.command[0] == "--" {
+				s.command = s.command[1:]
+			}
+			if len(s.command) == 0 {
 				return fmt.Errorf("what to run? want: clusterd exec %s -- <command>", args[0])
 			}
 			return c.run(cmd.Context(), s)
