@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hashicorp/terraform-plugin-log/tflog"
 
@@ -163,9 +164,20 @@ func writeCause(b *strings.Builder, c *api.Cause) {
 	if len(c.Log) > 0 {
 		b.WriteString("\nLast log lines:\n")
 		for _, line := range c.Log {
-			b.WriteString("  " + strings.TrimRight(line, "\r\n") + "\n")
+			b.WriteString("  " + strings.Map(printable, line) + "\n")
 		}
 	}
+}
+
+// printable drops what would speak to the terminal rather than to its reader.
+func printable(r rune) rune {
+	if r == '\t' {
+		return ' '
+	}
+	if unicode.IsControl(r) {
+		return -1
+	}
+	return r
 }
 
 func lookCloser(m *api.Meta) string {

@@ -56,7 +56,7 @@ func (r *kindResource[S, T]) validate(config values) []fault {
 // undecided reports whether a fault at p may vanish once unknown is known.
 func (r *kindResource[S, T]) undecided(p path.Path, unknown []path.Path) bool {
 	return slices.ContainsFunc(unknown, func(u path.Path) bool {
-		if within(p, u) {
+		if within(p, u) || within(u, p) {
 			return true
 		}
 		at := shape(u)
