@@ -20,3 +20,12 @@ func (s *Server) serveReady(w http.ResponseWriter, r *request) error {
 	w.Write([]byte("ok\n"))
 	return nil
 }
+
+// serveMetrics answers GET /metrics.
+func (s *Server) serveMetrics(w http.ResponseWriter, r *request) error {
+	if s.cfg.Metrics == nil {
+		return api.Errorf(api.NotFound, "this server keeps no metrics")
+	}
+	s.cfg.Metrics.ServeHTTP(w, r.Request)
+	return nil
+}

@@ -68,6 +68,7 @@ func (s *Server) routes() []route {
 		route{method: "GET", path: "/v1/tunnel", serve: (*Server).serveTunnel, doc: doc{
 			summary: "An agent's connection: upgrade to clusterd-tunnel", status: http.StatusSwitchingProtocols}},
 		route{method: "GET", path: "/v1/openapi.json", serve: (*Server).serveOpenAPI, doc: doc{summary: "This description"}},
+		route{method: "GET", path: "/metrics", serve: (*Server).serveMetrics, doc: doc{summary: "Numbers about this server, for Prometheus", media: "text/plain"}},
 		route{method: "GET", path: "/healthz", open: true, serve: (*Server).serveHealth, doc: doc{summary: "The process serves", media: "text/plain"}},
 		route{method: "GET", path: "/readyz", open: true, serve: (*Server).serveReady, doc: doc{summary: "Reads and writes are possible", media: "text/plain"}},
 	)

@@ -44,6 +44,8 @@ type Config struct {
 	Issuer   Issuer  // nil: machines cannot join
 	Tunnels  Tunnels // nil: no logs, exec and image loads
 	SpoolDir string  // where image uploads wait on disk; by default the system's
+	// Metrics answers GET /metrics, for whoever has a token; nil: nothing does.
+	Metrics http.Handler
 
 	Log hclog.Logger
 }

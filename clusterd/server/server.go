@@ -84,6 +84,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 		Name: s.cfg.Name, PodsCIDR: s.cfg.Pods.String(), ServicesCIDR: s.cfg.Services.String(),
 		Peer: peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub},
 		SpoolDir: filepath.Join(s.cfg.DataDir, spoolDir), Log: s.log,
+		Metrics: daemon.MetricsHandler(daemon.NewMetrics()),
 	}
 	if !s.cfg.InMemory {
 		cert, key, ca := pki.Files(filepath.Join(s.cfg.DataDir, identityDir))

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net/http"
 	"net/netip"
 	"os"
@@ -140,6 +141,24 @@ func TestNobodyWithoutTLSAndToken(t *testing.T) {
 	}
 	if _, err := tls.Dial("tcp", s.Addr(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}); err == nil {
 		t.Error("TLS 1.2 was accepted")
+	}
+}
+
+func TestMetricsNeedATokenToo(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := start(t, dir)
+	resp, err := admin(t, s, dir).Do(t.Context(), client.Request{Method: http.MethodGet, Path: "/metrics"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(b), "clusterd_build_info") {
+		t.Errorf("got %.200s %v", b, err)
+	}
+	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	defer stranger.CloseIdleConnections()
+	if resp, err := stranger.Get("https://" + s.Addr() + "/metrics"); err != nil || resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("a stranger got %v %v", resp, err)
 	}
 }
 
