@@ -3,6 +3,7 @@ package pki
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // WriteFile replaces path atomically and durably: readers and a machine that
@@ -35,6 +36,9 @@ func WriteFile(path string, data []byte) error {
 }
 
 func syncDir(dir string) error {
+	if runtime.GOOS == "windows" { // has no such thing
+		return nil
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
