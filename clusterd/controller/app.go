@@ -323,7 +323,9 @@ func (l *apps) apply(ctx context.Context, ref api.Ref, app *api.App, p appPlan) 
 	if len(ops) == 0 {
 		return nil
 	}
-	l.log.Debug("plan", "ref", ref, "plan", p.String())
+	if l.log.IsDebug() {
+		l.log.Debug("plan", "ref", ref, "plan", p.String())
+	}
 	err := batches(ctx, l.client, demand, ops, func(wrote api.Ref, revision int64) {
 		if wrote.Kind == api.Pods.Name {
 			l.wrotePods.Note(ref, revision)

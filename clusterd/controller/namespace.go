@@ -136,7 +136,9 @@ func (l *namespaces) reconcile(ctx context.Context, ref api.Ref) (time.Duration,
 		return 0, err
 	}
 	p := planNamespace(objects)
-	l.log.Debug("plan", "ref", ref, "plan", p.String())
+	if l.log.IsDebug() {
+		l.log.Debug("plan", "ref", ref, "plan", p.String())
+	}
 	if p.finish {
 		err := l.namespaces.Finalize(ctx, "", ref.Name, ns.Meta.UID)
 		if err == nil {

@@ -368,7 +368,9 @@ func (l *nodes) reconcile(ctx context.Context, _ api.Ref) (time.Duration, error)
 	if p.empty() {
 		return p.again, nil
 	}
-	l.log.Debug("plan", "plan", p.String())
+	if l.log.IsDebug() {
+		l.log.Debug("plan", "plan", p.String())
+	}
 	for _, v := range p.verdicts {
 		if err := l.pronounce(ctx, v); err != nil {
 			return 0, err

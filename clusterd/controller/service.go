@@ -261,7 +261,9 @@ func (l *services) reconcile(ctx context.Context, ref api.Ref) (time.Duration, e
 	if len(writes) == 0 {
 		return 0, nil
 	}
-	l.log.Debug("plan", "ref", ref, "plan", p.String())
+	if l.log.IsDebug() {
+		l.log.Debug("plan", "ref", ref, "plan", p.String())
+	}
 	return 0, batches(ctx, l.client, demand, writes, func(wrote api.Ref, revision int64) {
 		if wrote == ref {
 			l.wroteService.Note(ref, revision)
