@@ -53,6 +53,7 @@ func TestAcceptance(t *testing.T) {
 		"PlanWarnings":   testPlanWarnings,
 		"DryRun":         testDryRun,
 		"Interrupt":      testInterrupt,
+		"Examples":       testExamples,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -66,13 +66,13 @@ func testNamespace(t *testing.T, c *cluster) {
 	const shop = "clusterd_namespace.shop"
 	config := func(description string) string {
 		return c.config("default", `
-resource "clusterd_namespace" "shop" {
-  name        = "shop"
+resource "clusterd_namespace" "bazaar" {
+  name        = "bazaar"
   description = %q
 }
 resource "clusterd_app" "web" {
   name      = "web"
-  namespace = clusterd_namespace.shop.name
+  namespace = clusterd_namespace.bazaar.name
   image     = "nginx:1"
   update    = { healthy_for = "0s" }
 }`, description)
@@ -83,17 +83,17 @@ resource "clusterd_app" "web" {
 		resource.TestStep{ResourceName: shop, ImportState: true, ImportStateVerify: true},
 		resource.TestStep{Config: config("two"), ConfigPlanChecks: plans(shop, plancheck.ResourceActionUpdate)},
 		resource.TestStep{PreConfig: func() {
-			_, err := client.Of(c.Client(), api.Services).Create(t.Context(), &api.Service{Meta: api.Meta{Namespace: "shop", Name: "theirs"},
+			_, err := client.Of(c.Client(), api.Services).Create(t.Context(), &api.Service{Meta: api.Meta{Namespace: "bazaar", Name: "theirs"},
 				Spec: api.ServiceSpec{App: "web", Ports: map[string]api.ServicePort{"http": {Port: 80}}}})
 			if err != nil {
 				t.Fatal(err)
 			}
 		}, Config: config("two")},
 	)
-	if _, err := namespaces.Get(t.Context(), "", "shop"); !api.Is(err, api.NotFound) {
+	if _, err := namespaces.Get(t.Context(), "", "bazaar"); !api.Is(err, api.NotFound) {
 		t.Errorf("the namespace is still there after destroy (%v)", err)
 	}
-	if left, _, err := client.Of(c.Client(), api.Services).List(t.Context(), "shop", nil); len(left) > 0 {
+	if left, _, err := client.Of(c.Client(), api.Services).List(t.Context(), "bazaar", nil); len(left) > 0 {
 		t.Errorf("%d services outlived their namespace (%v)", len(left), err)
 	}
 }
