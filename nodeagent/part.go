@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -122,7 +123,12 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 		daemon.Named("proxy", px),
 		daemon.Named("resolver", resolver),
 		daemon.Named("services", feed),
-		daemon.Named("pods", a),
+		daemon.Named("pods", daemon.Func(func(ctx context.Context) error {
+			if err := answering(ctx, rt, log); err != nil {
+				return err
+			}
+			return a.Run(ctx)
+		})),
 		daemon.Func(func(ctx context.Context) error {
 			return id.Keep(ctx, func(ctx context.Context) error { return s.renew(ctx, id, m.Servers) }, func(err error) { log.Warn("certificate not renewed", "error", err) })
 		}),
@@ -138,6 +144,26 @@ func (s *settings) runtime() (runtime.Runtime, error) {
 		Address: address, DataDir: filepath.Join(s.DataDir, "runtime"), RunDir: filepath.Join(s.RunDir, "runtime"),
 		Cgroup: s.Cgroup, Shim: s.Shim,
 	})
+}
+
+// answering waits until the runtime, which starts beside the agent, takes
+// requests: a node that says it is there can take pods and images.
+func answering(ctx context.Context, rt runtime.Runtime, log hclog.Logger) error {
+	for warnAt := time.Now().Add(5 * time.Second); ; {
+		_, err := rt.List(ctx)
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(warnAt) {
+			log.Warn("the container runtime does not answer", "error", err)
+			warnAt = time.Now().Add(time.Minute)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // resolver answers the pods; others' names it asks the machine's resolvers for.
