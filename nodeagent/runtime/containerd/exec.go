@@ -3,6 +3,7 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	client "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
@@ -62,7 +64,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, command []string, tty boo
 		err = gone
 	}
 	if err != nil {
-		return 0, fmt.Errorf("exec in container %s: %w", id, err)
+		return 0, fmt.Errorf("exec in container %s: %w", id, cmp.Or(ctx.Err(), err))
 	}
 	return code, nil
 }
@@ -122,11 +124,8 @@ func run(ctx context.Context, p client.Process, stdin *ending, sizes <-chan runt
 			}
 		case status := <-exited:
 			code, _, err := status.Result()
-			if ctx.Err() != nil {
-				return 0, ctx.Err()
-			}
 			if err != nil {
-				return 0, err
+				return 0, errgrpc.ToNative(err)
 			}
 			return int(code), delivered(ctx, p)
 		case <-ctx.Done():

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/containerd/journal"
@@ -22,10 +23,11 @@ import (
 // groupAnnotation makes containers with the same value share a shim.
 const groupAnnotation = "io.containerd.runc.v2.group"
 
-// Open files: what servers expect to find, and how far they may raise it.
+// Open files: what servers expect to find, and how far they may raise it. Our
+// own limit bounds both, as that of whoever started us.
 const (
 	openFiles    = 65_536
-	maxOpenFiles = 1_048_576 // the kernel's default fs.nr_open
+	maxOpenFiles = 1_048_576
 )
 
 // cpuPeriod is over what time the CPU limit is kept, in microseconds.
@@ -54,7 +56,7 @@ func (r *Runtime) spec(c runtime.Container, image client.Image) []oci.SpecOpts {
 	opts = append(opts,
 		oci.WithEnv(c.Env),
 		oci.WithMounts(mounts(c.Mounts)),
-		oci.WithRlimit(&specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: openFiles, Hard: maxOpenFiles}),
+		oci.WithRlimit(fileLimit()),
 		oci.WithCgroup(path.Join(r.config.Cgroup, c.Pod, c.ID)),
 		oci.WithAnnotations(map[string]string{
 			groupAnnotation:       c.Pod,
@@ -72,6 +74,15 @@ func (r *Runtime) spec(c runtime.Container, image client.Image) []oci.SpecOpts {
 		}
 	}
 	return append(opts, limits(c), seccomp.WithDefaultProfile())
+}
+
+func fileLimit() *specs.POSIXRlimit {
+	var own unix.Rlimit
+	hard := uint64(openFiles)
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &own) == nil {
+		hard = min(maxOpenFiles, own.Max)
+	}
+	return &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: min(openFiles, hard), Hard: hard}
 }
 
 func mounts(all []runtime.Mount) []specs.Mount {

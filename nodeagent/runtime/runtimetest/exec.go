@@ -82,21 +82,21 @@ func (s *suite) execTerminal() {
 	out := &watched{want: "101x41", seen: func() { sizes <- runtime.Size{Width: 90, Height: 30} }}
 	code, err := s.Runtime.Exec(s.Context(), id, []string{"/toolbox", "size", "size=101x41", "warn=both in one", "exit=6"}, true,
 		runtime.ExecIO{Stdin: in, Stdout: out, Resize: sizes})
-	if got := strings.ReplaceAll(out.String(), "\r", ""); err != nil || code != 6 || got != "101x41\n90x30\nboth in one\n" {
+	if got := strings.ReplaceAll(out.shown.String(), "\r", ""); err != nil || code != 6 || got != "101x41\n90x30\nboth in one\n" {
 		s.Errorf("code %d, %v, printed %q", code, err, got)
 	}
 }
 
 // watched is a terminal that does something when it has shown a text.
 type watched struct {
-	bytes.Buffer
-	want string
-	seen func()
+	shown bytes.Buffer
+	want  string
+	seen  func()
 }
 
 func (w *watched) Write(b []byte) (int, error) {
-	n, err := w.Buffer.Write(b)
-	if w.seen != nil && strings.Contains(w.String(), w.want) {
+	n, err := w.shown.Write(b)
+	if w.seen != nil && strings.Contains(w.shown.String(), w.want) {
 		w.seen()
 		w.seen = nil
 	}
