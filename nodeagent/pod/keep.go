@@ -70,9 +70,7 @@ func hash(s string) uint32 {
 func (p *planner) keep(name string, r runtime.Status) {
 	l := p.life(name)
 	if l.Streak > 0 {
-		if well := r.StartedAt.Add(stableAfter); p.now.Before(well) {
-			p.again(well)
-		} else {
+		if p.past(r.StartedAt.Add(stableAfter)) {
 			l.Streak, l.Reason, l.Message = 0, "", ""
 			p.setLife(name, l)
 			p.mended(name, "crash_loop", "unhealthy")
@@ -80,18 +78,12 @@ func (p *planner) keep(name string, r runtime.Status) {
 	}
 	if name == api.MainContainer && p.pod.Spec.Health != nil {
 		p.probe(r)
-	} else if up := r.StartedAt.Add(settle); l.Streak > 0 && p.now.Before(up) {
-		p.again(up)
-	} else {
+	} else if l.Streak == 0 || p.past(r.StartedAt.Add(settle)) {
 		l.Healthy = true
 		p.setLife(name, l)
 	}
-	if well := r.StartedAt.Add(wellAfter); p.life(name).Healthy && p.rec.Status.Fatal != nil {
-		if p.now.Before(well) {
-			p.again(well)
-		} else {
-			p.mended(name, "crash_loop")
-		}
+	if p.life(name).Healthy && p.rec.Status.Fatal != nil && p.past(r.StartedAt.Add(wellAfter)) {
+		p.mended(name, "crash_loop")
 	}
 	p.force(name)
 }
@@ -123,9 +115,7 @@ func (p *planner) probe(r runtime.Status) {
 	if f.Busy || !l.Ending.Since.IsZero() {
 		return
 	}
-	if next := f.next(r.StartedAt, h.Interval.D(), l.Healthy); p.now.Before(next) {
-		p.again(next)
-	} else {
+	if p.past(f.next(r.StartedAt, h.Interval.D(), l.Healthy)) {
 		p.do(step{Do: probe, Container: name, Attempt: l.Attempt})
 	}
 }
@@ -141,8 +131,7 @@ func (p *planner) force(name string) {
 	if l.Ending.Since.IsZero() || l.Ending.Killed {
 		return
 	}
-	if end := l.Ending.Since.Add(p.grace()); p.now.Before(end) {
-		p.again(end)
+	if !p.past(l.Ending.Since.Add(p.grace())) {
 		return
 	}
 	l.Ending.Killed = true

@@ -215,6 +215,15 @@ type planner struct {
 func (p *planner) do(s ...step)      { p.out.Steps = append(p.out.Steps, s...) }
 func (p *planner) again(t time.Time) { p.out.Again = earliest(p.out.Again, t) }
 
+// past reports whether it is t already, and if not sees to a plan then.
+func (p *planner) past(t time.Time) bool {
+	if p.now.Before(t) {
+		p.again(t)
+		return false
+	}
+	return true
+}
+
 func orTime(t, or time.Time) time.Time {
 	if t.IsZero() {
 		return or
@@ -291,6 +300,7 @@ func (p *planner) book(name string) {
 		if r.State == runtime.Exited {
 			l.Last = exitOf(r)
 		}
+		p.event(true, "restarted", "%s starts again: the node was rebooted", name)
 		p.setLife(name, l)
 	case failed && f.Attempt == l.Attempt:
 		p.ended(name, f.At, &api.Exit{Code: 127, At: f.At}, "cannot_start", fmt.Sprintf("%s cannot start: %s", name, f.Err))
@@ -363,7 +373,7 @@ func (p *planner) ended(name string, at time.Time, exit *api.Exit, reason, messa
 	}
 	cause := &api.Cause{Reason: reason, Message: message, Pod: p.pod.Meta.Name, Node: p.pod.Spec.Node, Container: name, OOM: exit.OOM, Log: p.see.Tails[name]}
 	if reason == "cannot_start" {
-		cause.Message += ": check command and image"
+		cause.Message += "; check command and image"
 	} else {
 		cause.ExitCode = &exit.Code
 		cause.Message = fmt.Sprintf("%s, %d times in a row", message, streak)
@@ -404,8 +414,7 @@ func (p *planner) advance(name string) {
 	case p.see.Hold:
 	case begun && r.State == runtime.Created:
 		p.do(step{Do: start, Container: name, Attempt: l.Attempt})
-	case p.now.Before(l.Until):
-		p.again(l.Until)
+	case !p.past(l.Until):
 	case !p.fetch(name, ref):
 	default:
 		p.mended(name, "image_unavailable")
@@ -453,8 +462,7 @@ func (p *planner) fetch(name, ref string) bool {
 		if certain := f.First.Add(imageGrace); f.Failed.Before(certain) && next.After(certain) {
 			next = certain
 		}
-		if p.now.Before(next) {
-			p.again(next)
+		if !p.past(next) {
 			return false
 		}
 	}

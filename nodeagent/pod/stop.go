@@ -89,8 +89,7 @@ func (p *planner) end(name string) {
 			deadline = least
 		}
 	}
-	if p.now.Before(deadline) {
-		p.again(deadline)
+	if !p.past(deadline) {
 		return
 	}
 	l.Ending.Killed = true
@@ -111,21 +110,15 @@ func (p *planner) drained() bool {
 		if s.Drained.IsZero() {
 			s.Drained = p.now
 		}
-		over := s.Drained.Add(linger)
-		p.again(over)
-		return !p.now.Before(over)
+		return p.past(s.Drained.Add(linger))
 	case s.Asked.IsZero() && p.see.Acked != api.PhaseStopping:
-		bound := s.Since.Add(drainBound)
-		p.again(bound)
-		return !p.now.Before(bound)
+		return p.past(s.Since.Add(drainBound))
 	case s.Asked.IsZero():
 		s.Asked = p.now
 		p.do(step{Do: drain})
 	}
 	// The API bounds the wait itself; this is for an API that goes away.
-	bound := s.Asked.Add(drainBound + 500*time.Millisecond)
-	p.again(bound)
-	return !p.now.Before(bound)
+	return p.past(s.Asked.Add(drainBound + 500*time.Millisecond))
 }
 
 // clean removes what is left of the pod, and is done once the API knows.

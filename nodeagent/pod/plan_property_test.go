@@ -1,0 +1,274 @@
+package pod
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+)
+
+// world is a node, as simple as can be: it carries plans out, in part when the
+// test wants it so, and things happen in it.
+type world struct {
+	*rapid.T
+	pod   *api.Pod
+	rec   record
+	see   facts
+	now   time.Time
+	draws int
+
+	ends map[string]time.Time // when the last run of a container ended badly
+	done bool
+}
+
+func newWorld(t *rapid.T) *world {
+	p := testPod()
+	if rapid.Bool().Draw(t, "sidecar") {
+		p.Spec.Sidecars = map[string]api.Container{"log": {Image: "vector:1"}}
+	}
+	if rapid.Bool().Draw(t, "no health check") {
+		p.Spec.Health = nil
+	}
+	return &world{T: t, pod: p, now: noon, ends: map[string]time.Time{}, see: facts{
+		Runs: map[string]runtime.Status{}, Images: map[string]imageFact{}, Failed: map[string]failure{}, Tails: map[string][]string{},
+	}}
+}
+
+// plan makes a plan, holds it against what must always be so, and carries out
+// its first n steps.
+func (w *world) plan(n int) {
+	before := api.Clone(w.rec)
+	p := planPod(w.pod, w.rec, w.see, w.now)
+	if !reflect.DeepEqual(before, w.rec) {
+		w.Fatal("planning changed its input")
+	}
+	if again := planPod(w.pod, w.rec, w.see, w.now); again.String() != p.String() {
+		w.Fatalf("the same plan differs:\n%s\n%s", p, again)
+	}
+	w.check(p)
+	w.rec, w.see.Rebuilt, w.done = p.Record, w.see.Rebuilt && w.see.Unknown, p.Done
+	for _, s := range p.Steps[:min(n, len(p.Steps))] {
+		w.apply(s)
+	}
+}
+
+func (w *world) check(p podPlan) {
+	was, is := w.rec.Status, p.Record.Status
+	if !was.Phase.MayBecome(is.Phase) {
+		w.Fatalf("phase went from %s to %s", was.Phase, is.Phase)
+	}
+	if is.Ready && is.Phase != api.PhaseRunning {
+		w.Fatalf("ready while %s", is.Phase)
+	}
+	if is.Restarts() < was.Restarts() {
+		w.Fatalf("restarts went from %d to %d", was.Restarts(), is.Restarts())
+	}
+	if !p.Again.IsZero() && !p.Again.After(w.now) {
+		w.Fatalf("wants to plan again in the past:\n%s", p)
+	}
+	for _, s := range p.Steps {
+		switch s.Do {
+		case begin:
+			if w.see.Unknown || w.see.Hold || w.see.Disowned || w.pod.Meta.Deleting() {
+				w.Fatalf("begins a run it must not:\n%s", p)
+			}
+			if bad, ok := w.ends[s.Container]; ok && w.now.Before(bad.Add(minBackoff*3/4)) {
+				w.Fatalf("begins %s after its bad end:\n%s", w.now.Sub(bad), p)
+			}
+		case signal:
+			if p.Record.Status.Phase == api.PhaseStopping && p.Record.Served && !w.see.Disowned && !w.see.Offline && !w.see.Drained &&
+				w.now.Before(p.Record.Stop.Since.Add(drainBound)) {
+				w.Fatalf("signals before the proxies know:\n%s", p)
+			}
+		}
+	}
+	if p.Done && (len(w.see.Runs) > 0 || !w.see.Gone) {
+		w.Fatalf("done with things left behind: %v", w.see.Runs)
+	}
+}
+
+func (w *world) apply(s step) {
+	id := ID("u1", s.Container, s.Attempt)
+	switch s.Do {
+	case addSandbox:
+		w.see.Sandbox, w.see.IP = true, "10.244.0.2"
+	case removeSandbox:
+		w.see.Sandbox, w.see.Gone = false, true
+	case pull:
+		f := w.see.Images[s.Arg]
+		f.Busy, f.First = true, orTime(f.First, w.now)
+		w.see.Images[s.Arg] = f
+	case begin:
+		if !w.see.Sandbox {
+			w.Fatalf("%s without a sandbox", s)
+		}
+		for other, r := range w.see.Runs {
+			if r.Labels[LabelContainer] == s.Container && r.State == runtime.Running {
+				w.Fatalf("%s while %s runs", s, other)
+			}
+		}
+		if _, ok := w.see.Runs[id]; !ok {
+			w.see.Runs[id] = runtime.Status{ID: id, State: runtime.Created, Labels: map[string]string{
+				LabelContainer: s.Container, LabelAttempt: fmt.Sprint(s.Attempt), LabelUID: "u1",
+			}}
+		}
+	case start:
+		if r := w.see.Runs[id]; r.State == runtime.Created {
+			r.State, r.StartedAt, r.PID = runtime.Running, w.now, 1
+			w.see.Runs[id] = r
+		}
+	case signal:
+		if s.Arg == "SIGKILL" || w.chance("obeys") {
+			w.exit(id, 143, false)
+		}
+	case remove:
+		delete(w.see.Runs, id)
+	case probe:
+		if w.see.Probe.Attempt != s.Attempt {
+			w.see.Probe = probeFact{Attempt: s.Attempt}
+		}
+		w.see.Probe.Busy = true
+	case drain:
+		w.see.Drained = w.chance("drains")
+	}
+}
+
+func (w *world) chance(what string) bool {
+	w.draws++
+	return rapid.Bool().Draw(w.T, fmt.Sprintf("%s %d", what, w.draws))
+}
+
+func (w *world) exit(id string, code int, unseen bool) {
+	r, ok := w.see.Runs[id]
+	if !ok || r.State != runtime.Running {
+		return
+	}
+	r.State, r.PID, r.Exit = runtime.Exited, 0, runtime.Exit{Code: code, At: w.now, Unknown: unseen}
+	w.see.Runs[id] = r
+	if !unseen {
+		w.ends[r.Labels[LabelContainer]] = w.now
+	} else {
+		delete(w.ends, r.Labels[LabelContainer])
+	}
+}
+
+// happen lets one thing happen.
+func (w *world) happen() {
+	running := slices.Sorted(maps.Keys(w.see.Runs))
+	switch w.draws++; rapid.IntRange(0, 13).Draw(w.T, fmt.Sprintf("happens %d", w.draws)) {
+	case 0, 1:
+		w.now = w.now.Add(time.Duration(rapid.IntRange(1, 5000).Draw(w.T, fmt.Sprintf("ms %d", w.draws))) * time.Millisecond)
+	case 2:
+		w.now = w.now.Add(11 * time.Minute)
+	case 3, 4:
+		if len(running) > 0 {
+			w.exit(rapid.SampledFrom(running).Draw(w.T, fmt.Sprintf("exits %d", w.draws)), 1, w.chance("unseen"))
+		}
+	case 5, 6:
+		for ref, f := range w.see.Images {
+			if f.Busy {
+				w.see.Images[ref] = imageFact{Present: true}
+				break
+			}
+		}
+	case 7:
+		for ref, f := range w.see.Images {
+			if f.Busy {
+				f.Busy, f.Failed, f.Err = false, w.now, "no such host"
+				f.Tries++
+				w.see.Images[ref] = f
+			}
+		}
+	case 8, 9:
+		if w.see.Probe.Busy {
+			var err error
+			if w.chance("fails") {
+				err = fmt.Errorf("refused")
+			}
+			w.see.Probe.note(err, w.now, w.now.Add(-time.Hour), *w.pod.Spec.Health)
+		}
+	case 10:
+		w.see.Unknown = !w.see.Unknown
+	case 11:
+		w.see.Hold = !w.see.Hold && !w.see.Disowned
+	case 12:
+		w.see.Offline = !w.see.Offline
+	case 13:
+		w.see.Acked = w.rec.Status.Phase
+	}
+}
+
+// TestPlanIsSafe: whatever happens, and wherever carrying out a plan breaks
+// off, nothing runs twice, phases go forward and backoffs are kept.
+func TestPlanIsSafe(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		for range 60 {
+			w.happen()
+			w.draws++
+			w.plan(rapid.IntRange(0, 6).Draw(t, fmt.Sprintf("steps %d", w.draws)))
+		}
+	})
+}
+
+// TestStopConverges: whatever happened before, a deleted pod is gone within
+// grace, drain and a little, in a world that answers.
+func TestStopConverges(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		for range 30 {
+			w.happen()
+			w.plan(10)
+		}
+		deleted := w.now
+		w.pod.Meta.DeletedAt = &deleted
+		w.see.Unknown, w.see.Hold = false, false
+		for range 100 {
+			w.plan(10)
+			w.see.Acked = w.rec.Status.Phase
+			if w.done {
+				break
+			}
+			w.now = w.now.Add(250 * time.Millisecond)
+		}
+		if most := 16 * time.Second; !w.done || w.now.Sub(deleted) > most {
+			t.Fatalf("after %s it is %s with %v", w.now.Sub(deleted), w.rec.Status.Phase, w.see.Runs)
+		}
+		if !w.rec.Status.Phase.Ended() {
+			t.Fatalf("forgotten while %s", w.rec.Status.Phase)
+		}
+	})
+}
+
+// TestRunConverges: in a world where everything works, a pod becomes ready.
+func TestRunConverges(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		for range 30 {
+			w.happen()
+			w.plan(10)
+		}
+		w.see.Unknown, w.see.Hold = false, false
+		for range 1000 {
+			w.plan(10)
+			for ref := range w.see.Images {
+				w.see.Images[ref] = imageFact{Present: true}
+			}
+			if w.see.Probe.Busy {
+				w.see.Probe.note(nil, w.now, w.now, *w.pod.Spec.Health)
+			}
+			if w.rec.Status.Ready {
+				return
+			}
+			w.now = w.now.Add(250 * time.Millisecond)
+		}
+		t.Fatalf("not ready: %+v", w.rec.Status)
+	})
+}
