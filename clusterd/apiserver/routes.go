@@ -47,10 +47,11 @@ func (s *Server) routes() []route {
 		route{method: "GET", path: onePod + "/logs", kind: pods, serve: servePodStream("logs"), doc: doc{
 			summary: "Logs of a pod's container, from its node", media: "text/plain", query: []param{
 				{"container", "Which container; by default the main one."}, {"follow", "true: go on with what is written from now."},
-				{"tail", "Only the last lines, that many."}, {"since", "Only lines of this last while, such as 10m."}, {"previous", "true: of the run before the last restart."}}}},
+				{"tail", "Only the last lines, that many."}, {"since", "Only lines of this last while, such as 10m."}, {"previous", "true: of the run before the last restart."},
+				{"timestamps", "true: begin each line with when it was written."}}}},
 		route{method: "POST", path: onePod + "/exec", kind: pods, serve: servePodStream("exec"), doc: doc{
 			summary: "Run a command in a container: upgrade the connection to clusterd-exec", status: http.StatusSwitchingProtocols, query: []param{
-				{"container", "Which container; by default the main one."}, {"command", "The command, one parameter per word."}, {"tty", "true: with a terminal."}}}},
+				{"container", "Which container; by default the main one."}, {"command", "The command, one parameter per word."}, {"tty", "true: with a terminal."}, {"stdin", "true: with input."}}}},
 		route{method: "GET", path: onePod + "/drained", kind: pods, serve: (*Server).serveDrained, doc: doc{
 			summary: "Wait until no node sends new connections to the pod", out: reflect.TypeFor[drainedAnswer](), query: []param{{"timeout", "How long to wait at most, 2s by default."}}}},
 		route{method: "POST", path: "/v1/nodes/{name}/applied", kind: nodes, serve: (*Server).serveApplied, doc: doc{

@@ -132,7 +132,7 @@ func (t *txn) putSpec(in *incoming, pre precondition) (o *object, created bool, 
 		return o, true, err
 	case t.by.requestID != "" && old.meta.WriteID == t.by.requestID && old.meta.Revision != 0:
 		return old, false, nil // this very request was here before, its answer got lost
-	case pre.absent:
+	case pre.absent && !old.meta.Deleting():
 		return nil, false, conflict(api.Conflict, ref, "already exists: %s", lastWrite(old))
 	case in.meta.UID != "" && in.meta.UID != old.meta.UID:
 		return nil, false, conflict(api.Precondition, ref, "was deleted and created again since it was read: %s", lastWrite(old))
