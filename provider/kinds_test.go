@@ -63,7 +63,7 @@ resource "clusterd_service" "web" {
 
 // testNamespace: the deletion of a namespace waits for what is in it.
 func testNamespace(t *testing.T, c *cluster) {
-	const shop = "clusterd_namespace.shop"
+	const bazaar = "clusterd_namespace.bazaar"
 	config := func(description string) string {
 		return c.config("default", `
 resource "clusterd_namespace" "bazaar" {
@@ -79,9 +79,9 @@ resource "clusterd_app" "web" {
 	}
 	namespaces := client.Of(c.Client(), api.Namespaces)
 	apply(t,
-		resource.TestStep{Config: config("one"), ConfigPlanChecks: plans(shop, plancheck.ResourceActionCreate)},
-		resource.TestStep{ResourceName: shop, ImportState: true, ImportStateVerify: true},
-		resource.TestStep{Config: config("two"), ConfigPlanChecks: plans(shop, plancheck.ResourceActionUpdate)},
+		resource.TestStep{Config: config("one"), ConfigPlanChecks: plans(bazaar, plancheck.ResourceActionCreate)},
+		resource.TestStep{ResourceName: bazaar, ImportState: true, ImportStateVerify: true},
+		resource.TestStep{Config: config("two"), ConfigPlanChecks: plans(bazaar, plancheck.ResourceActionUpdate)},
 		resource.TestStep{PreConfig: func() {
 			_, err := client.Of(c.Client(), api.Services).Create(t.Context(), &api.Service{Meta: api.Meta{Namespace: "bazaar", Name: "theirs"},
 				Spec: api.ServiceSpec{App: "web", Ports: map[string]api.ServicePort{"http": {Port: 80}}}})
