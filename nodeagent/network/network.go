@@ -65,7 +65,7 @@ type Network struct {
 
 	mu     sync.Mutex
 	leases *leases
-	routes map[netip.Prefix]netip.Addr // other nodes: subnet → address
+	routes map[netip.Prefix]netip.Addr // other nodes: subnet → address; nil until SetNodes
 	warned map[netip.Prefix]bool       // routes already complained about
 
 	wake chan struct{}
@@ -89,7 +89,7 @@ func Open(cfg Config) (*Network, error) {
 	}
 	n := &Network{
 		cfg: cfg, log: cfg.Log.Named("network"), leases: leases,
-		routes: map[netip.Prefix]netip.Addr{}, warned: map[netip.Prefix]bool{}, wake: make(chan struct{}, 1),
+		warned: map[netip.Prefix]bool{}, wake: make(chan struct{}, 1),
 	}
 	if n.ns, err = netns.Get(); err != nil {
 		return nil, fmt.Errorf("network namespace: %w", err)

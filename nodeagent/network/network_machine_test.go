@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,7 +142,8 @@ func TestSandboxIsWhatPodsShare(t *testing.T) {
 }
 
 func TestRestartAdoptsPods(t *testing.T) {
-	n := nodes(t, 1)[0]
+	two := nodes(t, 2)
+	n := two[0]
 	a, as := n.pod(t, "a")
 	b, bs := n.pod(t, "b")
 	b.Serve(t, "b", 80)
@@ -157,6 +159,16 @@ func TestRestartAdoptsPods(t *testing.T) {
 		t.Fatalf("pods after the restart: %v", got)
 	}
 	reach(t, a, as.IP, bs.IP, "80")
+	hops, err := n.ownRoutes()
+	must(t, err)
+	if !slices.Contains(hops, hop{dst: netip.MustParsePrefix("10.244.2.0/24"), via: two[1].IP}) {
+		t.Errorf("the way to the other node is gone before the nodes are known: %v", hops)
+	}
+	n.SetNodes(nil)
+	must(t, n.Assert())
+	if hops, err = n.ownRoutes(); err != nil || slices.ContainsFunc(hops, func(h hop) bool { return h.via.IsValid() }) {
+		t.Errorf("the way to a node that is no more is still there: %v, %v", hops, err)
+	}
 }
 
 func TestRebootKeepsAddress(t *testing.T) {

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -11,47 +12,49 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// TestAddressesRest takes and frees addresses in any order: none is in use
-// twice, none is the network's or the broadcast address.
-func TestAddressesRest(t *testing.T) {
-	dir := t.TempDir()
+// TestAddresses takes and frees addresses in any order: none is in use twice,
+// none is the network's or the broadcast address, and a subnet is full only
+// when all of the others are in use.
+func TestAddresses(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		subnet := netip.MustParsePrefix("10.244.3.0/29") // .1 to .6
-		l := &leases{Pods: map[string]lease{}, subnet: subnet, path: filepath.Join(dir, "addresses.json")}
+		subnet := netip.MustParsePrefix("10.244.3.8/29") // .9 to .14
+		used, last := map[netip.Addr]bool{}, netip.Addr{}
 		for range 40 {
-			uid := rapid.StringMatching(`[a-h]`).Draw(t, "uid")
-			if _, ok := l.Pods[uid]; ok {
-				if err := l.free(uid); err != nil {
-					t.Fatal(err)
-				}
+			if ips := slices.SortedFunc(maps.Keys(used), netip.Addr.Compare); len(ips) > 0 && rapid.Bool().Draw(t, "free") {
+				delete(used, rapid.SampledFrom(ips).Draw(t, "ip"))
 				continue
 			}
-			used := map[netip.Addr]bool{}
-			for _, p := range l.Pods {
-				used[p.IP] = true
+			got, ok := nextAddress(subnet, last, used)
+			if ok != (len(used) < 6) {
+				t.Fatalf("got %s, %v while %v are in use", got, ok, used)
 			}
-			got, err := l.take(uid, uid)
-			if len(used) == 6 {
-				if err == nil {
-					t.Fatalf("got %s from a full subnet", got.IP)
-				}
+			if !ok {
 				continue
 			}
-			if err != nil {
-				t.Fatal(err)
+			if used[got] || !subnet.Contains(got.Prev()) || !subnet.Contains(got.Next()) {
+				t.Fatalf("got %s while %v are in use", got, used)
 			}
-			if used[got.IP] || got.IP == subnet.Addr() || got.IP == netip.MustParseAddr("10.244.3.7") || !subnet.Contains(got.IP) {
-				t.Fatalf("got %s while %v are in use", got.IP, used)
-			}
-			if again, _ := l.take(uid, uid); again != got {
-				t.Fatalf("got %s, then %s", got.IP, again.IP)
-			}
-		}
-		again, err := openLeases(l.path, subnet)
-		if err != nil || again.Last != l.Last || len(again.Pods) != len(l.Pods) {
-			t.Fatalf("read back %+v, %v: want %+v", again, err, l)
+			used[got], last = true, got
 		}
 	})
+}
+
+func TestAddressesAreKept(t *testing.T) {
+	l, err := openLeases(filepath.Join(t.TempDir(), "node", "addresses.json"), netip.MustParsePrefix("10.244.3.0/24"))
+	must(t, err)
+	a, err := l.take("a", "web-1")
+	must(t, err)
+	_, err = l.take("b", "web-2")
+	must(t, err)
+	must(t, l.free("b"))
+	again, err := openLeases(l.path, l.subnet)
+	must(t, err)
+	if len(again.Pods) != 1 || again.Pods["a"] != a || again.Last != l.Last {
+		t.Errorf("read back %+v: want %+v", again, l)
+	}
+	if got, err := again.take("a", "other"); err != nil || got != a {
+		t.Errorf("%+v, %v: want %+v", got, err, a)
+	}
 }
 
 func TestFreedAddressIsLast(t *testing.T) {

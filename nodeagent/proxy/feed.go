@@ -137,7 +137,11 @@ func retry(ctx context.Context, log hclog.Logger, what string, do func(context.C
 		if time.Since(begun) > retryMost {
 			wait = retryLeast
 		}
-		log.Debug("watch broke, trying again", "kind", what, "error", err, "wait", wait)
+		level := hclog.Debug
+		if wait == retryLeast { // said once, not all through an outage
+			level = hclog.Warn
+		}
+		log.Log(level, "watch broke, trying again", "kind", what, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait/2 + rand.N(wait/2)):

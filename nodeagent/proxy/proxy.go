@@ -199,10 +199,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if p.touched != nil {
 		wg.Go(func() { p.watchTable(ctx, touched) })
 	}
-	again := time.NewTimer(0)
-	again.Stop()
-	slow := time.NewTicker(recheck)
-	defer slow.Stop()
+	again, look := stopped(), time.NewTimer(recheck)
+	defer again.Stop()
+	defer look.Stop()
+	var rest time.Time // no look at the table before
 	for {
 		check := false
 		select {
@@ -211,16 +211,27 @@ func (p *Proxy) Run(ctx context.Context) error {
 		case <-p.wake:
 		case <-again.C:
 		case <-touched:
-			check = true
-		case <-slow.C:
+			look.Reset(time.Until(rest))
+		case <-look.C:
 			check = true
 		}
+		begun := time.Now()
 		if err := p.step(check); err != nil {
 			p.log.Warn("cannot program the services, trying again", "error", err)
 			p.ready = false // whatever is there now is replaced
 			again.Reset(retryAfter)
 		}
+		if check { // others may change their own rules all the time: a long table is not read each time
+			rest = time.Now().Add(20 * time.Since(begun))
+			look.Reset(recheck)
+		}
 	}
+}
+
+func stopped() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
 }
 
 // newest puts v in a channel of size one, in place of what nobody took. Only
