@@ -420,6 +420,51 @@ func TestRemovedEndpointIsForgotten(t *testing.T) {
 	}
 }
 
+// TestDeadNodeIsLeftBehind cuts a node off while clients connect through the
+// other one: once the endpoints say so, every connection succeeds, those that
+// were being opened to the dead node included.
+func TestDeadNodeIsLeftBehind(t *testing.T) {
+	c := newCluster(t, 2)
+	n1, n2 := c.nodes[0], c.nodes[1]
+	a, b, client := n1.pod(t, "a"), n2.pod(t, "b"), n1.pod(t, "client")
+	c.serve(t, webSpec(), a, b)
+	answers(t, client.Machine, "tcp", vip, 5)
+	h := n2.Netlink(t)
+	eth0, err := h.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.LinkSetDown(eth0); err != nil {
+		t.Fatal(err)
+	}
+	opening := make(chan error)
+	for range 8 { // about half of them to the dead node
+		go func() {
+			_, _, err := client.Ask("tcp", vip, 10*time.Second)
+			opening <- err
+		}()
+	}
+	time.Sleep(300 * time.Millisecond)
+	c.nodes = c.nodes[:1] // the other one cannot say that it has applied anything
+	c.serve(t, webSpec(), a)
+	for range 8 {
+		if err := <-opening; err != nil {
+			t.Errorf("a connection that was being opened: %v", err)
+		}
+	}
+	for range 50 {
+		for _, try := range []struct {
+			from *networktest.Machine
+			to   string
+		}{{client.Machine, vip}, {c.outside, net.JoinHostPort(n1.IP.String(), "30080")}} {
+			begun := time.Now()
+			if _, _, err := try.from.Ask("tcp", try.to, patience); err != nil || time.Since(begun) > time.Second {
+				t.Fatalf("%s: %v after %s", try.to, err, time.Since(begun))
+			}
+		}
+	}
+}
+
 // TestTouchedTableIsRepaired: others delete the table, or parts of it.
 func TestTouchedTableIsRepaired(t *testing.T) {
 	c := newCluster(t, 1)
