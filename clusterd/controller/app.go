@@ -295,6 +295,11 @@ func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 		l.wrotePods.Forget(ref)
 		return 0, nil
 	}
+	if app == nil { // two caches: the pods may be newer than the app
+		if _, err := l.apps.Get(ctx, ref.Namespace, ref.Name); !api.Is(err, api.NotFound) {
+			return 0, cmp.Or(err, error(errStale))
+		}
+	}
 	p := planApp(app, pods, now())
 	if err := l.apply(ctx, ref, app, p); err != nil {
 		return 0, err
@@ -314,7 +319,7 @@ func (l *apps) apply(ctx context.Context, ref api.Ref, app *api.App, p appPlan) 
 				return fmt.Errorf("read declared spec: %w", err)
 			}
 			if declared.Meta.Generation != app.Meta.Generation {
-				return api.Errorf(api.Precondition, "%s", errStale)
+				return errStale
 			}
 			p.status.Rollout.Spec = declared.Spec
 		}

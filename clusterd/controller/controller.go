@@ -14,7 +14,6 @@ package controller
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"slices"
 	"sync"
 
@@ -117,4 +116,5 @@ func batches(ctx context.Context, c *client.Client, demand []client.Demand, writ
 // incarnation that was meant.
 func gone(err error) bool { return api.Is(err, api.NotFound) || api.Is(err, api.Precondition) }
 
-var errStale = errors.New("the cache does not show the object as it is yet")
+// errStale says that a cache is behind the cluster: look again in a moment.
+var errStale = api.Errorf(api.Precondition, "the cache does not show the object as it is yet")

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -170,10 +171,14 @@ func judge(n *api.Node, t testimony, started, now time.Time) (v api.Verdict, why
 func planNodes(nodes []*api.Node, podsOf func(node string) []*api.Pod, orphans []*api.Pod, said map[string]testimony, started, now time.Time) (p nodesPlan) {
 	var dying []verdictChange
 	alive, died, recent := 0, 0, 0 // standing; vanished within brakeWindow; pronounced dead within rateWindow
+	mute := muted(nodes, said, started, now)
 	for _, n := range nodes {
 		h := n.Status.Health
 		v, why, again := judge(n, said[n.Meta.Name], started, now)
 		p.sooner(again)
+		if v == api.VerdictAgentDown && mute {
+			why = muteAgents
+		}
 		ago := now.Sub(h.Since)
 		if h.Verdict == api.VerdictDead && v == api.VerdictDead {
 			if ago < brakeWindow {
@@ -194,7 +199,9 @@ func planNodes(nodes []*api.Node, podsOf func(node string) []*api.Pod, orphans [
 		if v != h.Verdict {
 			p.verdicts = append(p.verdicts, change)
 		} else if why != h.Message {
-			change.health.Since = h.Since
+			if h.Message != muteAgents { // else give it time to come back with the others
+				change.health.Since = h.Since
+			}
 			p.verdicts = append(p.verdicts, change)
 		}
 	}
@@ -204,31 +211,58 @@ func planNodes(nodes []*api.Node, podsOf func(node string) []*api.Pod, orphans [
 	return p
 }
 
+const muteAgents = "the machine answers, but its agent has no connection here, and so it is for most nodes: its pods stay. Can agents reach the API's port on this server?"
+
+// muted reports whether most agents are silent while their machines answer:
+// then it is this server that they cannot reach, and no reason to move pods.
+func muted(nodes []*api.Node, said map[string]testimony, started, now time.Time) bool {
+	silent, standing := 0, 0
+	for _, n := range nodes {
+		switch v, _, _ := judge(n, said[n.Meta.Name], started, now); v {
+		case api.VerdictAgentDown:
+			silent++
+			standing++
+		case api.VerdictReady, api.VerdictPartitioned:
+			standing++
+		}
+	}
+	return silent >= 2 && 2*silent > standing
+}
+
+const (
+	frozen  = "not pronounced dead: "
+	thawing = "not pronounced dead yet: it may come back as others just did"
+)
+
 // brake decides how many of the dying nodes are pronounced dead now. When most
 // nodes vanish at once, it is more likely that this server is cut off than
 // that they all died, and their pods would have nowhere to go.
 func (p *nodesPlan) brake(dying []verdictChange, alive, died, recent, all int, now time.Time) {
 	vanished := len(dying) + died
-	if len(dying) > 0 && vanished >= 2 && 2*vanished > vanished+alive {
-		why := fmt.Sprintf("not pronounced dead: %d of %d nodes vanished at once, so this server may be the one that is cut off; its pods stay. Delete nodes that will not come back", vanished, vanished+alive)
-		for _, d := range dying {
-			d.health.Verdict, d.health.Message = api.VerdictPartitioned, why
-			if h := d.node.Status.Health; h.Verdict == api.VerdictPartitioned {
-				if h.Message == why || strings.HasPrefix(h.Message, "not pronounced dead") {
-					continue // numbers that move are not worth a write
-				}
-				d.health.Since = h.Since
-			}
-			p.verdicts = append(p.verdicts, d)
-		}
-		p.sooner(brakeWindow / 3)
-		return
-	}
+	freeze := vanished >= 2 && 2*vanished > vanished+alive
+	why := frozen + fmt.Sprintf("%d of %d nodes vanished at once, so this server may be the one that is cut off; its pods stay. Delete nodes that will not come back", vanished, vanished+alive)
 	limit := max(rateLeast, all/10) - recent
-	for i, d := range dying {
-		if i >= limit {
+	for _, d := range dying {
+		h := d.node.Status.Health
+		withheld := h.Verdict == api.VerdictPartitioned && strings.HasPrefix(h.Message, frozen)
+		switch {
+		case freeze && withheld: // numbers that move are not worth a write
+			p.sooner(brakeWindow / 3)
+			continue
+		case freeze:
+			d.health.Verdict, d.health.Message = api.VerdictPartitioned, why
+			p.sooner(brakeWindow / 3)
+		case withheld:
+			d.health.Verdict, d.health.Message = api.VerdictPartitioned, thawing
+			p.sooner(settle)
+		case h.Message == thawing && now.Sub(h.Since) < settle:
+			p.sooner(settle - now.Sub(h.Since))
+			continue
+		case limit <= 0:
 			p.sooner(rateWindow / 5)
-			return
+			continue
+		default:
+			limit--
 		}
 		p.verdicts = append(p.verdicts, d)
 	}
@@ -250,6 +284,9 @@ func (p *nodesPlan) giveUp(nodes []*api.Node, podsOf func(string) []*api.Pod, or
 		case api.VerdictDead:
 			why = fmt.Sprintf("node %s is dead", n.Meta.Name)
 		case api.VerdictAgentDown, api.VerdictLeft:
+			if h.Message == muteAgents {
+				continue
+			}
 			if wait := patience - now.Sub(h.Since); wait > 0 {
 				p.sooner(wait)
 				continue
@@ -359,9 +396,14 @@ func (l *nodes) reconcile(ctx context.Context, _ api.Ref) (time.Duration, error)
 	all := l.caches.Nodes.List()
 	var orphans []*api.Pod
 	for _, node := range l.caches.Pods.Values("node") {
-		if node != "" && l.caches.Nodes.Get("", node) == nil {
-			orphans = append(orphans, l.caches.Pods.By("node", "", node)...)
+		if node == "" || l.caches.Nodes.Get("", node) != nil {
+			continue
 		}
+		// Two caches: the pods may be newer than the nodes.
+		if _, err := l.nodes.Get(ctx, "", node); !api.Is(err, api.NotFound) {
+			return 0, cmp.Or(err, error(errStale))
+		}
+		orphans = append(orphans, l.caches.Pods.By("node", "", node)...)
 	}
 	podsOf := func(node string) []*api.Pod { return l.caches.Pods.By("node", "", node) }
 	p := planNodes(all, podsOf, orphans, l.listen(all, now), l.started, now)

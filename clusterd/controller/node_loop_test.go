@@ -270,3 +270,27 @@ func TestNamespaceEmptiesInOrder(t *testing.T) {
 		}
 	})
 }
+
+// When most agents are silent while their machines answer, they cannot reach
+// this server: their pods are left alone.
+func TestMostAgentsSilentMovesNothing(t *testing.T) {
+	inWorld(t, 3, nil, func(w *world) {
+		w.ended("web", w.apply("web", `{"image":"good:1","replicas":3}`), 20*time.Second)
+		time.Sleep(settle)
+		w.hearsay.set("w1", Alive, false)
+		w.hearsay.set("w2", Alive, false)
+		time.Sleep(time.Hour)
+		if w.verdict("w1") != api.VerdictAgentDown || w.readyPods("") != 3 {
+			t.Fatalf("%s, %d pods serve", w.verdict("w1"), w.readyPods(""))
+		}
+		w.hearsay.set("w2", Alive, true)
+		w.eventually("only one is left silent, and its pods move", 2*time.Minute, func() bool {
+			for _, p := range w.pods() {
+				if p.Spec.Node == "w1" {
+					return false
+				}
+			}
+			return w.readyPods("") == 3
+		})
+	})
+}

@@ -50,6 +50,7 @@ type rollout struct {
 	template                         api.PodTemplate
 	revision                         string
 	taken                            map[string]bool
+	next                             int // no name with a smaller number is free
 }
 
 func newRollout(app *api.App, p *appPlan, f fleet, now time.Time) *rollout {
@@ -477,10 +478,9 @@ func (r *rollout) add(n int) {
 
 // podName returns the first free name <app>-<revision>-<n>.
 func (r *rollout) podName() string {
-	for n := 0; ; n++ {
-		name := label(r.app.Meta.Name, fmt.Sprintf("-%s-%d", r.revision, n))
-		if !r.taken[name] {
-			r.taken[name] = true
+	for {
+		name := label(r.app.Meta.Name, fmt.Sprintf("-%s-%d", r.revision, r.next))
+		if r.next++; !r.taken[name] {
 			return name
 		}
 	}

@@ -235,6 +235,11 @@ func (l *services) reconcile(ctx context.Context, ref api.Ref) (time.Duration, e
 		l.wroteSlices.Forget(ref)
 		return 0, nil
 	}
+	if svc == nil { // two caches: the slices may be newer than the service
+		if _, err := l.services.Get(ctx, ref.Namespace, ref.Name); !api.Is(err, api.NotFound) {
+			return 0, cmp.Or(err, error(errStale))
+		}
+	}
 	var app *api.App
 	var pods []*api.Pod
 	if svc != nil {
