@@ -153,5 +153,8 @@ func (s *settings) joinToken() (pki.JoinToken, error) {
 	if text == "" {
 		text = os.Getenv("CLUSTERD_JOIN_TOKEN")
 	}
+	if text == "" {
+		return pki.JoinToken{}, errors.New("this machine needs a join token: make one on a server with clusterd token create --role node, and give it by --token-file or CLUSTERD_JOIN_TOKEN")
+	}
 	return pki.ParseJoinToken(strings.TrimSpace(text))
 }
