@@ -16,6 +16,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
@@ -24,6 +25,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -50,6 +52,7 @@ func open(ic *plugin.InitContext) (any, error) {
 	if !isPublisher || !isStopper {
 		return nil, errors.New("containerd's shim library has changed: publisher and shutdown are not what they were")
 	}
+	s.RegisterCallback(removeSocket())
 	books := &books{open: map[string]*book{}}
 	inner, err := task.NewTaskService(ic.Context, publisherWithBooks{p, books}, s)
 	if err != nil {
@@ -57,3 +60,26 @@ func open(ic *plugin.InitContext) (any, error) {
 	}
 	return &service{TTRPCTaskService: inner, books: books}, nil
 }
+
+// removeSocket returns what removes the socket this shim serves. containerd's
+// library looks for one named by a container, where ours is named by the pod.
+// A next shim of the pod may have replaced it by then, and keeps its own.
+func removeSocket() func(context.Context) error {
+	var path string
+	var mine os.FileInfo
+	if address, err := unix.Getsockname(socketFD); err == nil {
+		if a, ok := address.(*unix.SockaddrUnix); ok {
+			path = a.Name
+			mine, _ = os.Stat(path)
+		}
+	}
+	return func(context.Context) error {
+		if now, err := os.Stat(path); mine == nil || err != nil || !os.SameFile(now, mine) {
+			return nil
+		}
+		return os.Remove(path)
+	}
+}
+
+// socketFD is where the starting shim hands its socket to the serving one.
+const socketFD = 3
