@@ -208,7 +208,7 @@ func (m *module) changes(t testing.TB) []string {
 	}
 	var lines []string
 	for line := range strings.Lines(out) {
-		if l := strings.TrimSpace(line); strings.HasPrefix(l, "~ ") && !strings.HasPrefix(l, "~ resource") || strings.HasPrefix(l, "+ ") || strings.HasPrefix(l, "- ") {
+		if l := strings.TrimSpace(line); strings.HasPrefix(l, "~ ") && !strings.HasPrefix(l, "~ resource") && l != "~ update in-place" || strings.HasPrefix(l, "+ ") || strings.HasPrefix(l, "- ") {
 			lines = append(lines, l)
 		}
 	}
@@ -283,10 +283,10 @@ func (l *load) mustBeClean(t testing.TB, during string) {
 	}
 }
 
-// fetch reads a page.
+// fetch reads a page, on a connection of its own.
 func fetch(t testing.TB, url string) string {
 	t.Helper()
-	resp, err := (&http.Client{Timeout: 5 * time.Second}).Get(url)
+	resp, err := (&http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}).Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}

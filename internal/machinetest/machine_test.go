@@ -244,7 +244,7 @@ func processes(t testing.TB, words ...string) (pids []int) {
 func testAgentKilled(t *testing.T, c *cluster) {
 	before := c.pids(t, "web")
 	l := startLoad(c.nodePorts(t)...)
-	killed := processes(t, "nodeagent", "run", "/"+c.name+"/")
+	killed := processes(t, "nodeagent run ", "/"+c.name+"/")
 	if len(killed) != 3 {
 		t.Fatalf("found %d nodeagents, want 3", len(killed))
 	}
@@ -306,10 +306,11 @@ resource "clusterd_app" "prober" {
 		}
 	}()
 	time.Sleep(2 * time.Second)
+	urls := c.nodePorts(t)
 	c.must(t, "dev", "server", "stop", "1", "--name", c.name)
 	close(stop)
 	n := <-acked
-	l := startLoad(c.nodePorts(t)...)
+	l := startLoad(urls...)
 	time.Sleep(6 * time.Second)
 	l.mustBeClean(t, "no control plane")
 	c.must(t, "dev", "server", "start", "1", "--name", c.name)
@@ -498,7 +499,7 @@ func testNodeDies(t *testing.T, c *cluster) {
 	eventually(t, 20*time.Second, "no stale pod runs on it", func() bool {
 		for _, pid := range processes(t, "nginx: master") {
 			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-			if strings.Contains(string(b), "/"+victim+"/") && !slices.ContainsFunc(get(t, c, api.Pods), func(p api.Pod) bool {
+			if strings.Contains(string(b), "/"+c.name+"/"+victim+"/") && !slices.ContainsFunc(get(t, c, api.Pods), func(p api.Pod) bool {
 				return strings.Contains(string(b), p.Meta.UID)
 			}) {
 				return false
