@@ -246,11 +246,20 @@ func (c *cache) at(ctx context.Context, revision int64) (*snapshot, error) {
 	}
 }
 
+// readTimeout bounds how long a read waits for the store or the cache.
+const readTimeout = 10 * time.Second
+
 // any returns the snapshot there is, once there is one.
-func (c *cache) any(ctx context.Context) (*snapshot, error) { return c.at(ctx, 0) }
+func (c *cache) any(ctx context.Context) (*snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return c.at(ctx, 0)
+}
 
 // latest returns a snapshot that has every write acknowledged before the call.
 func (c *cache) latest(ctx context.Context) (*snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	revision, err := c.index.read(ctx, c.store.Revision)
 	if err != nil {
 		return nil, err

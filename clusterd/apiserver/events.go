@@ -76,7 +76,7 @@ func (s *Server) serveEvent(w http.ResponseWriter, r *request) error {
 		return invalid(api.Ref{}, errs)
 	}
 	e := rep.Event
-	e.Message = e.Message[:min(len(e.Message), maxMessage)]
+	e.Message = strings.ToValidUTF8(e.Message[:min(len(e.Message), maxMessage)], "")
 	e.Count = max(e.Count, 1)
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	if e.Last.IsZero() {
@@ -99,10 +99,13 @@ func (s *Server) serveEvent(w http.ResponseWriter, r *request) error {
 func (r *rings) add(subject api.Ref, e api.Event) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.pending) >= maxSubjects && r.pending[subject] == nil {
+	waits := r.pending[subject] != nil
+	if len(r.pending) >= maxSubjects && !waits {
 		return false
 	}
-	r.pending[subject] = fold(r.pending[subject], e)
+	if r.pending[subject] = fold(r.pending[subject], e); waits {
+		return true // a time to write it is set
+	}
 	select {
 	case r.wake <- struct{}{}:
 	default:

@@ -38,7 +38,7 @@ func (s *Server) identify(r *http.Request) (Identity, error) {
 		return id, nil
 	}
 	if s.cfg.Peer != nil && r.TLS != nil {
-		if role, name, ok := s.cfg.Peer(r.TLS); ok {
+		if role, name, ok := s.cfg.Peer(r.TLS); ok && (Role(role) == RoleNode || Role(role) == RoleServer) {
 			return Identity{Role(role), name}, nil
 		}
 	}

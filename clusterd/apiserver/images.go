@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 const (
 	maxImage     = 8 << 30
 	maxIndex     = 4 << 20
+	spoolName    = "image-*.tar"
 	imageTimeout = 10 * time.Minute // for one node to take it
 )
 
@@ -88,6 +90,19 @@ func (p *progress) say(line api.ImageProgress) {
 	}
 }
 
+// cleanSpool removes what uploads left behind when the process was killed.
+func (s *Server) cleanSpool() {
+	if s.cfg.SpoolDir == "" {
+		return // others may use the system's
+	}
+	left, _ := filepath.Glob(filepath.Join(s.cfg.SpoolDir, spoolName))
+	for _, path := range left {
+		if err := os.Remove(path); err != nil {
+			s.log.Warn("clean spool", "error", err)
+		}
+	}
+}
+
 // spool writes the body to a file: every node reads it at its own pace.
 func (s *Server) spool(w http.ResponseWriter, r *request) (path string, size int64, err error) {
 	if s.cfg.SpoolDir != "" {
@@ -95,7 +110,7 @@ func (s *Server) spool(w http.ResponseWriter, r *request) (path string, size int
 			return "", 0, fmt.Errorf("make spool directory: %w", err)
 		}
 	}
-	f, err := os.CreateTemp(s.cfg.SpoolDir, "image-*.tar")
+	f, err := os.CreateTemp(s.cfg.SpoolDir, spoolName)
 	if err != nil {
 		return "", 0, fmt.Errorf("spool image: %w", err)
 	}

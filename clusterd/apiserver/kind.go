@@ -149,8 +149,11 @@ func (o *object) encode() []byte {
 
 // typed returns the object as its Go type. Fields it does not know are left out.
 func (o *object) typed() (api.Any, error) {
-	t := o.kind.New()
-	if err := json.Unmarshal(o.encode(), t); err != nil {
+	t, raw := o.kind.New(), o.body
+	if raw == nil {
+		raw = o.encode()
+	}
+	if err := json.Unmarshal(raw, t); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", o.ref(), err)
 	}
 	t.GetMeta().Revision = o.meta.Revision
@@ -160,7 +163,11 @@ func (o *object) typed() (api.Any, error) {
 func (o *object) ref() api.Ref { return o.kind.ref(o.meta.Namespace, o.meta.Name) }
 
 // with returns a copy to change.
-func (o *object) with() *object { c := *o; return &c }
+func (o *object) with() *object {
+	c := *o
+	c.body = nil
+	return &c
+}
 
 // section marshals the field of a typed object, such as Effective.
 func section(typed api.Any, field string) json.RawMessage {

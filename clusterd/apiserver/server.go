@@ -116,6 +116,7 @@ func (s *Server) init(ctx context.Context) error {
 	s.applied.init()
 	s.rings.init()
 	s.handler = s.mux()
+	s.cleanSpool()
 	s.openapi = sync.OnceValues(OpenAPI)
 	return s.bootstrap(ctx)
 }

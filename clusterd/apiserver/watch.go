@@ -41,8 +41,8 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 			}
 			return true
 		})
-	} else if snap, err = s.cache.at(r.Context(), from); err != nil { // it may come from a server that is ahead
-		return err
+	} else if from > snap.revision { // no server of this cluster ever said so: its state was replaced
+		return api.Errorf(api.Gone, "revision %d is still to come, the store is at %d: list again", from, snap.revision)
 	}
 	watch, ok := s.cache.hub.watch(*sel, from)
 	if !ok {

@@ -207,6 +207,16 @@ func TestWatchFromTooLongAgo(t *testing.T) {
 	})
 }
 
+// TestWatchFromTheFuture: a revision the store has not reached is of a store
+// that is no more; waiting for it could take forever.
+func TestWatchFromTheFuture(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, _ *client.Client) {
+		if code, got := call(s, system, "GET", "/v1/apps?watch=true&from=1000", ""); code != 410 {
+			t.Errorf("%d %s", code, got)
+		}
+	})
+}
+
 // TestListPages: a list in pages is as everything was at its first page.
 func TestListPages(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
