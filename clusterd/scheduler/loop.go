@@ -48,8 +48,8 @@ type loop struct {
 
 	mu      sync.Mutex
 	picture *picture
-	waiting map[string]*api.Pod // by UID
-	bound   map[string]int64    // revision of binds that the cache has not shown yet, by UID
+	waiting map[string]candidate // by UID
+	bound   map[string]int64     // revision of binds that the cache has not shown yet, by UID
 	said    map[string]time.Time
 }
 
@@ -62,7 +62,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	l := &loop{
 		client: cfg.Client, pods: client.Of(cfg.Client, api.Pods), log: cfg.Log.Named("scheduler"), wake: make(chan struct{}, 1),
-		picture: newPicture(), waiting: map[string]*api.Pod{}, bound: map[string]int64{}, said: map[string]time.Time{},
+		picture: newPicture(), waiting: map[string]candidate{}, bound: map[string]int64{}, said: map[string]time.Time{},
 	}
 	defer cfg.Caches.Nodes.OnChange(l.nodeChanged)()
 	defer cfg.Caches.Pods.OnChange(l.podChanged)()
@@ -143,10 +143,13 @@ func (l *loop) podChanged(old, new *api.Pod) {
 		if at, ok := l.bound[uid]; ok && new.Meta.Revision < at {
 			return // the bind is on its way to the cache
 		}
-		if l.waiting[uid] == nil {
+		w, known := l.waiting[uid]
+		if !known {
+			w = newCandidate(new)
 			l.poke()
 		}
-		l.waiting[uid] = new
+		w.pod = new // it asks for the same: only its status changes
+		l.waiting[uid] = w
 		return
 	}
 	delete(l.waiting, uid)
@@ -161,8 +164,7 @@ func (l *loop) podChanged(old, new *api.Pod) {
 // again, if positive.
 func (l *loop) round(ctx context.Context) (again time.Duration, err error) {
 	l.mu.Lock()
-	pods := slices.Collect(maps.Values(l.waiting))
-	plan := planBinds(l.picture, pods, planSize)
+	plan := planBinds(l.picture, slices.Collect(maps.Values(l.waiting)), planSize)
 	l.mu.Unlock()
 	if len(plan) == 0 {
 		return 0, nil
@@ -231,7 +233,7 @@ func (l *loop) settle(ds decisions, revision int64) {
 	defer l.mu.Unlock()
 	for _, d := range ds {
 		uid := d.pod.Meta.UID
-		if l.waiting[uid] != nil { // else the cache was faster
+		if _, ok := l.waiting[uid]; ok { // else the cache was faster
 			delete(l.waiting, uid)
 			l.bound[uid] = revision
 		}
@@ -243,7 +245,7 @@ func (l *loop) takeBack(ds decisions) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, d := range ds {
-		if l.waiting[d.pod.Meta.UID] != nil {
+		if _, ok := l.waiting[d.pod.Meta.UID]; ok {
 			l.picture.unplace(d.pod.Meta.UID)
 		}
 	}

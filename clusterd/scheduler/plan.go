@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,6 +33,16 @@ func (ds decisions) String() string {
 	return b.String()
 }
 
+// candidate is a pod that waits, with what it asks for worked out once.
+type candidate struct {
+	pod *api.Pod
+	*request
+}
+
+func newCandidate(pod *api.Pod) candidate {
+	return candidate{pod, requestOf(pod.Meta.Namespace, pod.Spec.App, &pod.Spec.PodTemplate)}
+}
+
 // class is what pods with equal requests share within one plan.
 type class struct {
 	request    *request
@@ -43,33 +54,30 @@ type class struct {
 // in the picture: the next pod sees it. A class that fits nowhere is asked
 // once: within a plan, room only shrinks. After limit pods have found a node,
 // the plan ends.
-func planBinds(p *picture, pods []*api.Pod, limit int) decisions {
-	slices.SortStableFunc(pods, func(a, b *api.Pod) int {
-		if c := a.Meta.CreatedAt.Compare(b.Meta.CreatedAt); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Meta.Namespace+"/"+a.Meta.Name, b.Meta.Namespace+"/"+b.Meta.Name)
+func planBinds(p *picture, waiting []candidate, limit int) decisions {
+	slices.SortStableFunc(waiting, func(a, b candidate) int {
+		m, n := &a.pod.Meta, &b.pod.Meta
+		return cmp.Or(m.CreatedAt.Compare(n.CreatedAt), strings.Compare(m.Namespace, n.Namespace), strings.Compare(m.Name, n.Name))
 	})
-	out := make(decisions, 0, len(pods))
+	out := make(decisions, 0, len(waiting))
 	classes := map[string]*class{}
-	for _, pod := range pods {
+	for _, w := range waiting {
 		if limit == 0 {
 			break
 		}
-		r := requestOf(pod.Meta.Namespace, pod.Spec.App, &pod.Spec.PodTemplate)
-		c := classes[r.key]
+		c := classes[w.key]
 		if c == nil {
-			c = p.newClass(r)
-			classes[r.key] = c
+			c = p.newClass(w.request)
+			classes[w.key] = c
 		}
 		i := p.choose(c)
 		if i < 0 {
-			out = append(out, decision{pod: pod, why: c.why})
+			out = append(out, decision{pod: w.pod, why: c.why})
 			continue
 		}
 		limit--
-		p.take(pod.Meta.UID, r.app, i, r.cpu, r.mem)
-		out = append(out, decision{pod: pod, node: p.names[i]})
+		p.take(w.pod.Meta.UID, w.app, i, w.cpu, w.mem)
+		out = append(out, decision{pod: w.pod, node: p.names[i]})
 	}
 	return out
 }

@@ -33,7 +33,7 @@ type given struct {
 	}
 }
 
-func (g given) build() (p *picture, pending []*api.Pod) {
+func (g given) build() (p *picture, pending []candidate) {
 	p = newPicture()
 	for _, n := range g.Nodes {
 		v := n.Verdict
@@ -53,7 +53,7 @@ func (g given) build() (p *picture, pending []*api.Pod) {
 			if q.Node != "" {
 				p.setPod(pod)
 			} else {
-				pending = append(pending, pod)
+				pending = append(pending, newCandidate(pod))
 			}
 		}
 	}
@@ -116,7 +116,7 @@ func TestPlanIsExact(t *testing.T) {
 				rapid.IntRange(1, 5).Draw(t, "pods"), map[string]string{"zone": rapid.SampledFrom([]string{"a", "b"}).Draw(t, "zone")},
 				rapid.SampledFrom([]api.Verdict{api.VerdictReady, api.VerdictReady, api.VerdictDead}).Draw(t, "verdict"), rapid.Bool().Draw(t, "cordoned")))
 		}
-		var pods []*api.Pod
+		var pods []candidate
 		for i := range rapid.IntRange(0, 30).Draw(t, "pods") {
 			var placement *api.Placement
 			switch rapid.IntRange(0, 2).Draw(t, "placement") {
@@ -125,8 +125,8 @@ func TestPlanIsExact(t *testing.T) {
 			case 1:
 				placement = &api.Placement{Spread: "zone"}
 			}
-			pods = append(pods, testPod(fmt.Sprintf("p%d", i), rapid.SampledFrom([]string{"x", "y"}).Draw(t, "app"),
-				fmt.Sprintf("%dm", 50*rapid.IntRange(1, 8).Draw(t, "cpu")), fmt.Sprintf("%dMi", 32*rapid.IntRange(1, 8).Draw(t, "mem")), placement))
+			pods = append(pods, newCandidate(testPod(fmt.Sprintf("p%d", i), rapid.SampledFrom([]string{"x", "y"}).Draw(t, "app"),
+				fmt.Sprintf("%dm", 50*rapid.IntRange(1, 8).Draw(t, "cpu")), fmt.Sprintf("%dMi", 32*rapid.IntRange(1, 8).Draw(t, "mem")), placement)))
 		}
 		build := func() *picture {
 			p := newPicture()
@@ -222,7 +222,7 @@ func benchmark(b *testing.B, nodes int) {
 	for i := range nodes {
 		p.setNode(testNode(fmt.Sprintf("w%04d", i), fmt.Sprint(8<<(i%3)), fmt.Sprintf("%dGi", 32<<(i%3)), 110, map[string]string{"zone": fmt.Sprint("z", i%3), "pool": fmt.Sprint("p", i%8)}, api.VerdictReady, false))
 	}
-	var pending []*api.Pod
+	var pending []candidate
 	for i := range pods {
 		shape := i % 200
 		var placement *api.Placement
@@ -232,7 +232,7 @@ func benchmark(b *testing.B, nodes int) {
 		case 1:
 			placement = &api.Placement{Require: map[string]string{"pool": fmt.Sprint("p", shape%8)}}
 		}
-		pending = append(pending, testPod(fmt.Sprintf("p%05d", i), fmt.Sprint("app-", shape), fmt.Sprintf("%dm", 50+10*(shape%20)), fmt.Sprintf("%dMi", 64+16*(shape%10)), placement))
+		pending = append(pending, newCandidate(testPod(fmt.Sprintf("p%05d", i), fmt.Sprint("app-", shape), fmt.Sprintf("%dm", 50+10*(shape%20)), fmt.Sprintf("%dMi", 64+16*(shape%10)), placement)))
 	}
 	b.ResetTimer()
 	done := 0
