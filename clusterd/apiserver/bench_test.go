@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
@@ -144,6 +145,32 @@ func BenchmarkWatchFanOut(b *testing.B) {
 		for _, w := range interested {
 			<-w.wake
 			w.take()
+		}
+	}
+}
+
+// BenchmarkColdCache loads 10,000 pods as a server does when it starts.
+func BenchmarkColdCache(b *testing.B) {
+	s, err := Open(b.Context(), Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	p := &api.Pod{Kind: "Pod", Meta: api.Meta{Namespace: "default", UID: newUID(), Labels: map[string]string{"app": "web"}}}
+	p.Spec.Container = benchApp(1).Spec.Container
+	p.Status = api.PodStatus{Phase: api.PhaseRunning, IP: "10.244.3.7", Containers: map[string]api.ContainerStatus{"main": {State: "running", Image: "sha256:0123456789abcdef"}}}
+	for i := range 10_000 {
+		p.Meta.Name, p.Spec.Node = fmt.Sprintf("web-%05d", i), fmt.Sprint("w", i%100)
+		put := store.Txn{Then: []store.Op{store.Put(s.kinds["pods"].key("default", p.Meta.Name), marshal(p))}}
+		if _, err := s.store.Commit(b.Context(), put); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		c := &cache{store: s.store, decode: s.decode, log: s.log, advanced: make(chan struct{})}
+		if _, err := c.load(b.Context()); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
