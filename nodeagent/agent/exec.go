@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/tunnel"
@@ -68,8 +69,17 @@ func (a *Agent) serveExec(w http.ResponseWriter, r *http.Request) error {
 	}
 	a.log.Debug("exec ended", "container", run.ID, "command", command[0], "exit_code", exit.Code, "error", exit.Error)
 	_ = frames.WriteJSON(tunnel.FrameExit, exit) // a caller that hung up does not hear it
+	// What the caller still sends must not meet a closed connection: that could
+	// cost it what it has not read yet. It hangs up once it knows.
+	select {
+	case <-ctx.Done():
+	case <-time.After(hangUp):
+	}
 	return nil
 }
+
+// hangUp is how long a caller has to hang up after its command has ended.
+const hangUp = 2 * time.Second
 
 // execFailed is the exit code a shell shows for a command it could not run.
 func execFailed(err error) int {

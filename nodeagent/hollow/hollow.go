@@ -65,7 +65,10 @@ func New(cfg Config) *Node {
 }
 
 // Run is the node's agent, until ctx ends. Its containers go on.
-func (n *Node) Run(ctx context.Context) error {
+func (n *Node) Run(ctx context.Context) error { return n.Agent().Run(ctx) }
+
+// Agent returns a new agent for the node; one runs at a time.
+func (n *Node) Agent() *agent.Agent {
 	return agent.New(agent.Config{
 		Name: n.cfg.Name, Client: n.cfg.Client, Runtime: n.Runtime, Network: n.Network, Prober: prober{n.Runtime},
 		Store: n.Store, Logs: n.cfg.Logs, Servers: n.cfg.Servers, TLS: n.cfg.TLS, Log: n.cfg.Log,
@@ -73,7 +76,7 @@ func (n *Node) Run(ctx context.Context) error {
 			Address: n.cfg.Address, Capacity: n.cfg.Has, Allocatable: n.cfg.Has,
 			Version: daemon.Version(), OS: "linux", Arch: "amd64", BootID: "hollow",
 		},
-	}).Run(ctx)
+	})
 }
 
 // Reboot ends everything that runs on the node, as a power cut does. Its agent

@@ -101,8 +101,8 @@ func (w *worker) run(ctx context.Context) (done bool) {
 		w.rec = plan.Record
 		w.see.Rebuilt = w.see.Rebuilt && w.see.Unknown
 		w.save()
-		w.publish(ctx, plan.Events)
 		w.show()
+		w.publish(ctx, plan.Events)
 		if plan.Done {
 			return true
 		}
