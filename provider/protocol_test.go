@@ -13,6 +13,7 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/testcluster"
 	"github.com/clusterd/terraform-provider-clusterd/provider"
 )
 
@@ -226,5 +227,33 @@ func TestUnreachable(t *testing.T) {
 	resp := p.create("clusterd_app", attrs{"name": str("web"), "image": str("nginx:1")})
 	if got := say(resp.Diagnostics); !strings.HasPrefix(got, "error Cannot create app default/web: Cannot reach") {
 		t.Errorf("apply says %q", got)
+	}
+}
+
+// TestServerRestart: a control plane that comes back during an apply costs the
+// apply nothing but time.
+func TestServerRestart(t *testing.T) {
+	c := &cluster{testcluster.Start(t, testcluster.Config{Nodes: 1, Etcd: true})}
+	p, _ := newPlugin(t, c.settings())
+	done := make(chan *tfprotov6.ApplyResourceChangeResponse, 1)
+	go func() {
+		done <- p.create("clusterd_app", attrs{"name": str("web"), "image": str("ready-after-2s:1"),
+			"ports":  tftypes.NewValue(tftypes.Map{ElementType: tftypes.String}, map[string]tftypes.Value{"http": str("80")}),
+			"health": tftypes.NewValue(tftypes.Object{AttributeTypes: map[string]tftypes.Type{"http": tftypes.String}}, map[string]tftypes.Value{"http": str("/")}),
+			"update": tftypes.NewValue(tftypes.Object{AttributeTypes: map[string]tftypes.Type{"healthy_for": tftypes.String}}, map[string]tftypes.Value{"healthy_for": str("0s")})})
+	}()
+	c.Await("the rollout is under way", func(ctx context.Context) (bool, error) {
+		a, err := client.Of(c.Client(), api.Apps).Get(ctx, "default", "web")
+		return err == nil && a.Status.Rollout.Phase == api.RolloutInProgress, nil
+	})
+	c.Server.Stop()
+	c.Server.Start()
+	select {
+	case resp := <-done:
+		if got := say(resp.Diagnostics); got != "" {
+			t.Errorf("the apply says: %q", got)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the apply never ends")
 	}
 }
