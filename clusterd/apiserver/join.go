@@ -126,7 +126,7 @@ func (t *txn) join(req pki.JoinRequest) (subnet string, err error) {
 	}
 	node := t.read(nodes.key("", req.Name))
 	if node == nil {
-		in, err := openSpec(nodes, "", req.Name, []byte(`{}`))
+		in, err := openSpec(nodes, "", req.Name, marshal(api.Node{Meta: api.Meta{Name: req.Name, Labels: req.Labels}}))
 		if err != nil {
 			return "", err
 		}

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bufio"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -109,20 +110,22 @@ func (s *Server) serveList(w http.ResponseWriter, r *request) error {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set(headerRevision, strconv.FormatInt(p.revision, 10))
-	w.Write([]byte(`{"items":[`))
+	out := bufio.NewWriterSize(w, 64<<10) // a write for each object would cost more than the object
+	out.WriteString(`{"items":[`)
 	for i, o := range p.objects {
 		if i > 0 {
-			w.Write([]byte(",\n"))
+			out.WriteString(",\n")
 		}
-		if _, err := w.Write(o.body); err != nil {
+		if _, err := out.Write(o.body); err != nil {
 			return nil // the client went away
 		}
 	}
-	fmt.Fprintf(w, `],"revision":%d`, p.revision)
+	fmt.Fprintf(out, `],"revision":%d`, p.revision)
 	if p.next != "" {
-		fmt.Fprintf(w, `,"continue":%q`, p.next)
+		fmt.Fprintf(out, `,"continue":%q`, p.next)
 	}
-	w.Write([]byte("}\n"))
+	out.WriteString("}\n")
+	out.Flush()
 	return nil
 }
 

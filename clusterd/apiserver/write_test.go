@@ -318,6 +318,29 @@ func TestRetryReplays(t *testing.T) {
 	})
 }
 
+// TestWhatWasDeletedStaysDeleted: who writes back what it read before a
+// deletion does not bring it back.
+func TestWhatWasDeletedStaysDeleted(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		ctx, services := t.Context(), client.Of(c, api.Services)
+		svc := must(services.Create(ctx, newService("web", 0)))(t)
+		if err := services.Delete(ctx, "default", "web", svc.Meta.UID); err != nil {
+			t.Fatal(err)
+		}
+		_, err := services.Put(ctx, svc)
+		wantCode(t, err, api.NotFound)
+		again := must(services.Create(ctx, svc))(t) // said in so many words, it is made anew
+		if again.Meta.UID == svc.Meta.UID {
+			t.Error("an identity was used twice")
+		}
+		_, err = services.Put(ctx, svc)
+		wantCode(t, err, api.Precondition)
+		_, err = services.PutStatus(ctx, svc)
+		wantCode(t, err, api.Precondition)
+		wantCode(t, services.Delete(ctx, "default", "web", svc.Meta.UID), api.Precondition)
+	})
+}
+
 func TestDryRunChangesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Server, _ *client.Client) {
 		code, got := call(s, system, "PUT", "/v1/namespaces/default/apps/web?dry_run=true", `{"spec":{"image":"n:1"}}`)
