@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -152,21 +153,26 @@ func (p publisherWithBooks) Publish(ctx context.Context, topic string, e events.
 type reaper struct{ shim.Shim }
 
 func (r reaper) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return shim.StopStatus{}, err
+	}
+	bundle := filepath.Join(filepath.Dir(cwd), id)
 	status, err := r.Shim.Stop(ctx, id)
 	if err != nil {
 		return status, err
 	}
-	return status, enter(id, status)
+	// The dead are cleaned up whether or not there is a book to enter them in.
+	if err := errors.Join(enter(bundle, id, status), removeDeadSocket(bundle)); err != nil {
+		log.G(ctx).WithError(err).WithField("id", id).Warn("note the end of a dead shim's container")
+	}
+	return status, nil
 }
 
 // enter notes an end that the dead shim has not.
-func enter(id string, status shim.StopStatus) error {
-	cwd, err := os.Getwd()
-	if err != nil {
-		return err
-	}
-	notes, err := annotations(filepath.Join(filepath.Dir(cwd), id))
-	if errors.Is(err, os.ErrNotExist) || notes[journal.DirAnnotation] == "" {
+func enter(bundle, id string, status shim.StopStatus) error {
+	notes, err := annotations(bundle)
+	if errors.Is(err, os.ErrNotExist) || err == nil && notes[journal.DirAnnotation] == "" {
 		return nil
 	}
 	if err != nil {
@@ -179,4 +185,26 @@ func enter(id string, status shim.StopStatus) error {
 	}
 	record.Exit = &journal.Exit{Code: status.ExitStatus, At: status.ExitedAt}
 	return journal.Save(dir, id, *record)
+}
+
+// removeDeadSocket removes the socket of the shim that served a bundle, unless
+// someone, such as the pod's next shim, serves it now.
+func removeDeadSocket(bundle string) error {
+	b, err := os.ReadFile(filepath.Join(bundle, "bootstrap.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	var started struct {
+		Address string `json:"address"`
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &started)
+	}
+	if err != nil || started.Address == "" || shim.CanConnect(started.Address) {
+		return err
+	}
+	if err := shim.RemoveSocket(started.Address); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }

@@ -43,13 +43,20 @@ func (r *Runtime) Create(ctx context.Context, c runtime.Container) error {
 			err = r.newContainer(ctx, c, image)
 		}
 	}
-	if errors.Is(err, oci.ErrNoUsersFound) || errors.Is(err, oci.ErrNoGroupsFound) {
+	if noSuchUser(err) {
 		err = fmt.Errorf("%w: the image runs as a user that is not in its /etc/passwd or /etc/group", runtime.ErrCannotStart)
 	}
 	if err != nil {
 		return fmt.Errorf("create container %s: %w", c.ID, err)
 	}
 	return nil
+}
+
+// noSuchUser is whether the image lacks the user it is to run as, or the files
+// that list users.
+func noSuchUser(err error) bool {
+	return errors.Is(err, oci.ErrNoUsersFound) || errors.Is(err, oci.ErrNoGroupsFound) ||
+		errors.Is(err, os.ErrNotExist) && (strings.Contains(err.Error(), "etc/passwd") || strings.Contains(err.Error(), "etc/group"))
 }
 
 func (r *Runtime) newContainer(ctx context.Context, c runtime.Container, image client.Image) error {
@@ -231,6 +238,7 @@ func (r *Runtime) forget(ctx context.Context, pod, id string) error {
 		r.removeCgroup(filepath.Join(pod, id))
 		r.removeCgroup(pod)
 	}
+	r.unknown.Delete(id)
 	return errors.Join(r.removeSnapshot(ctx, id), journal.Remove(r.config.journal(), id))
 }
 

@@ -24,6 +24,7 @@ import (
 	client "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
@@ -48,10 +49,11 @@ const (
 
 // Runtime implements runtime.Runtime.
 type Runtime struct {
-	config Config
-	client *client.Client
-	pods   locks
-	images sync.Map // digest → runtime.Image without its reference
+	config  Config
+	client  *client.Client
+	pods    locks
+	images  sync.Map // digest → runtime.Image without its reference
+	unknown sync.Map // ids of containers whose end nobody will ever know
 }
 
 var _ runtime.Runtime = (*Runtime)(nil)
@@ -75,6 +77,10 @@ func Open(c Config) (*Runtime, error) {
 		return nil, err
 	}
 	if _, err := mount.CleanupTempMounts(0); err != nil {
+		return nil, err
+	}
+	// Its library has a log of its own, of what callers are told by errors anyway.
+	if err := log.SetLevel("fatal"); err != nil {
 		return nil, err
 	}
 	cl, err := client.New(c.Address, client.WithDefaultNamespace(namespace), client.WithTimeout(time.Second))

@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -268,8 +267,8 @@ func (m *machine) sandbox(tb testing.TB, pod string) runtime.Sandbox {
 	}
 }
 
-// toolboxArchive is an OCI layout tar of an image with the toolbox in it.
-func toolboxArchive(program, name string, change func(*v1.Config)) ([]byte, error) {
+// toolbox is an image with the toolbox in it.
+func toolbox(program string, change func(*v1.Config)) (v1.Image, error) {
 	b, err := os.ReadFile(program)
 	if err != nil {
 		return nil, err
@@ -311,7 +310,13 @@ func toolboxArchive(program, name string, change func(*v1.Config)) ([]byte, erro
 	if change != nil {
 		change(&config.Config)
 	}
-	if image, err = mutate.ConfigFile(image, config); err != nil {
+	return mutate.ConfigFile(image, config)
+}
+
+// toolboxArchive is an OCI layout tar of it.
+func toolboxArchive(program, name string, change func(*v1.Config)) ([]byte, error) {
+	image, err := toolbox(program, change)
+	if err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "oci")
@@ -328,7 +333,7 @@ func toolboxArchive(program, name string, change func(*v1.Config)) ([]byte, erro
 	}
 	out := new(bytes.Buffer)
 	archive := tar.NewWriter(out)
-	if err := archive.AddFS(os.DirFS(dir).(fs.FS)); err != nil {
+	if err := archive.AddFS(os.DirFS(dir)); err != nil {
 		return nil, err
 	}
 	return out.Bytes(), archive.Close()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	tasktypes "github.com/containerd/containerd/api/types/task"
@@ -33,7 +34,13 @@ func (r *Runtime) Status(ctx context.Context, id string) (runtime.Status, error)
 	} else if err = errgrpc.ToNative(err); !errdefs.IsNotFound(err) {
 		return runtime.Status{}, fmt.Errorf("container %s: %w", id, err)
 	}
-	return r.status(c, process)
+	st, err := r.status(c, process)
+	if err != nil || !st.Exit.Unknown {
+		return st, err
+	}
+	all := []runtime.Status{st}
+	err = r.findOut(ctx, all)
+	return all[0], err
 }
 
 // List returns all containers of ours.
@@ -58,7 +65,52 @@ func (r *Runtime) List(ctx context.Context) ([]runtime.Status, error) {
 		}
 		list = append(list, st)
 	}
-	return list, nil
+	return list, r.findOut(ctx, list)
+}
+
+// findOut gives containerd a moment to enter the ends of containers whose shim
+// has just died: until then nobody knows them, and a moment later everybody.
+// What is unknown after that stays so.
+func (r *Runtime) findOut(ctx context.Context, list []runtime.Status) error {
+	deadline := time.After(moment)
+	for {
+		waiting := false
+		for i, st := range list {
+			if _, given := r.unknown.Load(st.ID); given || !st.Exit.Unknown {
+				continue
+			}
+			record, err := journal.Load(r.config.journal(), st.ID)
+			if err != nil {
+				return err
+			}
+			if record == nil || record.Exit == nil {
+				waiting = true
+				continue
+			}
+			list[i].Exit = exit(record)
+		}
+		if !waiting {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		case <-deadline:
+			for _, st := range list {
+				if st.Exit.Unknown {
+					r.unknown.Store(st.ID, nil)
+				}
+			}
+			return nil
+		}
+	}
+}
+
+const moment = 2 * time.Second
+
+func exit(r *journal.Record) runtime.Exit {
+	return runtime.Exit{Code: r.Exit.Code, OOM: r.OOM(), At: r.Exit.At}
 }
 
 // status joins what containerd knows of now with what the journal knows of
@@ -85,7 +137,7 @@ func (r *Runtime) status(c containers.Container, p *tasktypes.Process) (runtime.
 	switch {
 	case record.Exit != nil:
 		st.State = runtime.Exited
-		st.Exit = runtime.Exit{Code: record.Exit.Code, OOM: record.OOM(), At: record.Exit.At}
+		st.Exit = exit(record)
 	case p == nil || p.Status == tasktypes.Status_UNKNOWN:
 		st.State, st.Exit = runtime.Exited, runtime.Exit{Unknown: true}
 	case p.Status == tasktypes.Status_STOPPED:
