@@ -20,6 +20,8 @@ type JoinRequest struct {
 	Name    string `json:"name"`
 	Address string `json:"address"` // where peers reach the node
 	CSR     string `json:"csr"`     // PEM
+	// Labels the node begins with; a node that exists keeps its own.
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // JoinResponse answers POST /v1/join and, without GossipKey and Node changed,
@@ -77,12 +79,19 @@ func (e *PinError) Error() string {
 // trusts it only if its CA is the one token is pinned to. Peers will reach the
 // node at address. The secret is sent only after that check.
 func Join(ctx context.Context, addr string, token JoinToken, name, address string) (*JoinResult, error) {
+	return JoinWith(ctx, addr, token, JoinRequest{Name: name, Address: address})
+}
+
+// JoinWith is Join with all that a request can say; what proves the caller is
+// filled in here.
+func JoinWith(ctx context.Context, addr string, token JoinToken, req JoinRequest) (*JoinResult, error) {
 	key, csr, err := newRequest()
 	if err != nil {
 		return nil, err
 	}
 	var resp JoinResponse
-	req := JoinRequest{ID: token.ID, Secret: token.Secret, Name: name, Address: address, CSR: string(csr)}
+	name := req.Name
+	req.ID, req.Secret, req.CSR = token.ID, token.Secret, string(csr)
 	if err := post(ctx, pinnedTLS(token.Pin), "https://"+addr+"/v1/join", req, &resp); err != nil {
 		return nil, fmt.Errorf("join %s as %s: %w", addr, name, err)
 	}
