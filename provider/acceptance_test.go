@@ -54,6 +54,7 @@ func TestAcceptance(t *testing.T) {
 		"DryRun":         testDryRun,
 		"Interrupt":      testInterrupt,
 		"Examples":       testExamples,
+		"Binary":         testBinary,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -7,12 +7,8 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 	"github.com/clusterd/terraform-provider-clusterd/internal/testcluster"
@@ -25,51 +21,23 @@ func BenchmarkPlan(b *testing.B) {
 	c := testcluster.Start(b, testcluster.Config{})
 	var requests atomic.Int64
 	front := count(b, c, &requests)
-	dir := b.TempDir()
-	var cpu time.Duration // of Terraform and the provider
-	run := func(args ...string) {
-		b.Helper()
-		cmd := exec.CommandContext(b.Context(), args[0], args[1:]...)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "CLUSTERD_ADDR="+front.URL, "CLUSTERD_TOKEN="+c.Token(), "CLUSTERD_CACERT="+filepath.Join(dir, "front.pem"), "TF_CLI_CONFIG_FILE="+filepath.Join(dir, "dev.tfrc"))
-		if out, err := cmd.CombinedOutput(); err != nil {
-			b.Fatalf("%v: %v\n%s", args, err, out)
-		}
-		cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	}
-	for name, content := range map[string]string{
-		"front.pem": string(pemOf(front)),
-		"dev.tfrc":  fmt.Sprintf("provider_installation {\n  dev_overrides { \"clusterd/clusterd\" = %q }\n}\n", dir),
-		"main.tf": fmt.Sprintf(`terraform {
-  required_providers {
-    clusterd = { source = "clusterd/clusterd" }
-  }
-}
+	w := newWorkspace(b, map[string]string{"CLUSTERD_ADDR": front.URL, "CLUSTERD_TOKEN": c.Token(), "CLUSTERD_CACERT": string(pemOf(front))})
+	w.write("main.tf", fmt.Sprintf(`
 resource "clusterd_service" "many" {
   count = %d
   name  = "svc-${count.index}"
   app   = "web"
   ports = { http = { port = 80, target = 8080 }, metrics = { port = 9090 } }
 }
-`, many),
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			b.Fatal(err)
-		}
-	}
-	here, err := os.Getwd()
-	if err != nil {
-		b.Fatal(err)
-	}
-	run("go", "build", "-C", here, "-o", dir, "./terraform-provider-clusterd")
-	run("terraform", "apply", "-auto-approve", "-parallelism=20")
-	cpu = 0
+`, many))
+	w.must(0, "apply", "-auto-approve", "-parallelism=20")
+	w.cpu = 0
 	for b.Loop() {
 		requests.Store(0)
-		run("terraform", "plan", "-detailed-exitcode")
+		w.must(0, "plan", "-detailed-exitcode")
 	}
 	b.ReportMetric(float64(requests.Load()), "requests/op")
-	b.ReportMetric(cpu.Seconds()/float64(b.N), "cpu-s/op")
+	b.ReportMetric(w.cpu.Seconds()/float64(b.N), "cpu-s/op")
 }
 
 // count puts a proxy before the cluster that counts what passes.

@@ -129,55 +129,13 @@ func explain(a *api.App, failed *api.Rollout) *failure {
 		}
 	}
 	if c := failed.Cause; c != nil {
-		writeCause(&b, c)
+		b.WriteString(strings.Join(c.Story(), "\n") + "\n")
 	} else {
 		b.WriteString("The cluster recorded no cause.\n")
 	}
 	fmt.Fprintf(&b, "\nNow: %s, %d of %d pods ready.\n%s\n%s", a.Spec.Image, a.Status.Ready, api.Deref(a.Effective.Replicas), next, lookCloser(&a.Meta))
 	f.detail = b.String()
 	return f
-}
-
-func writeCause(b *strings.Builder, c *api.Cause) {
-	b.WriteString("Cause: " + strings.TrimRight(c.Message, ".") + ".\n")
-	var facts []string
-	add := func(name, value string) {
-		if value != "" {
-			facts = append(facts, name+" "+value)
-		}
-	}
-	add("pod", c.Pod)
-	add("on node", c.Node)
-	if c.Container != api.MainContainer {
-		add("container", c.Container)
-	}
-	if c.ExitCode != nil {
-		oom := "no"
-		if c.OOM {
-			oom = "yes"
-		}
-		facts = append(facts, fmt.Sprintf("exit code %d (out of memory: %s)", *c.ExitCode, oom))
-	}
-	if len(facts) > 0 {
-		b.WriteString(capital(strings.Replace(strings.Join(facts, ", "), ", on node", " on node", 1)) + ".\n")
-	}
-	if len(c.Log) > 0 {
-		b.WriteString("\nLast log lines:\n")
-		for _, line := range c.Log {
-			b.WriteString("  " + strings.Map(printable, line) + "\n")
-		}
-	}
-}
-
-// printable drops what would speak to the terminal rather than to its reader.
-func printable(r rune) rune {
-	if r == '\t' {
-		return ' '
-	}
-	if unicode.IsControl(r) {
-		return -1
-	}
-	return r
 }
 
 func lookCloser(m *api.Meta) string {
