@@ -159,12 +159,18 @@ func TestUnschedulableIsCertain(t *testing.T) {
 	inWorld(t, 2, nil, func(w *world) {
 		w.ended("web", w.apply("web", `{"image":"good:1","replicas":2}`), 20*time.Second)
 		g := w.apply("web", `{"image":"good:1","replicas":2,"cpu":"3"}`)
-		took := w.eventually("end", time.Minute, func() bool { r := w.app("web").Status.RolloutOf(g); return r != nil && r.Phase.Terminal() })
+		took := w.eventually("end", time.Minute, func() bool {
+			if n := w.readyPods(""); n != 2 {
+				t.Fatalf("%d pods serve: none should go for a pod that no room helps", n)
+			}
+			r := w.app("web").Status.RolloutOf(g)
+			return r != nil && r.Phase.Terminal()
+		})
 		ro := w.app("web").Status.RolloutOf(g)
-		if ro.Phase != api.RolloutRolledBack || ro.Cause.Reason != "unschedulable" || ro.Cause.Message != "no node fits: 2 need 3 cpu and have 2 free at most" {
+		if ro.Phase != api.RolloutRolledBack || ro.Cause.Reason != "unschedulable" || ro.Cause.Message != "no node fits: 2 need 3 cpu and have 2 at most" {
 			t.Fatalf("%+v %+v", ro, ro.Cause)
 		}
-		if took > 45*time.Second {
+		if took > 25*time.Second {
 			t.Errorf("took %s", took)
 		}
 	})

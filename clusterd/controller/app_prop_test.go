@@ -153,9 +153,9 @@ func (m *model) step(i int, wrong func() int) {
 	case pod.Spec.Node == "":
 		if !pod.Meta.Deleting() {
 			if wrong() == 1 {
-				st.Reason, st.Message = "unschedulable", "no node fits: 1 is cordoned"
+				st.Reason, st.Message, st.Crowded = "unschedulable", "no node fits: 1 is cordoned", true
 			} else {
-				pod.Spec.Node, st.Reason, st.Message = "w1", "", ""
+				pod.Spec.Node, st.Reason, st.Message, st.Crowded = "w1", "", "", false
 			}
 		}
 	case pod.Meta.Deleting():

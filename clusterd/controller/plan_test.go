@@ -64,6 +64,7 @@ type givenPod struct {
 	Deleting       *float64
 	Reason         string
 	Message        string
+	Crowded        bool
 	Fatal          *api.Cause
 	IP             string
 	Ports, Sidecar map[string]api.Port
@@ -75,7 +76,7 @@ func (g givenPod) build(app, revision string) *api.Pod {
 	if g.Sidecar != nil {
 		pod.Spec.Sidecars = map[string]api.Container{"sidecar": {Ports: g.Sidecar}}
 	}
-	pod.Status = api.PodStatus{Phase: g.Phase, Reason: g.Reason, Message: g.Message, Fatal: g.Fatal, IP: g.IP}
+	pod.Status = api.PodStatus{Phase: g.Phase, Reason: g.Reason, Message: g.Message, Crowded: g.Crowded, Fatal: g.Fatal, IP: g.IP}
 	if g.Ready != nil {
 		pod.Status.Ready, pod.Status.ReadyAt = true, ago(*g.Ready)
 		pod.Status.Phase = api.PhaseRunning

@@ -348,13 +348,13 @@ func (r *rollout) yield(cur, old []*api.Pod, blocked, surplus int) {
 	}
 }
 
-// crowded reports whether all that the rollout waits for is a node with room.
+// crowded reports whether all that the rollout waits for is room on a node.
 func (r *rollout) crowded(cur []*api.Pod) bool {
 	homeless := 0
 	for _, pod := range cur {
 		switch {
 		case r.healthy(pod):
-		case !unschedulable(pod):
+		case !unschedulable(pod) || !pod.Status.Crowded: // room would not help
 			return false
 		default:
 			if left := unplaced - r.now.Sub(pod.Meta.CreatedAt); left > 0 {

@@ -102,14 +102,14 @@ var filters = []filter{
 		load: true,
 		fits: func(p *picture, i int, r *request) bool { return p.freeCPU[i] >= r.cpu },
 		say: func(p *picture, r *request, refused []int) string {
-			return lacks(refused, milli(r.cpu)+" cpu", milli(most(p.freeCPU, refused)))
+			return lacks(refused, p.freeCPU, p.capCPU, r.cpu, milli, "cpu")
 		},
 	},
 	{
 		load: true,
 		fits: func(p *picture, i int, r *request) bool { return p.freeMem[i] >= r.mem },
 		say: func(p *picture, r *request, refused []int) string {
-			return lacks(refused, mebi(r.mem)+" memory", mebi(most(p.freeMem, refused)))
+			return lacks(refused, p.freeMem, p.capMem, r.mem, mebi, "memory")
 		},
 	},
 	{
@@ -134,6 +134,11 @@ func (p *picture) static(i int, r *request) bool {
 // room reports whether node i passes the filters that depend on load.
 func (p *picture) room(i int, r *request) bool {
 	return p.freeCPU[i] >= r.cpu && p.freeMem[i] >= r.mem && p.freePods[i] > 0
+}
+
+// large reports whether node i would have room if it were empty.
+func (p *picture) large(i int, r *request) bool {
+	return p.capCPU[i] >= r.cpu && p.capMem[i] >= r.mem && p.capPods[i] > 0
 }
 
 // whyNot says why r fits no node, as counts of nodes per reason.
@@ -164,13 +169,17 @@ func (p *picture) whyNot(r *request) string {
 	return "no node fits: " + strings.Join(parts, ", ")
 }
 
-func lacks(refused []int, want, free string) string {
+// lacks says that nodes have too little of what: free now, or at all.
+func lacks(refused []int, free, all []int64, want int64, text func(int64) string, what string) string {
 	n := len(refused)
-	most := " at most"
-	if n == 1 {
-		most = ""
+	has := text(most(free, refused)) + " free"
+	if total := most(all, refused); total < want {
+		has = text(total)
 	}
-	return fmt.Sprintf("%d %s %s and %s %s free%s", n, plural(n, "needs", "need"), want, plural(n, "has", "have"), free, most)
+	if n > 1 {
+		has += " at most"
+	}
+	return fmt.Sprintf("%d %s %s %s and %s %s", n, plural(n, "needs", "need"), text(want), what, plural(n, "has", "have"), has)
 }
 
 func most(free []int64, of []int) (m int64) {

@@ -272,7 +272,7 @@ func (l *loop) say(ctx context.Context, ds decisions) (again time.Duration, err 
 	now, written := time.Now(), 0
 	for _, d := range ds {
 		st := d.pod.Status
-		if st.Reason == Unschedulable && st.Message == d.why {
+		if st.Reason == Unschedulable && st.Message == d.why && st.Crowded == d.crowded {
 			continue
 		}
 		l.mu.Lock()
@@ -287,6 +287,7 @@ func (l *loop) say(ctx context.Context, ds decisions) (again time.Duration, err 
 		}
 		pod := *d.pod
 		pod.Status.Phase, pod.Status.Reason, pod.Status.Message = api.PhasePending, Unschedulable, d.why
+		pod.Status.Crowded = d.crowded
 		if _, err := l.pods.PutStatus(ctx, &pod); err != nil {
 			if api.Is(err, api.NotFound) || api.Is(err, api.Precondition) || api.Is(err, api.Conflict) {
 				continue // gone or bound meanwhile

@@ -14,11 +14,17 @@ type decision struct {
 	pod  *api.Pod
 	node string
 	why  string
+	// crowded is whether the pod would fit if other pods were not there.
+	crowded bool
 }
 
 func (d decision) String() string {
 	if d.node == "" {
-		return fmt.Sprintf("! %s: %s", d.pod.Meta.Name, d.why)
+		text := fmt.Sprintf("! %s: %s", d.pod.Meta.Name, d.why)
+		if d.crowded {
+			text += " (crowded)"
+		}
+		return text
 	}
 	return fmt.Sprintf("~ %s on %s", d.pod.Meta.Name, d.node)
 }
@@ -48,6 +54,7 @@ type class struct {
 	request    *request
 	candidates []int32 // nodes that pass the filters that do not depend on load
 	why        string  // set once a pod of the class has found no node
+	crowded    bool
 }
 
 // planBinds decides for pods in the order they came, and counts each decision
@@ -72,7 +79,7 @@ func planBinds(p *picture, waiting []candidate, limit int) decisions {
 		}
 		i := p.choose(c)
 		if i < 0 {
-			out = append(out, decision{pod: w.pod, why: c.why})
+			out = append(out, decision{pod: w.pod, why: c.why, crowded: c.crowded})
 			continue
 		}
 		limit--
@@ -100,6 +107,7 @@ func (p *picture) choose(c *class) int {
 	i := p.best(c.request, c.candidates)
 	if i < 0 {
 		c.why = p.whyNot(c.request)
+		c.crowded = slices.ContainsFunc(c.candidates, func(i int32) bool { return p.large(int(i), c.request) })
 	}
 	return i
 }

@@ -113,6 +113,7 @@ type PodStatus struct {
 	IP         string                     `json:"ip,omitempty"`
 	Reason     string                     `json:"reason,omitempty" doc:"One word for what it waits for: unschedulable, pulling, crash_loop, …"`
 	Message    string                     `json:"message,omitempty" doc:"The same in a sentence."`
+	Crowded    bool                       `json:"crowded,omitempty" doc:"Unschedulable for want of room: it fits a node once other pods leave."`
 	Fatal      *Cause                     `json:"fatal,omitempty" doc:"Set once it is certain that the pod cannot run as declared."`
 	StartedAt  time.Time                  `json:"started_at,omitzero"`
 	EndedAt    time.Time                  `json:"ended_at,omitzero"`
