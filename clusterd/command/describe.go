@@ -211,7 +211,9 @@ func (p *page) pod(o *api.Pod) {
 		}
 		p.section("Container "+name, lines)
 	}
-	p.section("Cannot run", causeLines(s.Fatal))
+	if s.Fatal != nil {
+		p.section("Cannot run", s.Fatal.Story())
+	}
 }
 
 func (p *page) service(ctx context.Context, c *client.Client, s *api.Service) error {

@@ -91,27 +91,8 @@ func rolloutLines(r api.Rollout) []string {
 		"reason", r.Reason,
 		"started", ago(r.StartedAt),
 		"ended", ago(r.EndedAt))
-	return append(lines, causeLines(r.Cause)...)
-}
-
-// causeLines tells a cause in the words Terraform shows it in.
-func causeLines(c *api.Cause) []string {
-	if c == nil {
-		return nil
-	}
-	lines := facts("cause", c.Reason+": "+c.Message, "pod", c.Pod, "node", c.Node, "container", c.Container)
-	if c.ExitCode != nil {
-		code := fmt.Sprint(*c.ExitCode)
-		if c.OOM {
-			code += ", killed for exceeding its memory"
-		}
-		lines = append(lines, facts("exit code", code)...)
-	}
-	if len(c.Log) > 0 {
-		lines = append(lines, "last lines of its log:")
-		for _, l := range c.Log {
-			lines = append(lines, "  | "+l)
-		}
+	if r.Cause != nil {
+		lines = append(lines, r.Cause.Story()...)
 	}
 	return lines
 }
