@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -38,7 +39,7 @@ func TestServiceAddresses(t *testing.T) {
 		}
 		// A clash names the holder, and the field.
 		_, err = services.Create(ctx, newService("other", 30080))
-		e, ok := err.(*api.Error)
+		e, ok := errors.AsType[*api.Error](err)
 		if !ok || e.Code != api.Conflict || e.Fields[0].Path != "spec.ports.http.node_port" || !strings.Contains(e.Fields[0].Message, "node port 30080/tcp is taken by service/default/web") {
 			t.Errorf("got %v", err)
 		}

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -92,7 +93,7 @@ func TestBatchIsAllOrNothing(t *testing.T) {
 			ops = append(ops, client.Op{Bind: &client.BindOp{Namespace: "default", Pod: fmt.Sprint("p", i), Node: "w1"}})
 		}
 		_, err := c.Batch(ctx, ops)
-		e, ok := err.(*api.Error)
+		e, ok := errors.AsType[*api.Error](err)
 		if !ok || e.Code != api.Conflict || len(e.Fields) != 1 || e.Fields[0].Path != "writes[2]" {
 			t.Fatalf("got %v", err)
 		}

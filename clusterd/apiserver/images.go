@@ -210,7 +210,7 @@ func imagesIn(path string) ([]api.ImageSpec, error) {
 	var size int64
 	for t := tar.NewReader(f); ; {
 		h, err := t.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

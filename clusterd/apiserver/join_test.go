@@ -219,13 +219,13 @@ func signingRequest() ([]byte, error) {
 func TestBearerTokens(t *testing.T) {
 	c := startTLS(t, Config{})
 	ctx := t.Context()
-	make := func(spec api.TokenSpec) pki.UserToken {
+	issue := func(spec api.TokenSpec) pki.UserToken {
 		u := pki.NewUserToken()
 		spec.Hash = u.Hash()
 		must(client.Of(c.system, api.Tokens).Create(ctx, &api.Token{Meta: api.Meta{Name: u.ID}, Spec: spec}))(t)
 		return u
 	}
-	good := make(api.TokenSpec{Role: api.RoleAdmin})
+	good := issue(api.TokenSpec{Role: api.RoleAdmin})
 	a := must(client.Of(c.client(t, good.Reveal(), nil), api.Apps).Create(ctx, newApp("web")))(t)
 	if !strings.HasPrefix(a.Meta.WrittenBy, "user:"+good.ID) {
 		t.Errorf("written by %s", a.Meta.WrittenBy)
@@ -237,8 +237,8 @@ func TestBearerTokens(t *testing.T) {
 		"nonsense":                  "it does not start with ct_",
 		wrong.Reveal():              "the token is not valid",
 		pki.NewUserToken().Reveal(): "the token is not valid",
-		make(api.TokenSpec{Role: api.RoleAdmin, ExpiresAt: time.Now().Add(-time.Minute)}).Reveal(): "the token expired on",
-		make(api.TokenSpec{Role: api.RoleNode}).Reveal():                                           "for machines to join with",
+		issue(api.TokenSpec{Role: api.RoleAdmin, ExpiresAt: time.Now().Add(-time.Minute)}).Reveal(): "the token expired on",
+		issue(api.TokenSpec{Role: api.RoleNode}).Reveal():                                           "for machines to join with",
 	} {
 		_, err := client.Of(c.client(t, token, nil), api.Apps).Get(ctx, "default", "web")
 		if !api.Is(err, api.Unauthenticated) || !strings.Contains(err.Error(), want) {

@@ -87,9 +87,9 @@ func (t *txn) putStatus(key string, in *incoming, part string) (*object, error) 
 
 // splice returns the new status with the old one's parts, or the old one with
 // the new one's part.
-func splice(old, new json.RawMessage, parts []string, part string) (json.RawMessage, error) {
+func splice(old, next json.RawMessage, parts []string, part string) (json.RawMessage, error) {
 	if len(parts) == 0 {
-		return new, nil
+		return next, nil
 	}
 	var was, is map[string]json.RawMessage
 	if len(old) > 0 {
@@ -97,7 +97,7 @@ func splice(old, new json.RawMessage, parts []string, part string) (json.RawMess
 			return nil, err
 		}
 	}
-	if err := json.Unmarshal(new, &is); err != nil {
+	if err := json.Unmarshal(next, &is); err != nil {
 		return nil, err
 	}
 	out, from, take := is, was, func(p string) bool { return slices.Contains(parts, p) }

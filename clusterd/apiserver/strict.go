@@ -24,7 +24,7 @@ func strict(raw []byte, into reflect.Type, path string) api.Errors {
 	w.dec.UseNumber()
 	err := w.value(into, path)
 	if err == nil {
-		if _, err = w.dec.Token(); err == io.EOF {
+		if _, err = w.dec.Token(); errors.Is(err, io.EOF) {
 			return w.errs
 		}
 		err = errors.New("more after the end of the value")
@@ -179,7 +179,7 @@ func (w *walker) number(n json.Number, t reflect.Type, path string) {
 }
 
 func (w *walker) mistyped(t reflect.Type, path, have string) {
-	want := "a value of another type"
+	var want string
 	switch t.Kind() {
 	case reflect.String:
 		want = "a string"

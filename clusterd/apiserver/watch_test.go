@@ -112,9 +112,9 @@ func TestWatchFilters(t *testing.T) {
 			}
 		}()
 		makePod(t, c, "elsewhere", "10m", "16Mi")
-		p := makePod(t, c, "here", "10m", "16Mi")
+		makePod(t, c, "here", "10m", "16Mi")
 		bindPod(t, c, "here", "w1")
-		p = must(pods.Get(ctx, "default", "here"))(t)
+		p := must(pods.Get(ctx, "default", "here"))(t)
 		p.Meta.Labels = map[string]string{"team": "a"}
 		p = must(pods.Put(ctx, p))(t)
 		p.Meta.Labels = nil
