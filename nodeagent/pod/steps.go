@@ -1,0 +1,248 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+)
+
+// pidLimit keeps a fork bomb within its container.
+const pidLimit = 4096
+
+// apply carries steps out in order. It reports whether the facts changed.
+func (w *worker) apply(ctx context.Context, steps []step) (progress bool, err error) {
+	for _, s := range steps {
+		switch s.Do {
+		case addSandbox:
+			err = w.setup(ctx)
+		case removeSandbox:
+			if err = w.cfg.Network.Teardown(ctx, w.pod.Meta.UID); err == nil {
+				w.see.Gone, w.see.Sandbox = true, false
+				err = w.cfg.Files.remove(w.pod.Meta.UID)
+			}
+		case begin:
+			err = w.begin(ctx, s)
+		case start:
+			err = w.start(ctx, s)
+		case signal:
+			if err = w.cfg.Runtime.Signal(ctx, w.id(s), s.Arg); errors.Is(err, runtime.ErrNotFound) {
+				w.stale[w.id(s)], err = true, nil
+			}
+		case remove:
+			if err = w.cfg.Runtime.Remove(ctx, w.id(s)); err == nil {
+				delete(w.see.Runs, w.id(s))
+			}
+		case pull:
+			w.pull(ctx, s.Arg)
+			continue
+		case probe:
+			w.probe(ctx, s)
+			continue
+		case drain:
+			w.drain(ctx)
+			continue
+		}
+		if err != nil {
+			return true, fmt.Errorf("%s: %w", s, err)
+		}
+		progress = true
+		if w.see.Rebuilt {
+			return true, nil // the rest of the plan was about the sandbox before
+		}
+	}
+	return progress, nil
+}
+
+func (w *worker) id(s step) string { return ID(w.pod.Meta.UID, s.Container, s.Attempt) }
+
+func (w *worker) setup(ctx context.Context) error {
+	sb, err := w.cfg.Network.Setup(ctx, w.pod.Meta.UID, w.pod.Meta.Name)
+	if err != nil {
+		return err
+	}
+	w.sandbox = sb
+	w.see.Sandbox, w.see.IP = true, sb.IP
+	w.see.Rebuilt = sb.Fresh && len(w.see.Runs) > 0
+	return nil
+}
+
+func (w *worker) begin(ctx context.Context, s step) error {
+	release, err := w.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	mounts, err := w.cfg.Files.write(&w.pod, w.see.IP)
+	if err != nil {
+		return err
+	}
+	c := w.container(s, mounts)
+	if c.LogPath != "" {
+		w.dropLogs(s.Container, s.Attempt-2)
+		if err := os.MkdirAll(filepath.Dir(c.LogPath), 0o755); err != nil {
+			return err
+		}
+	}
+	err = w.cfg.Runtime.Create(ctx, c)
+	switch {
+	case errors.Is(err, runtime.ErrCannotStart):
+		w.fail(s, err)
+		return nil
+	case errors.Is(err, runtime.ErrNotFound):
+		delete(w.see.Images, c.Image) // somebody removed it
+		return err
+	case err != nil:
+		return err
+	}
+	w.see.Runs[c.ID] = runtime.Status{ID: c.ID, Pod: c.Pod, Labels: c.Labels, State: runtime.Created}
+	return nil
+}
+
+func (w *worker) container(s step, mounts []runtime.Mount) runtime.Container {
+	spec := w.pod.Spec.Containers()[s.Container]
+	c := runtime.Container{
+		ID: w.id(s), Pod: w.pod.Meta.UID, Image: spec.Image, Command: spec.Command, Args: spec.Args,
+		Mounts: mounts, Sandbox: w.sandbox.Sandbox,
+		MilliCPU: spec.CPU.Milli(), MemoryLimit: spec.Memory.Bytes(), PIDLimit: pidLimit,
+		Labels: map[string]string{
+			LabelNamespace: w.pod.Meta.Namespace, LabelPod: w.pod.Meta.Name, LabelUID: w.pod.Meta.UID,
+			LabelContainer: s.Container, LabelAttempt: strconv.Itoa(s.Attempt),
+		},
+	}
+	for _, k := range slices.Sorted(maps.Keys(spec.Env)) {
+		c.Env = append(c.Env, k+"="+spec.Env[k])
+	}
+	if w.cfg.Logs != "" {
+		c.LogPath = LogPath(w.cfg.Logs, w.pod.Meta.UID, s.Container, s.Attempt)
+	}
+	return c
+}
+
+func (w *worker) start(ctx context.Context, s step) error {
+	if _, ok := w.see.Runs[w.id(s)]; !ok {
+		return nil // its creation went wrong
+	}
+	release, err := w.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	st, err := w.cfg.Runtime.Start(ctx, w.id(s))
+	switch {
+	case errors.Is(err, runtime.ErrCannotStart):
+		w.fail(s, err)
+		return nil
+	case errors.Is(err, runtime.ErrNotFound):
+		delete(w.see.Runs, w.id(s))
+		return nil
+	case err != nil:
+		return err
+	}
+	if st.Labels == nil {
+		st.Labels = w.see.Runs[w.id(s)].Labels
+	}
+	w.saw(st)
+	return nil
+}
+
+// turn waits for one of the few places to start a container: more at a time
+// would only make each slower.
+func (w *worker) turn(ctx context.Context) (release func(), err error) {
+	select {
+	case w.starts <- struct{}{}:
+		return func() { <-w.starts }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (w *worker) fail(s step, err error) {
+	w.see.Failed[s.Container] = failure{Attempt: s.Attempt, At: time.Now(), Err: essence(err, runtime.ErrCannotStart)}
+	w.see.Tails[s.Container] = nil
+}
+
+// essence is what err says beyond kind, which its reader is told in other words.
+func essence(err, kind error) string {
+	if _, after, ok := strings.Cut(err.Error(), kind.Error()+": "); ok {
+		return after
+	}
+	return err.Error()
+}
+
+// dropLogs removes the logs of old runs; those of the last two stay.
+func (w *worker) dropLogs(container string, upTo int) {
+	for n := upTo; n >= 0; n-- {
+		old, _ := filepath.Glob(LogPath(w.cfg.Logs, w.pod.Meta.UID, container, n) + "*")
+		if len(old) == 0 {
+			return
+		}
+		for _, path := range old {
+			if err := os.Remove(path); err != nil {
+				w.log.Debug("an old log stays", "error", err)
+			}
+		}
+	}
+}
+
+func (w *worker) pull(ctx context.Context, ref string) {
+	f := w.see.Images[ref]
+	f.Busy = true
+	if f.First.IsZero() {
+		f.First = time.Now()
+	}
+	w.see.Images[ref] = f
+	w.async.Go(func() {
+		img, err := w.cfg.Images.Ensure(ctx, ref)
+		w.post(func() {
+			if err == nil {
+				w.see.Images[ref] = imageFact{Present: true, Image: img}
+				return
+			}
+			f := w.see.Images[ref]
+			f.Busy, f.Failed, f.Err = false, time.Now(), essence(err, runtime.ErrUnavailable)
+			f.Tries++
+			w.see.Images[ref] = f
+		})
+	})
+}
+
+func (w *worker) probe(ctx context.Context, s step) {
+	h := *w.pod.Spec.Health
+	port, err := h.PortOf(w.pod.Spec.Ports)
+	target := Target{Container: w.id(s), IP: w.see.IP, Port: port, HTTP: h.HTTP, Timeout: h.Timeout.D()}
+	if w.see.Probe.Attempt != s.Attempt {
+		w.see.Probe = probeFact{Attempt: s.Attempt}
+	}
+	w.see.Probe.Busy = true
+	started := w.see.Runs[w.id(s)].StartedAt
+	w.async.Go(func() {
+		if err == nil {
+			err = w.cfg.Prober.Probe(ctx, target)
+		}
+		w.post(func() {
+			if w.see.Probe.Attempt == s.Attempt && ctx.Err() == nil {
+				w.see.Probe.note(err, time.Now(), started, h)
+			}
+		})
+	})
+}
+
+func (w *worker) drain(ctx context.Context) {
+	pod := w.pod
+	w.async.Go(func() {
+		if err := w.cfg.API.Drained(ctx, &pod); err != nil && ctx.Err() == nil {
+			w.log.Warn("cannot tell whether the pod is drained", "error", err)
+		}
+		// Whatever the answer, it is as good as it gets.
+		w.post(func() { w.see.Drained = true })
+	})
+}
