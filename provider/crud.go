@@ -29,14 +29,13 @@ const (
 // with its logs, and so does its state: the next plan replaces it.
 func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
 	plan := valuesOf(req.Plan.Raw)
-	o, _ := r.object(plan)
-	if !r.reachable(&resp.Diagnostics) {
+	o, ok := r.declared(plan, &resp.Diagnostics)
+	if !ok {
 		return
 	}
 	made, err := r.objects.Create(ctx, o)
-	adopted := false
-	if clash := api.Is(err, api.Conflict); clash && plan.flag("adopt", false) {
-		adopted = true
+	adopted := api.Is(err, api.Conflict) && plan.flag("adopt", false)
+	if adopted {
 		made, err = r.adopt(ctx, o)
 	}
 	if err != nil {
@@ -44,11 +43,8 @@ func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequ
 		return
 	}
 	r.written(ctx, made, "created")
-	keep := func(o *api.Object[S, T]) {
-		resp.State.Raw = r.state(o, plan, resp.State.Raw.Type())
-		r.identify(ctx, resp.Identity, &o.Meta, &resp.Diagnostics)
-	}
-	keep(made)
+	resp.State.Raw = r.state(made, plan, resp.State.Raw.Type())
+	r.identify(ctx, resp.Identity, &made.Meta, &resp.Diagnostics)
 	if r.follow == nil || !plan.flag("wait", true) {
 		return
 	}
@@ -72,6 +68,16 @@ func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequ
 		}
 		resp.State.RemoveResource(ctx)
 	}
+}
+
+// declared returns the object a plan declares. Keys that do not exist in what
+// only apply knows are found here.
+func (r *kindResource[S, T]) declared(plan values, diags *diag.Diagnostics) (*api.Object[S, T], bool) {
+	o, rd := r.object(plan)
+	for _, f := range rd.faults {
+		addFault(f, diags)
+	}
+	return o, r.reachable(diags) && len(rd.faults) == 0
 }
 
 // adopt takes over the object of o's name.
@@ -136,11 +142,11 @@ func (r *kindResource[S, T]) Read(ctx context.Context, req resource.ReadRequest,
 // back leaves the prior state, so that the next plan shows it again.
 func (r *kindResource[S, T]) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
 	plan, prior := valuesOf(req.Plan.Raw), valuesOf(req.State.Raw)
-	o, _ := r.object(plan)
-	was, _ := r.object(prior)
-	if !r.reachable(&resp.Diagnostics) {
+	o, ok := r.declared(plan, &resp.Diagnostics)
+	if !ok {
 		return
 	}
+	was, _ := r.object(prior)
 	r.identify(ctx, resp.Identity, &o.Meta, &resp.Diagnostics)
 	now, err := r.replace(ctx, o, was)
 	if err != nil {

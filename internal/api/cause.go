@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Story tells the cause to people, in lines: what happened, where, with which
@@ -35,8 +36,19 @@ func (c *Cause) Story() []string {
 	if len(c.Log) > 0 {
 		out = append(out, "", "Last log lines:")
 		for _, line := range c.Log {
-			out = append(out, "  "+strings.TrimRight(line, "\r\n"))
+			out = append(out, "  "+strings.Map(printable, line))
 		}
 	}
 	return out
+}
+
+// printable drops what would speak to the terminal rather than to its reader.
+func printable(r rune) rune {
+	switch {
+	case r == '\t':
+		return ' '
+	case unicode.IsControl(r):
+		return -1
+	}
+	return r
 }
