@@ -50,7 +50,7 @@ func (p *planner) report() {
 		if p.rec.Stop.Signal.IsZero() {
 			st.Reason, st.Message = "draining", "waits until no proxy sends new connections here"
 		}
-	case st.Reason == "" && main.State == api.ContainerRunning && !main.Ready && f.Failures >= p.threshold():
+	case st.Reason == "" && main.State == api.ContainerRunning && !main.Ready && f.Attempt == p.life(api.MainContainer).Attempt && f.Failures >= p.threshold():
 		st.Reason, st.Message = "unhealthy", "main does not pass its health check: "+f.Err
 	}
 	p.ready(ready)
