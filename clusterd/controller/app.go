@@ -141,8 +141,11 @@ func planApp(app *api.App, pods []*api.Pod, now time.Time) (p appPlan) {
 		r.heal()
 	}
 	p.status.Message = r.message()
-	if len(p.create) > 0 && p.status.Rollout.Phase != api.RolloutInProgress {
+	if len(p.create) > 0 {
 		p.event(false, "created", "created %s", names(p.create))
+	}
+	for _, r := range p.remove {
+		p.event(false, "stopping", "%s is asked to stop: %s", r.pod.Meta.Name, r.why)
 	}
 	return p
 }

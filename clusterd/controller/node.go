@@ -440,7 +440,8 @@ func (l *nodes) pronounce(ctx context.Context, v verdictChange) error {
 		return nil
 	}
 	l.log.Info("node is "+string(v.health.Verdict), "node", n.Meta.Name, "was", v.node.Status.Health.Verdict, "why", v.health.Message)
-	e := api.Event{Reason: string(v.health.Verdict), Message: "verdict: " + string(v.health.Verdict), By: "node", Warning: v.health.Verdict != api.VerdictReady}
+	e := api.Event{Reason: string(v.health.Verdict), Message: "verdict: " + string(v.health.Verdict), By: "node",
+		Warning: slices.Contains([]api.Verdict{api.VerdictDead, api.VerdictAgentDown, api.VerdictPartitioned}, v.health.Verdict)}
 	if v.health.Message != "" {
 		e.Message += ": " + v.health.Message
 	}
