@@ -43,19 +43,20 @@ func (c *cli) logs() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			kind := k.Info().Name
+			if kind != api.Pods.Name && kind != api.Apps.Name || name == "" {
+				return fmt.Errorf("%s has no log: want app/<name> or pod/<name>", args[0])
+			}
 			cl, err := c.to.client()
 			if err != nil {
 				return err
 			}
 			defer cl.Close()
 			l := &logPrinter{c: cl, ns: c.to.ns(), q: q, out: c.out, err: c.err, seen: map[string]bool{}}
-			switch k.Info().Name {
-			case api.Pods.Name:
+			if kind == api.Pods.Name {
 				return l.pod(cmd.Context(), name, "")
-			case api.Apps.Name:
-				return l.app(cmd.Context(), name)
 			}
-			return fmt.Errorf("%s has no log: want app/<name> or pod/<name>", args[0])
+			return l.app(cmd.Context(), name)
 		},
 	}
 	f := cmd.Flags()

@@ -1,0 +1,281 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/internal/testcluster"
+)
+
+// result is how a run of the program ended.
+type result struct {
+	code     int
+	out, err string
+}
+
+func clusterd(stdin string, args ...string) result {
+	var out, errOut bytes.Buffer
+	code := Main(args, strings.NewReader(stdin), &out, &errOut)
+	return result{code, out.String(), errOut.String()}
+}
+
+// ok runs a command that must succeed, and returns what it printed.
+func ok(t *testing.T, args ...string) string {
+	t.Helper()
+	r := clusterd("", args...)
+	if r.code != 0 {
+		t.Fatalf("clusterd %s: exit code %d\n%s%s", strings.Join(args, " "), r.code, r.out, r.err)
+	}
+	return r.out
+}
+
+// refused runs a command that must fail with words of the way out.
+func refused(t *testing.T, want string, args ...string) {
+	t.Helper()
+	r := clusterd("", args...)
+	if r.code != 1 || !strings.Contains(r.err, want) {
+		t.Errorf("clusterd %s: exit code %d, want 1 and %q, got\n%s", strings.Join(args, " "), r.code, want, r.err)
+	}
+	if r.out != "" {
+		t.Errorf("clusterd %s failed and printed to stdout: %q", strings.Join(args, " "), r.out)
+	}
+}
+
+func TestErrorsSayTheWayOut(t *testing.T) {
+	for _, name := range []string{"CLUSTERD_ADDR", "CLUSTERD_TOKEN", "CLUSTERD_CACERT", "CLUSTERD_NAMESPACE"} {
+		t.Setenv(name, "")
+	}
+	refused(t, "clusterd dev env", "get", "pods")
+	refused(t, `unknown kind "ports": want one of`, "get", "ports")
+	refused(t, "want table, wide or json", "get", "pods", "-o", "yaml")
+	refused(t, "want app/<name> or pod/<name>", "logs", "node/w1", "--addr", "https://127.0.0.1:1")
+	t.Setenv("CLUSTERD_ADDR", "https://127.0.0.1:1")
+	refused(t, "no CLUSTERD_TOKEN", "get", "pods")
+	t.Setenv("CLUSTERD_TOKEN", pki.NewJoinToken(strings.Repeat("a", 64)).Reveal())
+	refused(t, "this is a join token", "get", "pods")
+	t.Setenv("CLUSTERD_TOKEN", pki.NewUserToken().Reveal())
+	refused(t, "CLUSTERD_CACERT: read the CA certificate", "get", "pods", "--cacert", "/nonexistent")
+	refused(t, "there is no certificate", "get", "pods", "--cacert", "-----BEGIN NOTHING-----")
+	refused(t, "want pod/<name>", "describe", "pod/")
+	refused(t, "which one?", "describe", "pod")
+	refused(t, "what to run?", "exec", "pod/web")
+	refused(t, "--role", "token", "create")
+	if r := clusterd("", "version"); r.code != 1 || !strings.Contains(r.out, "clusterd ") {
+		t.Errorf("version without a cluster to ask: %+v", r)
+	}
+}
+
+// TestCluster asks a real control plane, whose nodes run nothing.
+func TestCluster(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Config{Nodes: 2})
+	for k, v := range c.Env() {
+		t.Setenv(k, v)
+	}
+	t.Setenv("CLUSTERD_NAMESPACE", "")
+	replicas := 2
+	app := &api.App{Meta: api.Meta{Name: "web", Namespace: api.DefaultNamespace}, Spec: api.AppSpec{Container: api.Container{Image: "nginx:1.27"}, Replicas: &replicas}}
+	if _, err := client.Of(c.Client(), api.Apps).Create(t.Context(), app); err != nil {
+		t.Fatal(err)
+	}
+	c.Await("two pods serve", func(ctx context.Context) (bool, error) {
+		a, err := client.Of(c.Client(), api.Apps).Get(ctx, api.DefaultNamespace, "web")
+		return err == nil && a.Status.Ready == 2 && a.Status.Rollout.Phase == api.RolloutComplete, err
+	})
+	t.Run("get", testGet)
+	t.Run("watch", testWatch)
+	t.Run("describe", testDescribe)
+	t.Run("logs", testLogs)
+	t.Run("exec", testExec)
+	t.Run("cordon", testCordon)
+	t.Run("token", func(t *testing.T) { testToken(t, c) })
+	t.Run("delete", testDelete)
+}
+
+// podNames lists the pods as scripts do, with -o json.
+func podNames(t *testing.T) (names []string) {
+	t.Helper()
+	var list struct{ Items []api.Pod }
+	if err := json.Unmarshal([]byte(ok(t, "get", "pods", "-o", "json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list.Items {
+		if p.Spec.Node == "" || p.Status.Phase != api.PhaseRunning || !p.Status.Ready {
+			t.Errorf("pod %s: node %q, phase %q, ready %v", p.Meta.Name, p.Spec.Node, p.Status.Phase, p.Status.Ready)
+		}
+		names = append(names, p.Meta.Name)
+	}
+	return names
+}
+
+func testGet(t *testing.T) {
+	if names := podNames(t); len(names) != 2 {
+		t.Errorf("pods: %v", names)
+	}
+	for _, want := range []string{"NAME", "HEALTH", "w1", "w2", "ready"} {
+		if out := ok(t, "get", "nodes"); !strings.Contains(out, want) {
+			t.Errorf("get nodes lacks %q:\n%s", want, out)
+		}
+	}
+	if out := ok(t, "get", "app", "web"); !strings.Contains(out, "2/2") || strings.Contains(out, "NAMESPACE") {
+		t.Errorf("get app web:\n%s", out)
+	}
+	if out := ok(t, "get", "app/web", "-o", "json"); !strings.Contains(out, `"items": [`) || !strings.Contains(out, `"image": "nginx:1.27"`) {
+		t.Errorf("one object as JSON:\n%s", out)
+	}
+	if out := ok(t, "get", "apps", "-A"); !strings.Contains(out, "NAMESPACE") {
+		t.Errorf("get apps -A:\n%s", out)
+	}
+	if out := ok(t, "get", "services", "-o", "json"); strings.Join(strings.Fields(out), "") != `{"items":[]}` {
+		t.Errorf("none, as JSON: %s", out)
+	}
+	if r := clusterd("", "get", "services"); r.code != 0 || r.out != "" || !strings.Contains(r.err, "No services in namespace default") {
+		t.Errorf("none, as a table: %+v", r)
+	}
+	refused(t, "app/default/nope", "get", "app", "nope")
+}
+
+func testWatch(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	pr, pw := io.Pipe()
+	c := &cli{in: strings.NewReader(""), out: pw, err: io.Discard}
+	root := c.root()
+	root.SetArgs([]string{"get", "namespaces", "-w", "-o", "json"})
+	done := make(chan error, 1)
+	go func() { done <- root.ExecuteContext(ctx); pw.Close() }()
+	lines := json.NewDecoder(pr)
+	next := func() (ev struct {
+		Type   api.EventType
+		Object struct{ Meta api.Meta }
+	}) {
+		if err := lines.Decode(&ev); err != nil {
+			t.Fatal(err)
+		}
+		return ev
+	}
+	if ev := next(); ev.Type != api.EventPut || ev.Object.Meta.Name != "default" {
+		t.Errorf("first comes what is: %+v", ev)
+	}
+	to := &target{}
+	cl, err := to.client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if _, err := client.Of(cl, api.Namespaces).Create(t.Context(), &api.Namespace{Meta: api.Meta{Name: "shop"}}); err != nil {
+		t.Fatal(err)
+	}
+	if ev := next(); ev.Type != api.EventPut || ev.Object.Meta.Name != "shop" {
+		t.Errorf("then what changes: %+v", ev)
+	}
+	go io.Copy(io.Discard, pr)
+	ok(t, "delete", "namespace", "shop")
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("watch ended with %v", err)
+	}
+}
+
+func testDescribe(t *testing.T) {
+	out := ok(t, "describe", "app", "web")
+	for _, want := range []string{"app/default/web", `image    = "nginx:1.27"`, "2 of 2", "complete", "Pods", "web-", "Events", "rollout_complete"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("describe app lacks %q:\n%s", want, out)
+		}
+	}
+	pod := podNames(t)[0]
+	out = ok(t, "describe", "pod/"+pod)
+	for _, want := range []string{"Container main", "phase        running", "node         w"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("describe pod lacks %q:\n%s", want, out)
+		}
+	}
+	if out := ok(t, "describe", "node", "w1"); !strings.Contains(out, "health       ready") || !strings.Contains(out, "default/web-") {
+		t.Errorf("describe node:\n%s", out)
+	}
+	for _, kind := range []string{"namespace/default", "server/s1"} {
+		ok(t, "describe", kind)
+	}
+}
+
+func testLogs(t *testing.T) {
+	names := podNames(t)
+	out := ok(t, "logs", "app/web")
+	for _, name := range names {
+		if !strings.Contains(out, "["+name+"] listening\n") {
+			t.Errorf("logs of the app lack %s:\n%s", name, out)
+		}
+	}
+	if out := ok(t, "logs", "pod/"+names[0], "--tail", "1"); out != "listening\n" {
+		t.Errorf("logs of a pod: %q", out)
+	}
+	if out := ok(t, "logs", "pod/"+names[0], "--tail", "0"); out != "" {
+		t.Errorf("no lines asked for: %q", out)
+	}
+	refused(t, "nope", "logs", "pod/"+names[0], "-c", "nope")
+	refused(t, "app/default/nope", "logs", "app/nope")
+}
+
+func testExec(t *testing.T) {
+	pod := "pod/" + podNames(t)[0]
+	if out := ok(t, "exec", pod, "--", "echo", "hello"); out != "hello\n" {
+		t.Errorf("exec printed %q", out)
+	}
+	if r := clusterd("", "exec", pod, "--", "sh", "-c", "exit 7"); r.code != 7 && r.code != 0 {
+		t.Errorf("exit code %d, want that of the command: %s", r.code, r.err)
+	}
+	refused(t, "not found", "exec", "pod/nope", "--", "true")
+	refused(t, "want pod/<name>", "exec", "app/web", "--", "true")
+}
+
+func testCordon(t *testing.T) {
+	for _, verb := range []string{"cordon", "cordon", "uncordon"} {
+		if out := ok(t, "node", verb, "w1"); out != "node/w1 "+verb+"ed\n" {
+			t.Errorf("node %s: %q", verb, out)
+		}
+		if out := ok(t, "get", "node", "w1"); strings.Contains(out, "cordoned") != (verb == "cordon") {
+			t.Errorf("after %s:\n%s", verb, out)
+		}
+	}
+	refused(t, "nope", "node", "cordon", "nope")
+}
+
+func testToken(t *testing.T, c *testcluster.Cluster) {
+	join, err := pki.ParseJoinToken(ok(t, "token", "create", "--role", "node", "--ttl", "1h", "--uses", "2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := client.Of(c.Client(), api.Tokens).Get(t.Context(), "", join.ID)
+	if err != nil || tok.Spec.MaxUses != 2 || time.Until(tok.Spec.ExpiresAt) > time.Hour {
+		t.Errorf("token %+v: %v", tok, err)
+	}
+	t.Setenv("CLUSTERD_TOKEN", strings.TrimSpace(ok(t, "token", "create", "--role", "admin")))
+	ok(t, "get", "nodes")
+	t.Setenv("CLUSTERD_TOKEN", pki.NewUserToken().Reveal())
+	refused(t, "CLUSTERD_TOKEN", "get", "nodes")
+	if pem, err := os.ReadFile(c.CAFile()); err != nil {
+		t.Error(err)
+	} else {
+		t.Setenv("CLUSTERD_TOKEN", c.Token())
+		t.Setenv("CLUSTERD_CACERT", string(pem))
+		ok(t, "get", "nodes")
+	}
+}
+
+func testDelete(t *testing.T) {
+	r := clusterd("", "delete", "app", "web")
+	if r.code != 0 || r.out != "app/default/web deleted\n" {
+		t.Fatalf("delete: %+v", r)
+	}
+	refused(t, "app/default/web", "get", "app", "web")
+	refused(t, "app/default/web", "delete", "app/web")
+}
