@@ -30,6 +30,7 @@ type book struct {
 	log *containerLog
 
 	mu     sync.Mutex
+	pid    int    // 0 until it is created
 	cgroup string // directory of its memory controller
 	record journal.Record
 	told   chan struct{} // closed once the end is in the journal
@@ -49,7 +50,7 @@ func (b *book) created(pid int) {
 	cgroup := memoryCgroup(pid)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.cgroup = cgroup
+	b.pid, b.cgroup = pid, cgroup
 }
 
 func (b *book) oom() {
@@ -61,15 +62,16 @@ func (b *book) oom() {
 	}
 }
 
-func (b *book) exited(code int, at time.Time) {
+func (b *book) exited(pid, code int, at time.Time) {
 	if b.log != nil {
 		b.log.drain(patience)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.record.Exit != nil {
-		return
+	if b.pid != pid {
+		return // late news of an earlier try under the same id
 	}
+	b.pid = 0 // it ends once
 	defer close(b.told)
 	if b.record.StartedAt.IsZero() {
 		return // it was created and undone, which is no life
@@ -138,7 +140,7 @@ func (p publisherWithBooks) Publish(ctx context.Context, topic string, e events.
 	switch e := e.(type) {
 	case *eventsapi.TaskExit:
 		if b := p.books.get(e.ContainerID); b != nil && e.ID == e.ContainerID {
-			b.exited(int(e.ExitStatus), e.ExitedAt.AsTime())
+			b.exited(int(e.Pid), int(e.ExitStatus), e.ExitedAt.AsTime())
 		}
 	case *eventsapi.TaskOOM:
 		if b := p.books.get(e.ContainerID); b != nil {

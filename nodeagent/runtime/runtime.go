@@ -29,9 +29,9 @@ var (
 // Container is what to run. ID is unique on the node and chosen by the caller:
 // a second Create of the same ID changes nothing.
 type Container struct {
-	ID      string
+	ID      string            // at most 76 letters and digits, with single dots, dashes and underscores between
 	Pod     string            // pod UID: containers of a pod share a shim and the sandbox
-	Labels  map[string]string // kept with the container, given back by List
+	Labels  map[string]string // kept with the container, given back by List; small: 4 KiB each
 	Image   string            // reference; must be present
 	Command []string          // replaces the image's entrypoint
 	Args    []string          // replaces the image's arguments
@@ -83,8 +83,8 @@ type Status struct {
 type Exit struct {
 	Code    int // as a shell shows it: 128 + signal when killed by one
 	OOM     bool
-	At      time.Time
-	Unknown bool // it ended, and nobody saw how
+	At      time.Time // zero when Unknown
+	Unknown bool      // it ended, and nobody saw how, such as at a power cut
 }
 
 // Event says that a container changed; ask Status for what it is now.
@@ -113,7 +113,8 @@ type Size struct{ Width, Height uint16 }
 
 // Runtime runs containers. Every implementation passes runtimetest.Run.
 type Runtime interface {
-	// Create makes the container ready to start. ErrNotFound: the image is absent.
+	// Create makes the container ready to start. ErrNotFound: the image is
+	// absent. ErrCannotStart: its user is not in it.
 	Create(ctx context.Context, c Container) error
 	// Start starts a created container; one that runs or has ended is left
 	// alone: to run it again, create another.
@@ -123,7 +124,8 @@ type Runtime interface {
 	// with SIGKILL to all. A container that does not run is not an error, an
 	// absent one is ErrNotFound.
 	Signal(ctx context.Context, id, signal string) error
-	// Remove kills what still runs and forgets the container. An absent one is not an error.
+	// Remove kills what still runs and forgets the container; its log stays. An
+	// absent one is not an error.
 	Remove(ctx context.Context, id string) error
 	// Status returns one container, or ErrNotFound.
 	Status(ctx context.Context, id string) (Status, error)

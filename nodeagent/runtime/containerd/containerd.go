@@ -71,9 +71,9 @@ func Open(c Config) (*Runtime, error) {
 		return nil, fmt.Errorf("shim: %w: clusterd-shim belongs next to nodeagent", err)
 	}
 	// Reading an image's users mounts its files for a moment; what a killed agent
-	// left mounted is found here.
+	// left mounted is found here, and so are the pipes of its execs.
 	tmp := filepath.Join(c.RunDir, "mounts")
-	if err := errors.Join(os.MkdirAll(tmp, 0o700), os.MkdirAll(c.journal(), 0o700), mount.SetTempMountLocation(tmp)); err != nil {
+	if err := errors.Join(os.RemoveAll(c.pipes()), os.MkdirAll(tmp, 0o700), os.MkdirAll(c.journal(), 0o700), mount.SetTempMountLocation(tmp)); err != nil {
 		return nil, err
 	}
 	if _, err := mount.CleanupTempMounts(0); err != nil {
@@ -91,6 +91,7 @@ func Open(c Config) (*Runtime, error) {
 }
 
 func (c Config) journal() string { return filepath.Join(c.DataDir, "journal") }
+func (c Config) pipes() string   { return filepath.Join(c.RunDir, "exec") }
 
 // Close lets go of the daemon; containers go on.
 func (r *Runtime) Close() error { return r.client.Close() }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -85,7 +84,7 @@ func (r *Runtime) connect(tty bool, streams runtime.ExecIO) (*ending, []cio.Opt)
 	if errs == nil {
 		errs = io.Discard
 	}
-	opts := []cio.Opt{cio.WithStreams(in, out, errs), cio.WithFIFODir(filepath.Join(r.config.RunDir, "exec"))}
+	opts := []cio.Opt{cio.WithStreams(in, out, errs), cio.WithFIFODir(r.config.pipes())}
 	if tty {
 		opts = append(opts, cio.WithTerminal)
 	}
