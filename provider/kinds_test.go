@@ -127,7 +127,7 @@ func testAppBadConfig(t *testing.T, c *cluster) {
 		bad("web", `replicas = -1`, `Bad replicas.*replicas = -1.*out of range`),
 		bad("Web!", ``, `Bad name.*name = "Web!".*is not a name`),
 		bad("web", `health = { http = "/", intervall = "5s" }`, `Bad health.intervall.*health = .*no such attribute`),
-		bad("web", `update = { max_paralel = 2 }`, `Bad update.max_paralel.*update = .*no such attribute`),
+		bad("web", `update = { max_parallels = 2 }`, `Bad update.max_parallels.*update = .*no such attribute`),
 		bad("web", `sidecars = { log = { image = "v", memry = "1Gi" } }`, `Bad sidecars.log.memry.*sidecars = .*no such attribute`),
 		bad("web", `sidecars = { log = { cpu = "1x", image = "v" } }`, `Bad sidecars.log.cpu.*"1x"`),
 		bad("web", `sidecars = { log = {} }`, `Missing sidecars.log.image`),

@@ -18,7 +18,7 @@ import (
 //
 // An object is dynamic to Terraform and typed here. Terraform silently drops
 // the keys that a typed nested object does not have, so that a misspelt
-// max_paralel would be a rollout nobody asked for; of a dynamic one it passes
+// max_parallel would be a rollout nobody asked for; of a dynamic one it passes
 // on what was written, and the reader finds it.
 func attributesOf(t reflect.Type) map[string]schema.Attribute {
 	out := map[string]schema.Attribute{}

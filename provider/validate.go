@@ -72,12 +72,11 @@ func (r *kindResource[S, T]) attributePath(at string) path.Path {
 
 // addFault reports a fault where Terraform shows it.
 func addFault(f fault, diags *diag.Diagnostics) {
-	switch {
-	case f.message == "required":
+	if f.message == "required" {
 		diags.AddAttributeError(visible(f.at), "Missing "+dotted(f.at), "It has to be set.")
-	default:
-		diags.AddAttributeError(visible(f.at), "Bad "+dotted(f.at), capital(f.message)+".")
+		return
 	}
+	diags.AddAttributeError(visible(f.at), "Bad "+dotted(f.at), capital(f.message)+".")
 }
 
 // addError reports what the API said, field errors at their attributes.

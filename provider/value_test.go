@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"maps"
 	"reflect"
 	"slices"
@@ -58,9 +59,9 @@ func TestNoFieldForgotten(t *testing.T) {
 // TestEveryKindHasAResource: what users declare can be declared in Terraform.
 func TestEveryKindHasAResource(t *testing.T) {
 	have := map[string]bool{}
-	for _, make := range (&clusterd{}).Resources(t.Context()) {
+	for _, newResource := range (&clusterd{}).Resources(t.Context()) {
 		var resp resource.MetadataResponse
-		make().Metadata(context.Background(), resource.MetadataRequest{ProviderTypeName: "clusterd"}, &resp)
+		newResource().Metadata(context.Background(), resource.MetadataRequest{ProviderTypeName: "clusterd"}, &resp)
 		have[resp.TypeName] = true
 	}
 	elsewhere := []string{"Node", "Token"} // machines join, and tokens are secrets
@@ -207,7 +208,7 @@ func TestEveryErrorHasAnAttribute(t *testing.T) {
 		Stop:      &api.Stop{Signal: "TERM", GracePeriod: "x"},
 	}}
 	s := schemaOf(t, newApp())
-	found := api.Apps.Check(a).(api.Errors)
+	found, _ := errors.AsType[api.Errors](api.Apps.Check(a))
 	for _, f := range found {
 		at := attributePath(f.Path, reflect.TypeFor[api.AppSpec]())
 		if want := "." + dotted(at); !strings.HasSuffix(strings.NewReplacer("[", ".[", "..[", ".[").Replace("."+f.Path), strings.NewReplacer("[", ".[", "..[", ".[").Replace(want)) {
