@@ -336,6 +336,44 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
+// TestCrashWithEndedSibling: a daemon that finds one container of a shim ended,
+// as an init container is, lets the others be.
+func TestCrashWithEndedSibling(t *testing.T) {
+	p := newPod(t)
+	first := p.container("init", "exit=0")
+	p.run(first)
+	c := p.container("main", "wait=1s", "print=still here", "forever")
+	st := p.start(c)
+	ends := p.container("ends", "wait=500ms", "exit=4")
+	p.start(ends)
+	p.m.crash(t, p.m.runtime, func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for range logfile.Read(ctx, c.LogPath, logfile.Query{Follow: true}) {
+			return
+		}
+	})
+	if now, err := p.m.runtime.Status(t.Context(), c.ID); err != nil || now.State != runtime.Running || now.PID != st.PID {
+		t.Errorf("was %d: %+v %v", st.PID, now, err)
+	}
+	if e := p.exit(first.ID); e.Code != 0 || e.Unknown {
+		t.Errorf("init: %+v", e)
+	}
+	if e := p.exit(ends.ID); e.Code != 4 {
+		t.Errorf("ended meanwhile: %+v", e)
+	}
+	p.run(p.container("late", "exit=0")) // the shim takes another
+	if code, err := p.m.runtime.Exec(t.Context(), c.ID, []string{"/toolbox", "exit=5"}, false, runtime.ExecIO{}); err != nil || code != 5 {
+		t.Errorf("exec: %d %v", code, err)
+	}
+	if err := p.m.runtime.Signal(t.Context(), c.ID, "SIGKILL"); err != nil {
+		t.Error(err)
+	}
+	if e := p.exit(c.ID); e.Code != 137 {
+		t.Errorf("main: %+v", e)
+	}
+}
+
 // TestAgentDiesWhileStarting: a task that was made and never started is made anew.
 func TestAgentDiesWhileStarting(t *testing.T) {
 	p := newPod(t)
