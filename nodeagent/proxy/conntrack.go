@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -18,11 +19,11 @@ type flow struct {
 	opening  bool           // TCP: nobody has answered yet
 }
 
-// staleFlows returns what tells the flows that must be forgotten: those to a
-// pod that is behind their frontend no more. A UDP "connection" would go on to
-// it for as long as the client sends; a TCP one that is opening repeats its SYN
-// to a pod that is gone, and a new try may go elsewhere. Open TCP connections
-// are the pod's own matter.
+// staleFlows returns what tells the flows that must be forgotten. A UDP
+// "connection" to a pod that is behind its frontend no more would go on for as
+// long as the client sends. A TCP one whose SYN nobody answered, because it was
+// lost or the pod is gone, is tried again a second later: then it must go to a
+// pod that takes connections. Open TCP connections are the pod's own matter.
 func staleFlows(rules Ruleset) func(flow) bool {
 	return func(f flow) bool {
 		if f.protocol == TCP && !f.opening {
@@ -31,6 +32,9 @@ func staleFlows(rules Ruleset) func(flow) bool {
 		b, ok := rules[Frontend{f.to.Addr(), f.protocol, f.to.Port()}]
 		if !ok && f.pod != f.to { // translated: perhaps by a node port
 			b, ok = rules[Frontend{netip.IPv4Unspecified(), f.protocol, f.to.Port()}]
+		}
+		if f.protocol == TCP {
+			return ok && !slices.Contains(b.Slots, f.pod)
 		}
 		return ok && !b.holds(f.pod)
 	}

@@ -146,7 +146,7 @@ func (d delta) String() string {
 }
 
 // stale returns the frontends some of whose connections may be to a pod that
-// is theirs no more. One that is gone is closed.
+// has no slot any more. A frontend that is gone is closed.
 func (d delta) stale() Ruleset {
 	out := Ruleset{}
 	for _, l := range d {
@@ -156,8 +156,8 @@ func (d delta) stale() Ruleset {
 		}
 		lost := false
 		if l.from != nil {
-			gone := func(pod netip.AddrPort) bool { return !to.holds(pod) }
-			lost = slices.ContainsFunc(l.from.Slots, gone) || slices.ContainsFunc(l.from.Draining, gone)
+			lost = slices.ContainsFunc(l.from.Slots, func(pod netip.AddrPort) bool { return !slices.Contains(to.Slots, pod) }) ||
+				slices.ContainsFunc(l.from.Draining, func(pod netip.AddrPort) bool { return !to.holds(pod) })
 		}
 		if lost {
 			out[l.f] = to

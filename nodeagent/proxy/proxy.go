@@ -173,8 +173,8 @@ func nudge(ch chan struct{}) {
 
 const (
 	retryAfter = time.Second
-	sweepPause = 200 * time.Millisecond
-	recheck    = time.Minute // looks at the table even when nobody seems to have touched it
+	sweepPause = 100 * time.Millisecond // before: answers that are on their way arrive; and after
+	recheck    = time.Minute            // looks at the table even when nobody seems to have touched it
 )
 
 // Run programs what it is told until ctx is done.
@@ -346,6 +346,9 @@ func (p *Proxy) sweep(ctx context.Context) {
 			return
 		case <-p.sweeps:
 		}
+		if !sleep(ctx, sweepPause) {
+			return
+		}
 		p.mu.Lock()
 		stale := p.stale
 		p.stale = nil
@@ -357,11 +360,19 @@ func (p *Proxy) sweep(ctx context.Context) {
 		if n > 0 {
 			p.log.Debug("forgot connections to pods that are gone", "count", n)
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, sweepPause) {
 			return
-		case <-time.After(sweepPause):
 		}
+	}
+}
+
+// sleep reports whether d has passed before ctx was done.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 
@@ -372,9 +383,6 @@ func (p *Proxy) watchTable(ctx context.Context, touched chan struct{}) {
 			return
 		}
 		p.log.Warn("cannot watch for changes of the rules by others, trying again", "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(retryAfter):
-		}
+		sleep(ctx, retryAfter)
 	}
 }

@@ -355,7 +355,7 @@ func TestDrainLosesNothing(t *testing.T) {
 		c.serveDraining(t, webSpec(), next, old)
 		// Applied: no new connection comes. Those that came before get the time to
 		// be accepted, as a server that shuts down well would take it.
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond)
 		for _, p := range old {
 			if p.name != owner {
 				p.stop()
@@ -372,6 +372,7 @@ func TestDrainLosesNothing(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+	kept.SetDeadline(time.Now().Add(patience))
 	if _, err := fmt.Fprintln(kept, "still there"); err != nil {
 		t.Error(err)
 	}

@@ -364,6 +364,7 @@ func TestStaleFlows(t *testing.T) {
 		{"udp to a pod that drains", flow{UDP, vip, draining, false}, false},
 		{"open tcp to a pod that is gone", flow{TCP, vip, old, false}, false},
 		{"opening tcp to a pod that is gone", flow{TCP, vip, old, true}, true},
+		{"opening tcp to a pod that drains", flow{TCP, vip, draining, true}, true},
 		{"opening tcp to a pod that serves", flow{TCP, vip, live, true}, false},
 		{"udp by node port to a pod that is gone", flow{UDP, at("192.0.2.1:30080"), old, false}, true},
 		{"udp of a pod to a stranger's port of that number", flow{UDP, at("198.51.100.1:30080"), at("198.51.100.1:30080"), false}, false},

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -28,9 +29,10 @@ import (
 //	                      ip saddr . ip daddr @hairpin masquerade
 //	                      ct status dnat ip saddr != PODS ip daddr PODS ip daddr != SUBNET masquerade
 //	                      ip saddr SUBNET ip daddr != PODS masquerade }
-//	  chain forward     { type filter hook forward;  ip daddr SERVICES goto reject; ct state new … @closed goto reject }
+//	  chain forward     { type filter hook forward;  ct state invalid ip saddr PODS drop
+//	                      ip daddr SERVICES goto reject; ct state new … @closed goto reject }
 //	  chain local       { type filter hook output;   the same }
-//	  chain input       { type filter hook input;    ct state new ip daddr != 127.0.0.0/8 0.0.0.0 … @closed goto reject }
+//	  chain input       { type filter hook input;    ct state invalid ip saddr PODS drop; ct state new ip daddr != 127.0.0.0/8 0.0.0.0 … @closed goto reject }
 //	  chain reject      { meta l4proto tcp reject with tcp reset; reject with icmp port-unreachable }
 //	}
 //
@@ -127,16 +129,24 @@ func layout(c *nftables.Conn, t *nftables.Table, r ranges) (sets map[string]*nft
 	set(nftables.Set{Name: setClosed, KeyType: frontendType})
 	set(nftables.Set{Name: setHairpin, KeyType: pairType})
 
+	// Before Linux 6.17, a lookup may find neither the old nor the new element of
+	// a key while a transaction that replaces it is being committed. So every
+	// lookup of what changes is there twice: the second runs only if the first
+	// found nothing.
+	twice := func(ch *nftables.Chain, parts ...[]expr.Any) {
+		rule(ch, parts...)
+		rule(ch, parts...)
+	}
 	services := chain(nftables.Chain{Name: "services"})
 	vip, node := frontendKey(true), frontendKey(false)
-	rule(services, vip, find(setFrontends, unix.NFT_REG_VERDICT))
-	rule(services, toNode(), node, find(setFrontends, unix.NFT_REG_VERDICT))
+	twice(services, vip, find(setFrontends, unix.NFT_REG_VERDICT))
+	twice(services, toNode(), node, find(setFrontends, unix.NFT_REG_VERDICT))
 	for _, slots := range classes {
 		for _, isSticky := range []bool{false, true} {
 			name := slotMap(isSticky, slots)
 			set(nftables.Set{Name: name, IsMap: true, KeyType: slotType, DataType: podType})
-			rule(chain(nftables.Chain{Name: name}), vip, slot(isSticky, slots), find(name, reg0), dnat())
-			rule(chain(nftables.Chain{Name: "node_" + name}), node, slot(isSticky, slots), find(name, reg0), dnat())
+			twice(chain(nftables.Chain{Name: name}), vip, slot(isSticky, slots), find(name, reg0), dnat())
+			twice(chain(nftables.Chain{Name: "node_" + name}), node, slot(isSticky, slots), find(name, reg0), dnat())
 		}
 	}
 
@@ -156,12 +166,17 @@ func layout(c *nftables.Conn, t *nftables.Table, r ranges) (sets map[string]*nft
 	rule(reject, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: portUnreachable}})
 	refuse := []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: reject.Name}}
 	isNew := ctBits(expr.CtKeySTATE, expr.CtStateBitNEW)
+	// What the kernel cannot place in a connection it does not translate back
+	// either: a client that got it under the pod's own address would reset.
+	stray := slices.Concat(ctBits(expr.CtKeySTATE, expr.CtStateBitINVALID), in(srcOffset, r.pods, true), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
 	for name, hook := range map[string]*nftables.ChainHook{"forward": nftables.ChainHookForward, "local": nftables.ChainHookOutput} {
 		ch := base(name, nftables.ChainTypeFilter, hook, nftables.ChainPriorityFilter)
+		rule(ch, stray)
 		rule(ch, in(dstOffset, r.services, true), refuse)
 		rule(ch, isNew, vip, lookup(setClosed), refuse)
 	}
 	input := base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	rule(input, stray)
 	rule(input, isNew, in(dstOffset, loopback, false), node, lookup(setClosed), refuse)
 	return sets, rules, err
 }
