@@ -31,7 +31,7 @@ func (p *planner) book(name string) {
 	switch f, failed := p.see.Failed[name]; {
 	case begun && p.see.Rebuilt:
 		l = life{Attempt: l.Attempt + 1, Last: l.Last}
-		if r.State == runtime.Exited {
+		if r.State == runtime.Exited && !r.Exit.Unknown {
 			l.Last = exitOf(r)
 		}
 		p.event(true, "restarted", "%s starts again: the node was rebooted", name)
@@ -41,7 +41,7 @@ func (p *planner) book(name string) {
 	case begun && r.State == runtime.Exited && r.Exit.Unknown:
 		// The machine or the runtime went away under it: no fault of its own.
 		p.event(true, "restarted", "%s ended and nobody saw how", name)
-		p.setLife(name, life{Attempt: l.Attempt + 1, Streak: l.Streak, Last: exitOf(r)})
+		p.setLife(name, life{Attempt: l.Attempt + 1, Streak: l.Streak, Last: l.Last})
 	case begun && r.State == runtime.Exited:
 		if !r.StartedAt.IsZero() && r.Exit.At.Sub(r.StartedAt) >= stableAfter {
 			l.Streak = 0

@@ -28,7 +28,7 @@ func (p *planner) stop() {
 	p.forward(api.PhaseStopping)
 	for _, name := range p.names() {
 		p.adopt(name)
-		if r, ok := p.current(name); ok && r.State == runtime.Exited {
+		if r, ok := p.current(name); ok && r.State == runtime.Exited && !r.Exit.Unknown {
 			l := p.life(name)
 			l.Last = exitOf(r)
 			p.setLife(name, l)
