@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,6 +82,9 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 		return err
 	}
 	status.Address = s.Address
+	if status.BootID, err = s.bootID(status.BootID); err != nil {
+		return err
+	}
 	rt, err := s.runtime()
 	if err != nil {
 		return err
@@ -141,6 +145,19 @@ func (s *settings) runtime() (runtime.Runtime, error) {
 		Address: address, DataDir: filepath.Join(s.DataDir, "runtime"), RunDir: filepath.Join(s.RunDir, "runtime"),
 		Cgroup: s.Cgroup, Shim: s.Shim,
 	})
+}
+
+// bootID tells this boot of the node from others. The kernel's will do for a
+// machine, but nodes that share one boot by themselves: what then changes is
+// the run directory, which no boot finds as it was.
+func (s *settings) bootID(kernel string) (string, error) {
+	path := filepath.Join(s.RunDir, "boot-id")
+	b, err := os.ReadFile(path)
+	if id := strings.TrimSpace(string(b)); err == nil && strings.HasPrefix(id, kernel+".") {
+		return id, nil
+	}
+	id := kernel + "." + strings.ToLower(rand.Text()[:8])
+	return id, os.WriteFile(path, []byte(id+"\n"), 0o600)
 }
 
 // answering waits until the runtime, which starts beside the agent, takes

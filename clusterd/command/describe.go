@@ -207,7 +207,7 @@ func (p *page) pod(o *api.Pod) {
 			lines = append(lines, facts("pid", fmt.Sprint(st.PID))...)
 		}
 		if st.Last != nil {
-			lines = append(lines, facts("last exit", exitText(*st.Last)+", "+ago(st.Last.At))...)
+			lines = append(lines, facts("last exit", exitText(*st.Last))...)
 		}
 		p.section("Container "+name, lines)
 	}

@@ -69,15 +69,21 @@ func resources(r api.Resources) string {
 	return strings.Join(parts, ", ")
 }
 
-// exitText says how a container ended.
+// exitText says how a container ended, and when.
 func exitText(e api.Exit) string {
+	text := fmt.Sprintf("exited with code %d", e.Code)
 	switch {
+	case e.At.IsZero() && e.Code == 0: // the runtime has no record of it
+		return "ended, and nobody saw how"
 	case e.OOM:
-		return fmt.Sprintf("was killed for exceeding its memory (exit code %d)", e.Code)
+		text = fmt.Sprintf("was killed for exceeding its memory (exit code %d)", e.Code)
 	case e.Signal != 0:
-		return fmt.Sprintf("was ended by signal %d (exit code %d)", e.Signal, e.Code)
+		text = fmt.Sprintf("was ended by signal %d (exit code %d)", e.Signal, e.Code)
 	}
-	return fmt.Sprintf("exited with code %d", e.Code)
+	if !e.At.IsZero() {
+		text += ", " + ago(e.At)
+	}
+	return text
 }
 
 func rolloutLines(r api.Rollout) []string {

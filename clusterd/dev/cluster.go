@@ -36,6 +36,9 @@ type Config struct {
 type Cluster struct {
 	cfg Config
 	run string
+	// before is the boot the control plane knows of a node that boots now: until
+	// it has heard of the new one, its verdict is about the old.
+	before map[string]string
 }
 
 // Open returns the cluster called cfg.Name. It changes nothing.
@@ -53,7 +56,7 @@ func Open(cfg Config) (*Cluster, error) {
 	if cfg.Say == nil {
 		cfg.Say = func(string, ...any) {}
 	}
-	return &Cluster{cfg: cfg, run: filepath.Join(runRoot, cfg.Name)}, nil
+	return &Cluster{cfg: cfg, run: filepath.Join(runRoot, cfg.Name), before: map[string]string{}}, nil
 }
 
 func (c *Cluster) space(member string) space { return space{filepath.Join(c.run, "netns", member)} }

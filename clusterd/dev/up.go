@@ -69,6 +69,7 @@ func (c *Cluster) boot(ctx context.Context, p Plan, m Member) error {
 		if _, err := c.bury(m); err != nil {
 			return fmt.Errorf("clean up after %s: %w", m.Name, err)
 		}
+		c.before[m.Name] = c.bootOf(ctx, p, m)
 	}
 	if err := c.plug(p, m); err != nil {
 		return err
@@ -86,6 +87,22 @@ func (c *Cluster) boot(ctx context.Context, p Plan, m Member) error {
 		return err
 	}
 	return c.start(m, "nodeagent", args...)
+}
+
+// bootOf returns the last boot of a node that the control plane has heard of.
+func (c *Cluster) bootOf(ctx context.Context, p Plan, m Member) string {
+	cl, err := c.client(p)
+	if err != nil || m.Server {
+		return ""
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	n, err := client.Of(cl, api.Nodes).Get(ctx, "", m.Name)
+	if err != nil {
+		return ""
+	}
+	return n.Status.BootID
 }
 
 func (c *Cluster) agentArgs(ctx context.Context, p Plan, m Member) ([]string, error) {
@@ -201,12 +218,16 @@ func (c *Cluster) await(ctx context.Context, p Plan, members []Member) error {
 				return c.died(m)
 			}
 			n, err := client.Of(cl, api.Nodes).Get(ctx, "", m.Name)
-			if err == nil && n.Status.Health.Verdict == api.VerdictReady {
+			booted := err == nil && (n.Status.BootID != c.before[m.Name] || n.Status.BootID == "")
+			if booted && n.Status.Health.Verdict == api.VerdictReady {
 				said[m.Name] = true
 				c.cfg.Say("node %s: ready", m.Name)
 				continue
 			}
 			waiting = "node " + m.Name + " is " + healthOf(n, err)
+			if err == nil && !booted {
+				waiting = "node " + m.Name + " has not reported since it started"
+			}
 		}
 		if waiting == "" {
 			return nil
