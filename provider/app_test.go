@@ -50,6 +50,7 @@ resource "clusterd_app" "web" {
   env = { A = 1 }`, plancheck.ResourceActionUpdate),
 		step("web", `replicas = 3
   labels = { team = "shop" }`, plancheck.ResourceActionUpdate),
+		step("web", `replicas = 0`, plancheck.ResourceActionUpdate),
 		step("web", `wait = false`, plancheck.ResourceActionUpdate),
 		step("web2", ``, plancheck.ResourceActionReplace,
 			func(*terraform.State) error { c.gone(t, ns, "web"); return nil }),

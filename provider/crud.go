@@ -19,10 +19,12 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// How long apply waits where a resource has no timeouts.
+// How long apply waits where a resource has no timeouts, and how long for the
+// answer to a write.
 const (
 	rolloutTimeout = 30 * time.Minute
 	deleteTimeout  = 10 * time.Minute
+	writeTimeout   = 20 * time.Second
 )
 
 // Create makes the object and follows it. The object of a failed create stays,
@@ -33,7 +35,7 @@ func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequ
 	if !ok {
 		return
 	}
-	made, err := r.objects.Create(ctx, o)
+	made, err := finish(ctx, func(ctx context.Context) (*api.Object[S, T], error) { return r.objects.Create(ctx, o) })
 	adopted := api.Is(err, api.Conflict) && plan.flag("adopt", false)
 	if adopted {
 		made, err = r.adopt(ctx, o)
@@ -86,7 +88,17 @@ func (r *kindResource[S, T]) adopt(ctx context.Context, o *api.Object[S, T]) (*a
 	if err != nil {
 		return nil, err
 	}
-	return r.objects.Replace(ctx, o, now.Meta.Generation)
+	return finish(ctx, func(ctx context.Context) (*api.Object[S, T], error) {
+		return r.objects.Replace(ctx, o, now.Meta.Generation)
+	})
+}
+
+// finish makes a write whose answer is seen even if Terraform is interrupted
+// meanwhile: or the cluster might have an object that no state knows.
+func finish[O any](ctx context.Context, write func(context.Context) (O, error)) (O, error) {
+	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer done()
+	return write(ctx)
 }
 
 // addCreateError says why an object could not be made. One that exists already
@@ -185,7 +197,9 @@ func (r *kindResource[S, T]) replace(ctx context.Context, o, was *api.Object[S, 
 		case !sameSpec(now, was) || !maps.Equal(now.Meta.Labels, was.Meta.Labels):
 			return nil, fmt.Errorf("changed outside of this plan by %s at %s: plan again, to see that change before it is overwritten", now.Meta.WrittenBy, stamp(now.Meta.WrittenAt))
 		}
-		next, err := r.objects.Replace(ctx, o, now.Meta.Generation)
+		next, err := finish(ctx, func(ctx context.Context) (*api.Object[S, T], error) {
+			return r.objects.Replace(ctx, o, now.Meta.Generation)
+		})
 		if !api.Is(err, api.Precondition) {
 			return next, err
 		}

@@ -201,6 +201,7 @@ func TestConfigure(t *testing.T) {
 		"no file":       {map[string]string{"CLUSTERD_CACERT": "/nowhere"}, attrs{"address": str("https://c:1"), "token": str("t")}, `error AttributeName("ca_file"): No usable CA certificate`},
 		"no pem":        {nil, attrs{"address": str("https://c:1"), "token": str("t"), "ca_certificate": str("x")}, `error AttributeName("ca_certificate"): No usable CA certificate`},
 		"both":          {nil, attrs{"address": str("https://c:1"), "token": str("t"), "ca_certificate": str("x"), "ca_file": str("y")}, `error AttributeName("ca_certificate")`},
+		"bad namespace": {nil, attrs{"address": str("https://c:1"), "token": str("t"), "namespace": str("Shop")}, `error AttributeName("namespace"): Bad namespace: "Shop" is not a name`},
 		"not known yet": {nil, attrs{"address": unknown}, `warning AttributeName("address"): The cluster is not known yet`},
 	} {
 		t.Run(name, func(t *testing.T) {

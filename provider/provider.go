@@ -83,6 +83,10 @@ func (p *clusterd) Configure(ctx context.Context, req provider.ConfigureRequest,
 	resp.ResourceData, resp.DataSourceData = c, c
 	if !s.Namespace.IsUnknown() {
 		c.namespace = cmp.Or(s.Namespace.ValueString(), os.Getenv("CLUSTERD_NAMESPACE"), api.DefaultNamespace)
+		if err := api.CheckName(c.namespace); err != nil {
+			resp.Diagnostics.AddAttributeError(path.Root("namespace"), "Bad namespace", capital(err.Error())+".")
+			return
+		}
 	}
 	for name, v := range map[string]types.String{"address": s.Address, "token": s.Token, "ca_certificate": s.CACertificate, "ca_file": s.CAFile} {
 		if v.IsUnknown() {
