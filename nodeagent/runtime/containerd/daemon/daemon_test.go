@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"bytes"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,23 +10,8 @@ import (
 // TestTwoDaemonsShareNothing: every path in a configuration is below the
 // daemon's own directories.
 func TestTwoDaemonsShareNothing(t *testing.T) {
-	dir := t.TempDir()
-	c := Config{DataDir: dir + "/d", RunDir: dir + "/r"}
-	if len(dir) > 40 {
-		c.RunDir, _ = os.MkdirTemp("/tmp", "r")
-		t.Cleanup(func() { os.RemoveAll(c.RunDir) })
-	}
-	args, err := c.Prepare()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if args[0] != "containerd" || args[2] != c.file() {
-		t.Errorf("args %q", args)
-	}
-	b, err := os.ReadFile(c.file())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := Config{DataDir: "/var/lib/w1", RunDir: "/run/w1"}
+	b := c.toml()
 	paths := 0
 	for line := range strings.Lines(string(b)) {
 		_, value, _ := strings.Cut(line, ` = "`)

@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -110,6 +111,7 @@ func oom() {
 			b[i] = 1
 		}
 		all = append(all, b)
+		runtime.KeepAlive(all)
 	}
 }
 
