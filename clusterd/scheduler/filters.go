@@ -33,20 +33,20 @@ func shutWhy(n *api.Node) string {
 // request is what one pod asks for. Pods with equal keys ask for the same.
 type request struct {
 	key      string
-	app      string // namespace/app
+	group    group
 	cpu, mem int64
 	require  map[string]string
 	spread   string
 }
 
-func requestOf(namespace, app string, t *api.PodTemplate) *request {
-	r := &request{app: namespace + "/" + app}
+func requestOf(namespace, app, revision string, t *api.PodTemplate) *request {
+	r := &request{group: groupOf(namespace, app, revision)}
 	r.cpu, r.mem = t.Requests()
 	if t.Placement != nil {
 		r.require, r.spread = t.Placement.Require, t.Placement.Spread
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %d %d %s", r.app, r.cpu, r.mem, r.spread)
+	fmt.Fprintf(&b, "%s %d %d %s", r.group.revision, r.cpu, r.mem, r.spread)
 	for _, k := range slices.Sorted(maps.Keys(r.require)) {
 		fmt.Fprintf(&b, " %q=%q", k, r.require[k])
 	}

@@ -37,7 +37,7 @@ type picture struct {
 	perCPU, perMem   []float32 // 100 / cap: scores without divisions
 
 	placed  map[string]placement // by pod UID
-	apps    map[string]*spread   // by namespace/app
+	apps    map[string]*spread   // by namespace/app, and again by namespace/app@revision
 	domains map[string]*domain   // by label key
 }
 
@@ -45,10 +45,19 @@ type picture struct {
 type placement struct {
 	node     int
 	cpu, mem int64
-	app      string
+	group    group
 }
 
-// spread counts an app's pods.
+// group is whom a pod shares its work with: all pods of its app, and among
+// them those of its revision, which are the ones that stay.
+type group struct{ app, revision string }
+
+func groupOf(namespace, app, revision string) group {
+	name := namespace + "/" + app
+	return group{name, name + "@" + revision}
+}
+
+// spread counts the pods of an app or of one revision.
 type spread struct {
 	onNode   []int32
 	inDomain map[string][]int32 // by label key, then domain
@@ -119,14 +128,14 @@ func (p *picture) setNode(n *api.Node) (better bool) {
 func (p *picture) dropNode(name string) { p.shut[p.at(name)] = gone }
 
 // place counts a pod on a node. A pod is counted once, wherever it was before.
-func (p *picture) place(uid, app, node string, cpu, mem int64) {
+func (p *picture) place(uid string, g group, node string, cpu, mem int64) {
 	p.unplace(uid)
-	p.take(uid, app, p.at(node), cpu, mem)
+	p.take(uid, g, p.at(node), cpu, mem)
 }
 
-func (p *picture) take(uid, app string, i int, cpu, mem int64) {
-	p.placed[uid] = placement{i, cpu, mem, app}
-	p.count(app, i, +1, cpu, mem)
+func (p *picture) take(uid string, g group, i int, cpu, mem int64) {
+	p.placed[uid] = placement{i, cpu, mem, g}
+	p.count(g, i, +1, cpu, mem)
 }
 
 // unplace forgets a pod; it reports whether room became free.
@@ -134,15 +143,20 @@ func (p *picture) unplace(uid string) bool {
 	at, ok := p.placed[uid]
 	if ok {
 		delete(p.placed, uid)
-		p.count(at.app, at.node, -1, at.cpu, at.mem)
+		p.count(at.group, at.node, -1, at.cpu, at.mem)
 	}
 	return ok
 }
 
-func (p *picture) count(app string, i int, sign int32, cpu, mem int64) {
+func (p *picture) count(g group, i int, sign int32, cpu, mem int64) {
 	p.freeCPU[i] -= int64(sign) * cpu
 	p.freeMem[i] -= int64(sign) * mem
 	p.freePods[i] -= sign
+	p.countIn(g.app, i, sign)
+	p.countIn(g.revision, i, sign)
+}
+
+func (p *picture) countIn(app string, i int, sign int32) {
 	s := p.spreadOf(app)
 	s.onNode[i] += sign
 	for key, n := range s.inDomain {

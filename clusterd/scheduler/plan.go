@@ -46,7 +46,7 @@ type candidate struct {
 }
 
 func newCandidate(pod *api.Pod) candidate {
-	return candidate{pod, requestOf(pod.Meta.Namespace, pod.Spec.App, &pod.Spec.PodTemplate)}
+	return candidate{pod, requestOf(pod.Meta.Namespace, pod.Spec.App, pod.Spec.Revision, &pod.Spec.PodTemplate)}
 }
 
 // class is what pods with equal requests share within one plan.
@@ -83,7 +83,7 @@ func planBinds(p *picture, waiting []candidate, limit int) decisions {
 			continue
 		}
 		limit--
-		p.take(w.pod.Meta.UID, w.app, i, w.cpu, w.mem)
+		p.take(w.pod.Meta.UID, w.group, i, w.cpu, w.mem)
 		out = append(out, decision{pod: w.pod, node: p.names[i]})
 	}
 	return out
@@ -129,13 +129,13 @@ func Fits(nodes []*api.Node, pods []*api.Pod, namespace, app string, t *api.PodT
 	for _, pod := range pods {
 		p.setPod(pod)
 	}
-	c := p.newClass(requestOf(namespace, app, t))
+	c := p.newClass(requestOf(namespace, app, "plan", t))
 	for k := range n {
 		i := p.choose(c)
 		if i < 0 {
 			return Fit{Placed: k, Why: c.why}
 		}
-		p.take(fmt.Sprintf("plan-%d", k), c.request.app, i, c.request.cpu, c.request.mem)
+		p.take(fmt.Sprintf("plan-%d", k), c.request.group, i, c.request.cpu, c.request.mem)
 	}
 	return Fit{Placed: n}
 }
@@ -146,7 +146,7 @@ func (p *picture) setPod(pod *api.Pod) (freed bool) {
 		return p.unplace(pod.Meta.UID)
 	}
 	cpu, mem := pod.Spec.Requests()
-	p.place(pod.Meta.UID, pod.Meta.Namespace+"/"+pod.Spec.App, pod.Spec.Node, cpu, mem)
+	p.place(pod.Meta.UID, groupOf(pod.Meta.Namespace, pod.Spec.App, pod.Spec.Revision), pod.Spec.Node, cpu, mem)
 	return false
 }
 

@@ -27,9 +27,9 @@ type given struct {
 		Cordoned          bool
 	}
 	Pods []struct {
-		Name, App, Node, CPU, Memory string
-		Count                        int
-		Placement                    *api.Placement
+		Name, App, Revision, Node, CPU, Memory string
+		Count                                  int
+		Placement                              *api.Placement
 	}
 }
 
@@ -49,7 +49,7 @@ func (g given) build() (p *picture, pending []candidate) {
 				name = fmt.Sprintf("%s-%d", q.Name, i)
 			}
 			pod := testPod(name, q.App, q.CPU, q.Memory, q.Placement)
-			pod.Spec.Node = q.Node
+			pod.Spec.Node, pod.Spec.Revision = q.Node, q.Revision
 			if q.Node != "" {
 				p.setPod(pod)
 			} else {
@@ -145,7 +145,7 @@ func TestPlanIsExact(t *testing.T) {
 		}
 		truth := build() // counted again, one by one
 		for _, d := range plan {
-			r := requestOf("default", d.pod.Spec.App, &d.pod.Spec.PodTemplate)
+			r := requestOf("default", d.pod.Spec.App, "", &d.pod.Spec.PodTemplate)
 			fits := func(i int) bool {
 				for _, f := range filters {
 					if !f.fits(truth, i, r) {
@@ -166,7 +166,7 @@ func TestPlanIsExact(t *testing.T) {
 			if !fits(i) {
 				t.Fatalf("%s does not fit %s", d.pod.Meta.Name, d.node)
 			}
-			truth.take(d.pod.Meta.UID, r.app, i, r.cpu, r.mem)
+			truth.take(d.pod.Meta.UID, r.group, i, r.cpu, r.mem)
 		}
 		for _, d := range plan {
 			p.unplace(d.pod.Meta.UID)
@@ -207,7 +207,7 @@ func TestNodeChanges(t *testing.T) {
 		t.Error("a cordon helps somebody")
 	}
 	p.dropNode("w1")
-	if why := p.whyNot(requestOf("default", "web", &early.Spec.PodTemplate)); !strings.Contains(why, "no nodes") {
+	if why := p.whyNot(requestOf("default", "web", "", &early.Spec.PodTemplate)); !strings.Contains(why, "no nodes") {
 		t.Error(why)
 	}
 	p.setNode(testNode("w1", "2", "1Gi", 10, map[string]string{"zone": "a"}, api.VerdictReady, false))

@@ -5,17 +5,22 @@ import "slices"
 // A score ranks the nodes a pod fits; the highest wins, and the first of
 // equals. Room counts 0 to 200: the free share of cpu and of memory after the
 // pod is there, less their difference, so that neither runs out alone. Each
-// pod of the same app on the node, and each in the node's domain beyond the
-// emptiest, outweighs all that: an app spreads first.
+// pod of the same revision on the node, and each in the node's domain beyond
+// the emptiest, outweighs all that: an app spreads first. Pods of its other
+// revisions count little: after a rollout they are gone.
 const (
 	perPodOnNode   = 300
+	perOtherOnNode = 30
 	perPodInDomain = 100_000
 )
 
 // best returns the node for r among candidates, or -1 when it fits none.
 func (p *picture) best(r *request, candidates []int32) int {
-	var onNode, inDomain, domainOf []int32
-	if s := p.apps[r.app]; s != nil {
+	var onNode, ofApp, inDomain, domainOf []int32
+	if s := p.apps[r.group.app]; s != nil {
+		ofApp = s.onNode // those of the same revision, too
+	}
+	if s := p.apps[r.group.revision]; s != nil {
 		onNode = s.onNode
 		if r.spread != "" {
 			inDomain, domainOf = p.perDomain(s, r.spread), p.domainOf(r.spread).of
@@ -41,7 +46,10 @@ func (p *picture) best(r *request, candidates []int32) int {
 		a, b := float32(left)*perCPU[i], float32(leftMem)*perMem[i]
 		score := 2 * min(a, b) // a + b - |a-b|
 		if onNode != nil {
-			score -= float32(onNode[i]) * perPodOnNode
+			score -= float32(onNode[i]) * (perPodOnNode - perOtherOnNode)
+		}
+		if ofApp != nil {
+			score -= float32(ofApp[i]) * perOtherOnNode
 		}
 		if domainOf != nil {
 			if d := domainOf[i]; d >= 0 {
