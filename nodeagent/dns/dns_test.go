@@ -217,6 +217,36 @@ func TestLargeAnswerIsTruncatedOverUDP(t *testing.T) {
 	}
 }
 
+// FuzzAnswer: any name gets an answer, and a name of the cluster gets the
+// cluster's own.
+func FuzzAnswer(f *testing.F) {
+	for _, name := range []string{
+		"web.shop.svc.cluster.local.", "_http._tcp.web.shop.svc.cluster.local", "cluster.local", ".", "", "..",
+		"10.0.96.10.in-addr.arpa.", "a.b.c.d.in-addr.arpa", "CLUSTER.LOCAL.", "\\000.svc.cluster.local.",
+	} {
+		f.Add(name, dns.TypeA)
+	}
+	s := &Server{up: newUpstream(nil)}
+	fill(s)
+	f.Fuzz(func(t *testing.T, name string, typ uint16) {
+		q := new(dns.Msg)
+		q.Question = []dns.Question{{Name: name, Qtype: typ, Qclass: dns.ClassINET}}
+		r := s.answer(q, false)
+		lower := strings.ToLower(dns.Fqdn(name))
+		inside, reverse := dns.IsSubDomain(Domain, lower), strings.HasSuffix(lower, ".in-addr.arpa.")
+		if !reverse && inside == (r.Rcode == dns.RcodeRefused) {
+			t.Errorf("%q: inside %v, %s", name, inside, dns.RcodeToString[r.Rcode])
+		}
+	})
+}
+
+func TestTakenPortNamesTheWayOut(t *testing.T) {
+	s := start(t)
+	if _, err := Listen(Config{Address: s.Address()}); err == nil || !strings.Contains(err.Error(), "another DNS server") {
+		t.Error(err)
+	}
+}
+
 func TestFiles(t *testing.T) {
 	if got, want := ResolvConf("shop", netip.MustParseAddr("169.254.1.1")),
 		"search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver 169.254.1.1\noptions ndots:5\n"; got != want {

@@ -14,10 +14,12 @@ package dns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -51,7 +53,7 @@ func Listen(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Log.Named("dns"), up: newUpstream(cfg.Upstreams)}
 	var err error
 	if s.udp, err = net.ListenPacket("udp4", cfg.Address.String()); err != nil {
-		return nil, fmt.Errorf("resolver: %w", err)
+		return nil, listenError(err)
 	}
 	// Port 0 is any free one, the same for both.
 	at := cfg.Address
@@ -60,9 +62,16 @@ func Listen(cfg Config) (*Server, error) {
 	}
 	if s.tcp, err = net.Listen("tcp4", at.String()); err != nil {
 		s.udp.Close()
-		return nil, fmt.Errorf("resolver: %w", err)
+		return nil, listenError(err)
 	}
 	return s, nil
+}
+
+func listenError(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("resolver: %w: another DNS server of this machine listens on all addresses: give it one of its own", err)
+	}
+	return fmt.Errorf("resolver: %w", err)
 }
 
 // Address returns where the server listens.

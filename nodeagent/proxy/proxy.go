@@ -174,7 +174,7 @@ func nudge(ch chan struct{}) {
 const (
 	retryAfter = time.Second
 	sweepPause = 100 * time.Millisecond // before: answers that are on their way arrive; and after
-	recheck    = time.Minute            // looks at the table even when nobody seems to have touched it
+	recheck    = 5 * time.Minute        // looks at the table even when nobody seems to have touched it
 )
 
 // Run programs what it is told until ctx is done.
