@@ -146,6 +146,8 @@ func judge(n *api.Node, t testimony, started, now time.Time) (v api.Verdict, why
 		return api.VerdictPartitioned, "its agent is connected, but gossip does not see it: check UDP and TCP on the gossip port between the machines", 0
 	case t.heard.State == Alive && (silent < quiet || listened < settle):
 		return wait(max(quiet-silent, settle-listened))
+	case t.heard.State == Alive && was == api.VerdictDead && now.Sub(t.heard.Since) < quiet: // it boots
+		return wait(quiet - now.Sub(t.heard.Since))
 	case t.heard.State == Alive && was == api.VerdictJoining:
 		return wait(0)
 	case t.heard.State == Alive:

@@ -170,6 +170,7 @@ type givenNode struct {
 	For       float64 // seconds
 	Message   string
 	Gossip    Hearsay
+	Heard     float64  // seconds since it says so
 	Connected *float64 // seconds since
 	Silent    *float64 // seconds since its stream ended; neither: never connected
 	Pods      []string
@@ -189,7 +190,7 @@ func TestPlanNodesGolden(t *testing.T) {
 			node := &api.Node{Meta: api.Meta{Name: n.Name}}
 			node.Status.Health = api.NodeHealth{Verdict: n.Verdict, Since: ago(n.For), Message: n.Message}
 			nodes = append(nodes, node)
-			s := testimony{heard: Heard{State: n.Gossip}, since: started}
+			s := testimony{heard: Heard{State: n.Gossip, Since: ago(n.Heard)}, since: started}
 			if n.Connected != nil {
 				s.connected, s.since = true, ago(*n.Connected)
 			} else if n.Silent != nil {
