@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -78,6 +80,10 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 		return err
 	}
 	defer c.Close()
+	each, err := clients(m.Servers, id.ClientTLS())
+	if err != nil {
+		return err
+	}
 	status, err := agent.Machine(s.CPU, s.Memory)
 	if err != nil {
 		return err
@@ -100,7 +106,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 		return err
 	}
 	defer nw.Close()
-	px, err := proxy.Open(proxy.Config{Pods: m.Pods, Subnet: m.Subnet, Services: m.Services, Applied: s.applied(c), Log: log})
+	px, err := proxy.Open(proxy.Config{Pods: m.Pods, Subnet: m.Subnet, Services: m.Services, Applied: s.applied(each), Log: log})
 	if err != nil {
 		return err
 	}
@@ -199,12 +205,34 @@ func hosts(name, ip string) string {
 	return dns.Hosts(name, a)
 }
 
-// applied tells the servers how far the proxy has followed the endpoints.
-func (s *settings) applied(c *client.Client) func(context.Context, int64) error {
+// applied tells every server how far the proxy has followed the endpoints:
+// each keeps that in its memory alone, and a stopping pod may ask any of them.
+func (s *settings) applied(servers []*client.Client) func(context.Context, int64) error {
 	path := client.Path(api.Nodes.Info(), "", s.Name) + "/applied"
 	return func(ctx context.Context, revision int64) error {
-		return c.Call(ctx, http.MethodPost, path, nil, map[string]int64{"revision": revision}, nil)
+		errs := make([]error, len(servers))
+		var wg sync.WaitGroup
+		for i, c := range servers {
+			wg.Go(func() {
+				errs[i] = c.Call(ctx, http.MethodPost, path, nil, map[string]int64{"revision": revision}, nil)
+			})
+		}
+		wg.Wait()
+		return errors.Join(errs...)
 	}
+}
+
+// clients returns a client of each server alone.
+func clients(servers []string, conf *tls.Config) ([]*client.Client, error) {
+	var out []*client.Client
+	for _, url := range urls(servers) {
+		c, err := client.New(client.Config{Addresses: []string{url}, TLS: conf, UserAgent: "nodeagent/" + daemon.Version()})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
 }
 
 // renew gets a new certificate from whichever server gives one.

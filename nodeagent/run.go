@@ -45,6 +45,9 @@ func runCommand() *cobra.Command {
 			if err := s.complete(); err != nil {
 				return err
 			}
+			if err := s.tools(); err != nil {
+				return err
+			}
 			return s.supervise(cmd.Context(), log)
 		},
 	}

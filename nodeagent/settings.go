@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -93,6 +94,17 @@ func (s *settings) complete() error {
 	}
 	if _, err := agent.Machine(s.CPU, s.Memory); err != nil {
 		return err
+	}
+	return nil
+}
+
+// tools reports what a node needs and the machine lacks.
+func (s *settings) tools() error {
+	if _, err := os.Stat(s.Shim); err != nil {
+		return fmt.Errorf("%w: clusterd-shim belongs next to nodeagent, or give --shim", err)
+	}
+	if _, err := exec.LookPath("runc"); err != nil {
+		return fmt.Errorf("%w: install it, as by apt-get install runc", err)
 	}
 	return nil
 }

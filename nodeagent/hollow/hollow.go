@@ -104,12 +104,23 @@ type Network struct {
 	last   netip.Addr
 	leases map[string]netip.Addr // by pod UID
 	up     map[string]bool       // that have a sandbox
+	down   error
+}
+
+// Break makes every Setup fail with err; nil mends it.
+func (n *Network) Break(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down = err
 }
 
 // Setup gives a pod its address.
 func (n *Network) Setup(_ context.Context, uid, hostname string) (pod.Sandbox, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.down != nil {
+		return pod.Sandbox{}, n.down
+	}
 	if n.leases == nil {
 		n.leases, n.up = map[string]netip.Addr{}, map[string]bool{}
 	}

@@ -1,6 +1,7 @@
 package hollow_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/fake"
 )
 
@@ -31,7 +33,7 @@ func (c *cluster) follow(name string) *story {
 				continue
 			}
 			st := ev.Object.Status
-			if st.Phase == api.PhaseRunning && !st.Ready && st.Reason == "" {
+			if (st.Phase == api.PhaseRunning || st.Phase == api.PhaseStarting) && !st.Ready && st.Reason == "" {
 				continue // a moment: whether it is seen is chance
 			}
 			line := string(st.Phase)
@@ -271,6 +273,47 @@ func TestStopDrainsThenSignals(t *testing.T) {
 		}
 		if err := c.pods.Finalize(c.Context(), "default", "web-1", uid); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A proxy that does not answer holds a stopping pod up for two seconds, no more.
+func TestStopDoesNotWaitForever(t *testing.T) {
+	run(t, func(c *cluster) {
+		c.create("web-1", healthy)
+		c.after(time.Second)
+		p := c.get("web-1")
+		must(client.Of(c.client, api.Services).Create(c.Context(), &api.Service{Meta: api.Meta{Name: "web", Namespace: "default"}, Spec: api.ServiceSpec{
+			App: "web", Ports: map[string]api.ServicePort{"http": {Port: 80}}}}))
+		must(client.Of(c.client, api.EndpointSlices).Create(c.Context(), &api.Endpoints{Meta: api.Meta{Name: "web-0", Namespace: "default"}, Spec: api.EndpointsSpec{
+			Service: "web", Addresses: []api.Endpoint{{Pod: "web-1", UID: p.Meta.UID, Node: "w1", IP: p.Status.IP, Ports: map[string]int{"http": 80}}}}}))
+		if err := c.pods.Delete(c.Context(), "default", "web-1", ""); err != nil {
+			t.Fatal(err)
+		}
+		c.after(1900 * time.Millisecond)
+		if got := c.containers(); got != "main.0=running" {
+			t.Errorf("before the bound: %s", got)
+		}
+		c.after(time.Second)
+		if got := c.get("web-1").Status.Phase; got != api.PhaseSucceeded {
+			t.Errorf("after it, the pod is %s", got)
+		}
+	})
+}
+
+// What the node cannot do for a pod is said, and done once it can.
+func TestNodeTroubleIsSaid(t *testing.T) {
+	run(t, func(c *cluster) {
+		c.node.Network.Break(errors.New("all addresses are in use"))
+		c.create("web-1", nil)
+		c.after(2 * time.Second)
+		if st := c.get("web-1").Status; st.Reason != "node_trouble" || !strings.Contains(st.Message, "all addresses are in use") {
+			t.Errorf("status is %+v", st)
+		}
+		c.node.Network.Break(nil)
+		c.after(10 * time.Second)
+		if st := c.get("web-1").Status; !st.Ready || st.Reason != "" {
+			t.Errorf("status is %+v", st)
 		}
 	})
 }

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
@@ -100,7 +103,11 @@ func (w *worker) wrote(st api.PodStatus, stored *api.Pod, err error) {
 	w.see.Offline = true
 	w.out.retry.failed(time.Now(), 10*time.Second)
 	w.out.retry.at = w.out.retry.at.Add(rand.N(500 * time.Millisecond))
-	w.log.Debug("status not written; trying again", "error", err)
+	level := hclog.Debug
+	if !api.Is(err, api.Unready) && !errors.Is(err, context.DeadlineExceeded) {
+		level = hclog.Warn // no server that is away: somebody has to look
+	}
+	w.log.Log(level, "status not written; trying again", "error", err)
 }
 
 func encode(st api.PodStatus) []byte {

@@ -76,6 +76,7 @@ type facts struct {
 	Hold    bool                      // nothing new may start: the API may have other news
 	Runs    map[string]runtime.Status // by container id, all the runtime has of the pod
 	Sandbox bool                      // network and namespaces are there
+	Trouble string                    // what the node cannot do for the pod just now
 	Rebuilt bool                      // … and are new: what ran before is in others, that are gone
 	Gone    bool                      // … were torn down for good
 	IP      string
@@ -136,6 +137,9 @@ type step struct {
 	Attempt   int
 	Arg       string // image reference, signal
 }
+
+// async reports whether the step only begins something that tells later.
+func (s step) async() bool { return s.Do == pull || s.Do == probe || s.Do == drain }
 
 func (s step) String() string {
 	switch s.Do {

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -85,7 +86,7 @@ func get(ctx context.Context, t Target) error {
 
 // plain drops the addresses, which the target has already.
 func plain(err error) error {
-	if op, ok := err.(*net.OpError); ok && op.Err != nil {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
 		return op.Err
 	}
 	return err

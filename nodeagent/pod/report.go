@@ -32,7 +32,7 @@ func (p *planner) report() {
 	old := st.Containers
 	st.Containers = map[string]api.ContainerStatus{}
 	ready := st.Phase == api.PhaseRunning
-	st.Reason, st.Message = "", ""
+	st.Reason, st.Message, st.Crowded = "", "", false
 	for _, name := range p.names() {
 		c := p.container(name)
 		c.Restarts = max(c.Restarts, old[name].Restarts)
@@ -52,6 +52,8 @@ func (p *planner) report() {
 		}
 	case st.Reason == "" && main.State == api.ContainerRunning && !main.Ready && f.Attempt == p.life(api.MainContainer).Attempt && f.Failures >= p.threshold():
 		st.Reason, st.Message = "unhealthy", "main does not pass its health check: "+f.Err
+	case !ready && p.see.Trouble != "":
+		st.Reason, st.Message = "node_trouble", p.see.Trouble
 	}
 	p.ready(ready)
 	if main.State == api.ContainerRunning && st.StartedAt.IsZero() {

@@ -18,8 +18,28 @@ import (
 // pidLimit keeps a fork bomb within its container.
 const pidLimit = 4096
 
-// apply carries steps out in order. It reports whether the facts changed.
-func (w *worker) apply(ctx context.Context, steps []step) (progress bool, err error) {
+// undo takes out of the record what a plan noted of steps that were not done.
+func (r *record) undo(steps []step) {
+	for _, s := range steps {
+		l, ok := r.Lives[s.Container]
+		switch {
+		case s.Do == drain:
+			r.Stop.Asked = time.Time{}
+			continue
+		case s.Do != signal || !ok:
+			continue
+		case s.Arg == "SIGKILL" && l.Ending.Killed:
+			l.Ending.Killed = false
+		default:
+			l.Ending = ending{}
+		}
+		r.Lives[s.Container] = l
+	}
+}
+
+// apply carries steps out in order. It reports how many, and whether the facts
+// changed.
+func (w *worker) apply(ctx context.Context, steps []step) (done int, progress bool, err error) {
 	for _, s := range steps {
 		switch s.Do {
 		case addSandbox:
@@ -43,23 +63,21 @@ func (w *worker) apply(ctx context.Context, steps []step) (progress bool, err er
 			}
 		case pull:
 			w.pull(ctx, s.Arg)
-			continue
 		case probe:
 			w.probe(ctx, s)
-			continue
 		case drain:
 			w.drain(ctx)
-			continue
 		}
 		if err != nil {
-			return true, fmt.Errorf("%s: %w", s, err)
+			return done, true, fmt.Errorf("%s: %w", s, err)
 		}
-		progress = true
+		done++
+		progress = progress || !s.async()
 		if w.see.Rebuilt {
-			return true, nil // the rest of the plan was about the sandbox before
+			break // the rest of the plan was about the sandbox before
 		}
 	}
-	return progress, nil
+	return done, progress, nil
 }
 
 func (w *worker) id(s step) string { return ID(w.pod.Meta.UID, s.Container, s.Attempt) }

@@ -15,6 +15,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
+// mostTrouble is the longest wait before a step that went wrong is tried again.
+const mostTrouble = 5 * time.Second
+
 // worker looks after one pod. All its fields belong to the goroutine of run;
 // others post.
 type worker struct {
@@ -99,13 +102,11 @@ func (w *worker) run(ctx context.Context) (done bool) {
 			return true
 		}
 		again := plan.Again
-		if progress, err := w.apply(ctx, plan.Steps); err != nil && ctx.Err() == nil {
-			w.trouble.failed(time.Now(), 30*time.Second)
-			w.log.Warn("a step went wrong; trying again", "error", err, "at", w.trouble.at)
-			again = earliest(again, w.trouble.at)
-		} else if progress {
-			w.trouble = &retry{}
+		if w.carryOut(ctx, plan.Steps) {
 			continue
+		}
+		if w.trouble.tries > 0 {
+			again = earliest(again, w.trouble.at)
 		}
 		if at := w.out.retry.at; w.out.dirty {
 			again = earliest(again, at)
@@ -121,6 +122,26 @@ func (w *worker) run(ctx context.Context) (done bool) {
 		case <-timer.C:
 		}
 	}
+}
+
+// carryOut applies steps, unless one went wrong a moment ago. It reports
+// whether the facts changed, so that it is time for another plan.
+func (w *worker) carryOut(ctx context.Context, steps []step) (progress bool) {
+	if time.Now().Before(w.trouble.at) {
+		w.rec.undo(steps)
+		return false
+	}
+	done, progress, err := w.apply(ctx, steps)
+	w.rec.undo(steps[done:])
+	if err != nil && ctx.Err() == nil {
+		w.trouble.failed(time.Now(), mostTrouble)
+		w.see.Trouble = err.Error()
+		w.log.Warn("a step went wrong; trying again", "error", err, "tries", w.trouble.tries)
+		return false
+	}
+	cured := w.see.Trouble != ""
+	w.trouble, w.see.Trouble = &retry{}, ""
+	return progress || cured
 }
 
 // show tells those who serve logs and exec.
