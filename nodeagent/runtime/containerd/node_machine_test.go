@@ -163,6 +163,13 @@ func (m *machine) stop() {
 		return
 	}
 	if m.runtime != nil {
+		// What a failed test has left; no processes of ours outlive us.
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		all, _ := m.runtime.List(ctx)
+		for _, st := range all {
+			m.runtime.Remove(ctx, st.ID)
+		}
 		m.runtime.Close()
 	}
 	if m.process != nil && m.process.Process != nil {
@@ -179,12 +186,14 @@ func (m *machine) stop() {
 // leaks names what is left of containers that are gone.
 func (m *machine) leaks() []string {
 	var left []string
-	deadline := time.Now().Add(5 * time.Second)
+	// A shim needs a moment to leave; containerd collects snapshots so seldom
+	// that it takes at most a fiftieth of the time, which is seconds when busy.
+	deadline := time.Now().Add(20 * time.Second)
 	for {
 		if left = m.look(); len(left) == 0 || time.Now().After(deadline) {
 			return left
 		}
-		time.Sleep(20 * time.Millisecond) // a shim needs a moment to leave
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
