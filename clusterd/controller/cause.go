@@ -1,0 +1,146 @@
+package controller
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// A rollout fails when it is certain that it will not succeed: a pod of it
+// cannot run as declared, fits no node that is or will be free, or time is up.
+// The cause says which pod, where, and what is known of it.
+
+// certain returns the cause when a pod of the revision cannot run as declared.
+func (r *rollout) certain() *api.Cause {
+	for _, pod := range append(slices.Clone(r.f.current), r.f.ended...) {
+		if pod.Spec.Revision != r.revision || pod.Status.Fatal == nil || pod.Status.Phase == api.PhaseLost || r.resize && !r.fresh(pod) {
+			continue
+		}
+		c := *pod.Status.Fatal
+		c.Pod, c.Node = cmp.Or(c.Pod, pod.Meta.Name), cmp.Or(c.Node, pod.Spec.Node)
+		return &c
+	}
+	failed := filter(r.f.ended, r.counts)
+	if len(failed) > 0 && r.status.Failures+1 >= failuresMost {
+		pod := failed[0]
+		c := r.causeOf(pod, "crash_loop", fmt.Sprintf("%d pods of the revision have failed, %s the last: %s", r.status.Failures+1, pod.Meta.Name, why(pod)))
+		return &c
+	}
+	return nil
+}
+
+// counts reports whether an ended pod says something about its revision: it
+// was not asked to stop, and its node did not die.
+func (r *rollout) counts(pod *api.Pod) bool {
+	return pod.Spec.Revision == r.revision && !pod.Meta.Deleting() && pod.Status.Phase != api.PhaseLost
+}
+
+// stalled returns the cause when a rollout cannot go on by itself, or has had
+// its time.
+func (r *rollout) stalled() *api.Cause {
+	var waiting []*api.Pod // of the revision, and not healthy
+	homeless := 0
+	for _, pod := range r.f.current {
+		if !r.healthy(pod) {
+			waiting = append(waiting, pod)
+			if unschedulable(pod) {
+				homeless++
+			}
+		}
+	}
+	oldest := func(a, b *api.Pod) int {
+		return cmp.Or(a.Meta.CreatedAt.Compare(b.Meta.CreatedAt), strings.Compare(a.Meta.Name, b.Meta.Name))
+	}
+	slices.SortFunc(waiting, oldest)
+	idle := len(r.create) == 0 && len(r.remove) == 0 && len(r.f.stopping) == 0
+	if homeless > 0 && homeless == len(waiting) && idle {
+		pod := waiting[0]
+		since := pod.Meta.CreatedAt
+		if since.Before(r.status.Rollout.ProgressAt) {
+			since = r.status.Rollout.ProgressAt
+		}
+		left := unplaceable - r.now.Sub(since)
+		if left <= 0 {
+			c := r.causeOf(pod, "unschedulable", pod.Status.Message)
+			return &c
+		}
+		r.sooner(left)
+	}
+	u := api.Deref(r.app.Effective.Update)
+	ro := &r.status.Rollout
+	deadline := u.Deadline.D()
+	left := deadline + r.healthyFor - r.now.Sub(ro.ProgressAt)
+	r.sooner(left)
+	if left > 0 {
+		return nil
+	}
+	progress := fmt.Sprintf("no progress for %s: %d of %d pods of the revision are healthy", deadline, len(r.f.current)-len(waiting), r.replicas)
+	if len(waiting) > 0 {
+		pod := waiting[0]
+		c := r.causeOf(pod, "deadline", fmt.Sprintf("%s; %s: %s", progress, pod.Meta.Name, why(pod)))
+		return &c
+	}
+	if n := len(r.f.stopping); n > 0 {
+		slices.SortFunc(r.f.stopping, oldest)
+		pod := r.f.stopping[0]
+		grace := api.Deref(pod.Spec.Stop).GracePeriod.D()
+		if r.now.Sub(*pod.Meta.DeletedAt) < deadline+grace {
+			ro.ProgressAt = r.now // it may take its time to stop
+			r.sooner(deadline)
+			return nil
+		}
+		c := r.causeOf(pod, "deadline", fmt.Sprintf("%s; %s has not stopped since %s", progress, pod.Meta.Name, pod.Meta.DeletedAt.Format(time.RFC3339)))
+		return &c
+	}
+	return &api.Cause{Reason: "deadline", Message: progress}
+}
+
+func unschedulable(pod *api.Pod) bool {
+	return pod.Spec.Node == "" && pod.Status.Reason == "unschedulable"
+}
+
+// why says in words what a pod waits for or ended of.
+func why(pod *api.Pod) string {
+	st := pod.Status
+	switch {
+	case st.Fatal != nil:
+		return st.Fatal.Message
+	case st.Message != "":
+		return st.Message
+	case st.Reason != "":
+		return "waits: " + strings.ReplaceAll(st.Reason, "_", " ")
+	}
+	if c := st.Containers[api.MainContainer]; c.Last != nil {
+		if c.Last.OOM {
+			return "was killed: it used more memory than its limit"
+		}
+		return fmt.Sprintf("last exited with code %d", c.Last.Code)
+	}
+	switch {
+	case st.Phase.Ended():
+		return "is " + string(st.Phase)
+	case pod.Spec.Node == "":
+		return "has no node yet"
+	case st.Phase == api.PhaseRunning:
+		return "runs, but is not ready"
+	case st.Phase == "" || st.Phase == api.PhasePending:
+		return fmt.Sprintf("has not been begun by node %s", pod.Spec.Node)
+	}
+	return "is " + string(st.Phase)
+}
+
+// causeOf says which pod it was and what is known of it.
+func (r *rollout) causeOf(pod *api.Pod, reason, message string) api.Cause {
+	c := api.Cause{Reason: reason, Message: message, Pod: pod.Meta.Name, Node: pod.Spec.Node}
+	if fatal := pod.Status.Fatal; fatal != nil {
+		c.Container, c.ExitCode, c.OOM, c.Log = fatal.Container, fatal.ExitCode, fatal.OOM, fatal.Log
+	} else if last := pod.Status.Containers[api.MainContainer].Last; last != nil {
+		code := last.Code
+		c.Container, c.ExitCode, c.OOM = api.MainContainer, &code, last.OOM
+	}
+	return c
+}
