@@ -104,7 +104,7 @@ func TestJoin(t *testing.T) {
 	c := startTLS(t, Config{})
 	ctx := t.Context()
 	tok := c.token(t, api.TokenSpec{MaxUses: 2})
-	res, err := pki.Join(ctx, c.addr, tok, "w1", "10.0.0.1:7946")
+	res, err := pki.JoinWith(ctx, c.addr, tok, pki.JoinRequest{Name: "w1", Address: "10.0.0.1:7946", Labels: map[string]string{"zone": "a"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestJoin(t *testing.T) {
 	// Its certificate is its identity.
 	agent := c.client(t, "", res.Identity.ClientTLS())
 	n := must(client.Of(agent, api.Nodes).Get(ctx, "", "w1"))(t)
-	if n.Meta.WrittenBy == "" || n.Effective.Subnet != res.Node.Subnet {
+	if n.Meta.WrittenBy == "" || n.Meta.Labels["zone"] != "a" || n.Effective.Subnet != res.Node.Subnet {
 		t.Errorf("node is %+v", n)
 	}
 	n.Status.Address = "10.0.0.1"
