@@ -164,6 +164,7 @@ const tokenLife = time.Hour
 const (
 	serverBound = 30 * time.Second
 	nodeBound   = 90 * time.Second
+	silence     = 3 * time.Second // of the control plane, until it counts as down
 	poll        = 100 * time.Millisecond
 )
 
@@ -208,6 +209,7 @@ func (c *Cluster) await(ctx context.Context, p Plan, members []Member) error {
 	}
 	defer cl.Close()
 	said := map[string]bool{}
+	silent := time.Now().Add(silence)
 	for {
 		waiting := ""
 		for _, m := range members {
@@ -218,6 +220,11 @@ func (c *Cluster) await(ctx context.Context, p Plan, members []Member) error {
 				return c.died(m)
 			}
 			n, err := client.Of(cl, api.Nodes).Get(ctx, "", m.Name)
+			if api.Is(err, api.Unready) && time.Now().After(silent) {
+				c.cfg.Say("node %s: running; the control plane does not answer, so nobody can say whether it is ready", m.Name)
+				said[m.Name] = true
+				continue
+			}
 			booted := err == nil && (n.Status.BootID != c.before[m.Name] || n.Status.BootID == "")
 			if booted && n.Status.Health.Verdict == api.VerdictReady {
 				said[m.Name] = true
