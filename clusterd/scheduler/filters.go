@@ -64,7 +64,7 @@ type filter struct {
 	say func(p *picture, r *request, refused []int) string
 }
 
-// filters is the one list of what makes a node fit. room repeats those that
+// filters is the one list of what makes a node fit. best repeats those that
 // depend on load as plain comparisons: it runs once per node and pod.
 var filters = []filter{
 	{
@@ -129,11 +129,6 @@ func (p *picture) static(i int, r *request) bool {
 		}
 	}
 	return true
-}
-
-// room reports whether node i passes the filters that depend on load.
-func (p *picture) room(i int, r *request) bool {
-	return p.freeCPU[i] >= r.cpu && p.freeMem[i] >= r.mem && p.freePods[i] > 0
 }
 
 // large reports whether node i would have room if it were empty.

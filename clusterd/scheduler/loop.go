@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -113,21 +114,21 @@ func (l *loop) poke() {
 	}
 }
 
-func (l *loop) nodeChanged(old, new *api.Node) {
+func (l *loop) nodeChanged(was, is *api.Node) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if new == nil {
-		l.picture.dropNode(old.Meta.Name)
-	} else if l.picture.setNode(new) {
+	if is == nil {
+		l.picture.dropNode(was.Meta.Name)
+	} else if l.picture.setNode(is) {
 		l.poke()
 	}
 }
 
-func (l *loop) podChanged(old, new *api.Pod) {
+func (l *loop) podChanged(was, is *api.Pod) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if old != nil && (new == nil || new.Meta.UID != old.Meta.UID) {
-		uid := old.Meta.UID
+	if was != nil && (is == nil || is.Meta.UID != was.Meta.UID) {
+		uid := was.Meta.UID
 		delete(l.waiting, uid)
 		delete(l.bound, uid)
 		delete(l.said, uid)
@@ -135,27 +136,27 @@ func (l *loop) podChanged(old, new *api.Pod) {
 			l.poke()
 		}
 	}
-	if new == nil {
+	if is == nil {
 		return
 	}
-	uid := new.Meta.UID
-	if waiting(new) {
-		if at, ok := l.bound[uid]; ok && new.Meta.Revision < at {
+	uid := is.Meta.UID
+	if waiting(is) {
+		if at, ok := l.bound[uid]; ok && is.Meta.Revision < at {
 			return // the bind is on its way to the cache
 		}
 		w, known := l.waiting[uid]
 		if !known {
-			w = newCandidate(new)
+			w = newCandidate(is)
 			l.poke()
 		}
-		w.pod = new // it asks for the same: only its status changes
+		w.pod = is // it asks for the same: only its status changes
 		l.waiting[uid] = w
 		return
 	}
 	delete(l.waiting, uid)
 	delete(l.bound, uid)
 	delete(l.said, uid)
-	if l.picture.setPod(new) {
+	if l.picture.setPod(is) {
 		l.poke()
 	}
 }
@@ -254,7 +255,7 @@ func (l *loop) takeBack(ds decisions) {
 // named returns the writes that an error of a batch blames.
 func named(err error, n int) map[int]bool {
 	bad := map[int]bool{}
-	e, ok := err.(*api.Error)
+	e, ok := errors.AsType[*api.Error](err)
 	if !ok {
 		return bad
 	}

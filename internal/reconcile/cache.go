@@ -23,7 +23,7 @@ type Cache[S api.Spec[S], T any] struct {
 	synced chan struct{} // closed after the first list
 
 	feed     sync.Mutex // serializes changes, and with them the handlers
-	handlers map[int]func(old, new *api.Object[S, T])
+	handlers map[int]func(was, is *api.Object[S, T])
 	next     int
 
 	mu       sync.RWMutex
@@ -44,7 +44,7 @@ func (a id) compare(b id) int {
 func NewCache[S api.Spec[S], T any](c *client.Client, k api.Kind[S, T], log hclog.Logger) *Cache[S, T] {
 	x := &Cache[S, T]{
 		kind: k, client: client.Of(c, k), log: log.Named(k.Plural), synced: make(chan struct{}),
-		handlers: map[int]func(old, new *api.Object[S, T]){},
+		handlers: map[int]func(was, is *api.Object[S, T]){},
 		objects:  map[id]*api.Object[S, T]{},
 		indexes:  map[string]map[string]map[id]*api.Object[S, T]{},
 	}
@@ -133,7 +133,7 @@ func (c *Cache[S, T]) Await(ctx context.Context, revision int64) error {
 // OnChange calls f for every object there is and for every change from then
 // on, in order and one at a time; nil is absence. f may read caches and must
 // not block. stop ends it.
-func (c *Cache[S, T]) OnChange(f func(old, new *api.Object[S, T])) (stop func()) {
+func (c *Cache[S, T]) OnChange(f func(was, is *api.Object[S, T])) (stop func()) {
 	c.feed.Lock()
 	defer c.feed.Unlock()
 	n := c.next
@@ -153,8 +153,8 @@ func (c *Cache[S, T]) OnChange(f func(old, new *api.Object[S, T])) (stop func())
 // object, as it was and as it is.
 func (c *Cache[S, T]) Refs(refs func(*api.Object[S, T]) []api.Ref) Source {
 	return Source{c.Synced, func(enqueue func(api.Ref)) func() {
-		return c.OnChange(func(old, new *api.Object[S, T]) {
-			for _, o := range []*api.Object[S, T]{old, new} {
+		return c.OnChange(func(was, is *api.Object[S, T]) {
+			for _, o := range []*api.Object[S, T]{was, is} {
 				if o != nil {
 					for _, r := range refs(o) {
 						enqueue(r)
@@ -265,53 +265,53 @@ func (c *Cache[S, T]) watch(ctx context.Context, wait *time.Duration) error {
 func (c *Cache[S, T]) apply(o *api.Object[S, T]) {
 	k := id{o.Meta.Namespace, o.Meta.Name}
 	c.mu.Lock()
-	old := c.objects[k]
-	if old != nil && old.Meta.Revision >= o.Meta.Revision {
+	was := c.objects[k]
+	if was != nil && was.Meta.Revision >= o.Meta.Revision {
 		c.mu.Unlock()
 		return // a list after a cut watch shows much that is known
 	}
-	c.reindex(k, old, o)
+	c.reindex(k, was, o)
 	c.objects[k] = o
 	c.mu.Unlock()
-	c.tell(old, o)
+	c.tell(was, o)
 }
 
 func (c *Cache[S, T]) remove(k id) {
 	c.mu.Lock()
-	old := c.objects[k]
-	if old != nil {
-		c.reindex(k, old, nil)
+	was := c.objects[k]
+	if was != nil {
+		c.reindex(k, was, nil)
 		delete(c.objects, k)
 	}
 	c.mu.Unlock()
-	if old != nil {
-		c.tell(old, nil)
+	if was != nil {
+		c.tell(was, nil)
 	}
 }
 
-func (c *Cache[S, T]) reindex(k id, old, new *api.Object[S, T]) {
+func (c *Cache[S, T]) reindex(k id, was, is *api.Object[S, T]) {
 	for name, of := range c.kind.Indexes {
 		values := c.indexes[name]
-		if old != nil {
-			v := of(old)
+		if was != nil {
+			v := of(was)
 			if delete(values[v], k); len(values[v]) == 0 {
 				delete(values, v)
 			}
 		}
-		if new != nil {
-			v := of(new)
+		if is != nil {
+			v := of(is)
 			if values[v] == nil {
 				values[v] = map[id]*api.Object[S, T]{}
 			}
-			values[v][k] = new
+			values[v][k] = is
 		}
 	}
 }
 
-func (c *Cache[S, T]) tell(old, new *api.Object[S, T]) {
+func (c *Cache[S, T]) tell(was, is *api.Object[S, T]) {
 	for n := range c.next {
 		if f := c.handlers[n]; f != nil {
-			f(old, new)
+			f(was, is)
 		}
 	}
 }

@@ -65,14 +65,14 @@ func TestCacheFollows(t *testing.T) {
 		create("a")
 		cache := NewCache(c, api.Pods, nullLog)
 		var told []string
-		cache.OnChange(func(old, new *api.Pod) {
+		cache.OnChange(func(was, is *api.Pod) {
 			switch {
-			case old == nil:
-				told = append(told, "+"+new.Meta.Name)
-			case new == nil:
-				told = append(told, "-"+old.Meta.Name)
+			case was == nil:
+				told = append(told, "+"+is.Meta.Name)
+			case is == nil:
+				told = append(told, "-"+was.Meta.Name)
 			default:
-				told = append(told, "~"+new.Meta.Name)
+				told = append(told, "~"+is.Meta.Name)
 			}
 		})
 		run, stop := context.WithCancel(ctx)
@@ -88,7 +88,7 @@ func TestCacheFollows(t *testing.T) {
 		if got := names(cache.By("app", "default", "web")); !slices.Equal(got, []string{"a", "b"}) {
 			t.Errorf("by app: %v", got)
 		}
-		if got := cache.By("app", "other", "web"); got != nil && len(got) != 0 {
+		if got := cache.By("app", "other", "web"); len(got) != 0 {
 			t.Errorf("of another namespace: %v", names(got))
 		}
 		b.Status.Phase = api.PhaseRunning
@@ -103,7 +103,7 @@ func TestCacheFollows(t *testing.T) {
 		}
 		// Who comes late is told what there is.
 		late := 0
-		cache.OnChange(func(old, new *api.Pod) { late++ })()
+		cache.OnChange(func(was, is *api.Pod) { late++ })()
 		create("c")
 		synctest.Wait()
 		if late != 1 {
@@ -145,11 +145,11 @@ func TestCacheListsAgain(t *testing.T) {
 		}
 		cache := NewCache(c, api.Pods, nullLog)
 		told := map[string]int{}
-		cache.OnChange(func(old, new *api.Pod) {
-			if new == nil {
-				told["-"+old.Meta.Name]++
+		cache.OnChange(func(was, is *api.Pod) {
+			if is == nil {
+				told["-"+was.Meta.Name]++
 			} else {
-				told[new.Meta.Name]++
+				told[is.Meta.Name]++
 			}
 		})
 		run, stop := context.WithCancel(ctx)
