@@ -336,6 +336,43 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
+// TestReboot: what lives in memory is gone, and with it how things ended.
+func TestReboot(t *testing.T) {
+	p := newPod(t)
+	c := p.container("main", "forever")
+	st := p.start(c)
+	ended := p.container("ended", "exit=3")
+	p.start(ended)
+	p.exit(ended.ID)
+	p.m.crash(t, p.m.runtime, func() {
+		for _, pid := range append(shims(p.m), st.PID) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				t.Fatal(err)
+			}
+		}
+		for _, l := range p.m.look() {
+			if dir, ok := strings.CutPrefix(l, "mount "); ok {
+				if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := os.RemoveAll(p.m.daemon.RunDir); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if e := p.exit(c.ID); !e.Unknown {
+		t.Errorf("%+v", e)
+	}
+	if e := p.exit(ended.ID); e.Code != 3 || e.Unknown {
+		t.Errorf("ended before: %+v", e)
+	}
+	if err := p.m.runtime.Remove(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	p.run(p.container("main", "exit=0"))
+}
+
 // TestCrashWithEndedSibling: a daemon that finds one container of a shim ended,
 // as an init container is, lets the others be.
 func TestCrashWithEndedSibling(t *testing.T) {
