@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -147,7 +148,7 @@ func (r Kind[S, T]) Watch(ctx context.Context, namespace string, filter Filter, 
 			switch {
 			case err != nil && ctx.Err() != nil:
 				err = ctx.Err()
-			case err == io.EOF:
+			case errors.Is(err, io.EOF):
 				err = api.Errorf(api.Unready, "watch of %s ended", r.k.Plural)
 			case err != nil:
 				err = api.Errorf(api.Unready, "watch of %s broke: %s", r.k.Plural, err)
