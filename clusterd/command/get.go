@@ -8,9 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -149,118 +147,6 @@ func printJSON(w io.Writer, items []json.RawMessage) error {
 	pretty.WriteByte('\n')
 	_, err = w.Write(pretty.Bytes())
 	return err
-}
-
-// change is one line of a watch, with its object as the server sent it.
-type change struct {
-	Type     api.EventType   `json:"type"`
-	Revision int64           `json:"revision,omitempty"`
-	Object   json.RawMessage `json:"object,omitempty"`
-	Error    *api.Error      `json:"error,omitempty"`
-}
-
-// watch prints what is and then every change, until ctx ends. When the stream
-// breaks it goes on where it was; when that is too long ago, it lists again.
-func (c *cli) watch(ctx context.Context, cl *client.Client, q query) error {
-	show := c.shower(q)
-	var from int64
-	for again := true; ; {
-		if again {
-			items, rev, err := q.list(ctx, cl)
-			if err != nil && !(q.name != "" && api.Is(err, api.NotFound)) {
-				return err
-			}
-			for _, o := range items {
-				if err := show(change{Type: api.EventPut, Object: o}); err != nil {
-					return err
-				}
-			}
-			from, again = rev, false
-		}
-		err := q.follow(ctx, cl, &from, show)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case api.Is(err, api.Gone):
-			again = true
-		case !api.Is(err, api.Unready):
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
-		}
-	}
-}
-
-// follow hands every change after *from to show, and keeps *from current.
-func (q query) follow(ctx context.Context, c *client.Client, from *int64, show func(change) error) error {
-	params := url.Values{"watch": {"true"}, "from": {strconv.FormatInt(*from, 10)}}
-	for k, v := range q.filter {
-		params[k] = v
-	}
-	resp, err := c.Do(ctx, client.Request{Method: http.MethodGet, Path: client.Path(q.kind.Info(), q.ns, ""), Query: params})
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	for d := json.NewDecoder(resp.Body); ; {
-		var ev change
-		if err := d.Decode(&ev); err != nil {
-			return api.Errorf(api.Unready, "the watch broke: %s", err)
-		}
-		switch ev.Type {
-		case api.EventError:
-			return ev.Error
-		case api.EventPut, api.EventDelete:
-			if err := show(ev); err != nil {
-				return err
-			}
-		}
-		*from = max(*from, ev.Revision)
-	}
-}
-
-// shower returns what prints changes: rows of a table, or a JSON object a line.
-func (c *cli) shower(q query) func(change) error {
-	if q.output == "json" {
-		enc := json.NewEncoder(c.out)
-		return func(ev change) error {
-			if !q.wants(ev) {
-				return nil
-			}
-			return enc.Encode(change{Type: ev.Type, Object: ev.Object})
-		}
-	}
-	var widths []int
-	return func(ev change) error {
-		if !q.wants(ev) {
-			return nil
-		}
-		t, err := tableOf(q, []json.RawMessage{ev.Object})
-		if err != nil {
-			return err
-		}
-		if ev.Type == api.EventDelete {
-			last := len(t.rows[0]) - 1
-			t.rows[0][last] += " (deleted)"
-		}
-		if widths != nil {
-			t.header = nil
-		}
-		widths = t.widths(widths)
-		return t.printWidths(c.out, widths)
-	}
-}
-
-// wants reports whether the change is of the object asked for.
-func (q query) wants(ev change) bool {
-	if q.name == "" {
-		return true
-	}
-	var o struct{ Meta api.Meta }
-	return json.Unmarshal(ev.Object, &o) == nil && o.Meta.Name == q.name
 }
 
 func completeKinds(_ *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
