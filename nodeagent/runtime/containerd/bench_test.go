@@ -9,8 +9,10 @@ import (
 
 	"github.com/containerd/containerd/api/types/runc/options"
 	client "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
@@ -45,8 +47,8 @@ func BenchmarkPodStart(b *testing.B) {
 	}
 }
 
-// BenchmarkBareContainerd is the floor: the same image and script by
-// containerd's own client, with its defaults, the same runc and the same shim.
+// BenchmarkBareContainerd is the floor: the same container by containerd's own
+// client, with the same shim, runc, namespaces, limits and seccomp profile.
 func BenchmarkBareContainerd(b *testing.B) {
 	m := open(b)
 	c := bareClient(b, m)
@@ -54,21 +56,33 @@ func BenchmarkBareContainerd(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	logs := b.TempDir()
 	n := 0
 	for b.Loop() {
 		n++
 		id := fmt.Sprintf("bare-%d", n)
+		b.StopTimer()
+		sandbox := m.sandbox(b, id)
+		b.StartTimer()
 		container, err := c.NewContainer(b.Context(), id,
 			client.WithImage(image),
 			client.WithSnapshotter("overlayfs"),
 			client.WithNewSnapshot(id, image),
 			client.WithRuntime(m.config.Shim, &options.Options{Root: m.config.RunDir + "/bare"}),
-			client.WithNewSpec(oci.WithImageConfigArgs(image, []string{"forever"}), oci.WithCgroup(m.config.Cgroup+"/"+id)),
+			client.WithNewSpec(
+				oci.WithImageConfigArgs(image, []string{"forever"}),
+				oci.WithCgroup(m.config.Cgroup+"/"+id),
+				oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: sandbox.Net}),
+				oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.IPCNamespace, Path: sandbox.IPC}),
+				oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.UTSNamespace, Path: sandbox.UTS}),
+				oci.WithCPUCFS(50_000, 100_000), oci.WithMemoryLimit(64<<20), oci.WithPidsLimit(100),
+				seccomp.WithDefaultProfile(),
+			),
 		)
 		if err != nil {
 			b.Fatal(err)
 		}
-		task, err := container.NewTask(b.Context(), cio.NullIO)
+		task, err := container.NewTask(b.Context(), cio.LogFile(filepath.Join(logs, id)))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -87,7 +87,7 @@ func (r *Runtime) Start(ctx context.Context, id string) (runtime.Status, error) 
 	}
 	pod, err := podOf(ctx, c)
 	if err != nil {
-		return runtime.Status{}, fmt.Errorf("start %w", err)
+		return runtime.Status{}, fmt.Errorf("start container %s: %w", id, err)
 	}
 	defer r.pods.hold(pod)()
 	if err := r.start(ctx, c); err != nil {
@@ -101,17 +101,17 @@ func (r *Runtime) start(ctx context.Context, c client.Container) error {
 	if err != nil || record != nil {
 		return err // it has been started
 	}
-	t, err := task(ctx, c)
-	if err != nil {
-		return err
-	}
-	if t != nil {
+	t, err := c.NewTask(ctx, cio.NullIO)
+	if errdefs.IsAlreadyExists(err) {
 		// Someone died between making and starting it: it is as good as none.
-		if err := discard(ctx, t); err != nil {
-			return err
+		if t, err = task(ctx, c); err == nil && t != nil {
+			err = discard(ctx, t)
+		}
+		if err == nil {
+			t, err = c.NewTask(ctx, cio.NullIO)
 		}
 	}
-	if t, err = c.NewTask(ctx, cio.NullIO); err != nil {
+	if err != nil {
 		return startError(err)
 	}
 	if err := t.Start(ctx); err != nil {
@@ -129,11 +129,8 @@ func discard(ctx context.Context, t client.Task) error {
 }
 
 func podOf(ctx context.Context, c client.Container) (string, error) {
-	labels, err := c.Labels(ctx)
-	if errdefs.IsNotFound(err) {
-		return "", fmt.Errorf("container %s: %w", c.ID(), runtime.ErrNotFound)
-	}
-	return labels[podLabel], err
+	info, err := c.Info(ctx, client.WithoutRefreshedMetadata)
+	return info.Labels[podLabel], err
 }
 
 // hopeless are the beginnings of the part of runc's messages that a user can
@@ -209,11 +206,8 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 		return fmt.Errorf("remove %w", err)
 	}
 	pod, err := podOf(ctx, c)
-	if errors.Is(err, runtime.ErrNotFound) {
-		return nil
-	}
 	if err != nil {
-		return fmt.Errorf("remove %w", err)
+		return fmt.Errorf("remove container %s: %w", id, err)
 	}
 	defer r.pods.hold(pod)()
 	t, err := task(ctx, c)
