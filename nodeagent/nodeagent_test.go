@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,8 +23,13 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
-// TestMain lets the test program be a child: TestChild starts it again.
+// TestMain lets the test program be nodeagent, with its parts, or a child that
+// a test starts.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && slices.Contains([]string{"run", "agent", "containerd"}, os.Args[1]) {
+		main()
+		return
+	}
 	if len(os.Args) == 3 && os.Args[1] == "test-child" {
 		os.Exit(beChild(os.Args[2]))
 	}
