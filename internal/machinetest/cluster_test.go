@@ -34,7 +34,9 @@ type cluster struct {
 }
 
 // up starts a cluster of three nodes and removes it when the test ends.
-func up(t *testing.T, name string) *cluster {
+func up(t *testing.T, name string) *cluster { t.Helper(); return upWith(t, name, 3) }
+
+func upWith(t *testing.T, name string, nodes int) *cluster {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: containers and network namespaces")
@@ -55,7 +57,7 @@ func up(t *testing.T, name string) *cluster {
 		}
 		c.must(t, "dev", "down", "--name", name)
 	})
-	c.must(t, "dev", "up", "--name", name, "--nodes", "3")
+	c.must(t, "dev", "up", "--name", name, "--nodes", fmt.Sprint(nodes))
 	for line := range strings.Lines(c.must(t, "dev", "env", "--name", name)) {
 		if kv, ok := strings.CutPrefix(strings.TrimSpace(line), "export "); ok {
 			c.env = append(c.env, strings.ReplaceAll(kv, `"`, ""))
