@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -143,9 +144,10 @@ func (l *logPrinter) app(ctx context.Context, name string) error {
 	return nil
 }
 
-// pod prints the log of one pod, each line after prefix.
+// pod prints the log of one pod, each line after prefix. With follow, a stream
+// that breaks, as when a server restarts, goes on after the last line.
 func (l *logPrinter) pod(ctx context.Context, name, prefix string) error {
-	params := url.Values{}
+	params := url.Values{"timestamps": {"true"}}
 	set := func(key, value string, when bool) {
 		if when {
 			params.Set(key, value)
@@ -155,32 +157,62 @@ func (l *logPrinter) pod(ctx context.Context, name, prefix string) error {
 	set("follow", "true", l.q.follow)
 	set("tail", strconv.Itoa(l.q.tail), l.q.tail >= 0)
 	set("previous", "true", l.q.previous)
-	set("timestamps", "true", l.q.timestamps)
 	set("since", l.q.since.String(), l.q.since > 0)
+	for began := false; ; {
+		last, err := l.stream(ctx, name, prefix, params)
+		switch began = began || err == nil || !last.IsZero(); {
+		case ctx.Err() != nil || err == nil:
+			return nil
+		case !l.q.follow || !began || !api.Is(err, api.Unready):
+			return err
+		}
+		if !last.IsZero() {
+			params.Set("since", last.Add(1).Format(time.RFC3339Nano))
+			params.Del("tail")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// stream prints one answer to its end, and returns when its last line was written.
+func (l *logPrinter) stream(ctx context.Context, name, prefix string, params url.Values) (last time.Time, err error) {
 	resp, err := l.c.Do(ctx, client.Request{Method: http.MethodGet, Path: client.Path(api.Pods.Info(), l.ns, name) + "/logs", Query: params})
 	if err != nil {
-		return err
+		return last, err
 	}
 	defer resp.Body.Close()
 	r := bufio.NewReaderSize(resp.Body, 64<<10)
 	for {
-		record, err := r.ReadBytes('\n')
-		if len(record) > 0 {
-			if err != nil {
-				record = append(record, '\n') // another pod's line must not follow on it
+		line, err := r.ReadString('\n')
+		if stamp, text, ok := strings.Cut(line, " "); ok {
+			at, perr := time.Parse(time.RFC3339Nano, stamp)
+			if perr == nil {
+				last = at
 			}
-			l.mu.Lock()
-			_, werr := l.out.Write(append([]byte(prefix), record...))
-			l.mu.Unlock()
-			if werr != nil {
-				return werr
+			if perr != nil || l.q.timestamps {
+				text = line
+			}
+			if err := l.print(prefix, text); err != nil {
+				return last, err
 			}
 		}
 		switch {
-		case err == io.EOF, err != nil && ctx.Err() != nil:
-			return nil
+		case errors.Is(err, io.EOF):
+			return last, nil
 		case err != nil:
-			return fmt.Errorf("log of pod %s: the stream broke: %w", name, err)
+			return last, api.Errorf(api.Unready, "log of pod %s: the stream broke: %s", name, err)
 		}
 	}
+}
+
+// print writes a whole line: another pod's must not follow on it.
+func (l *logPrinter) print(prefix, text string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err := io.WriteString(l.out, prefix+strings.TrimSuffix(text, "\n")+"\n")
+	return err
 }

@@ -156,6 +156,7 @@ type lineWriter struct {
 	w      http.ResponseWriter
 	flush  *http.ResponseController
 	stamps bool
+	within bool // what was sent last is not the end of its line
 }
 
 func (l *lineWriter) copy(ctx context.Context, path string, q logfile.Query) error {
@@ -168,9 +169,10 @@ func (l *lineWriter) copy(ctx context.Context, path string, q logfile.Query) err
 		if !line.Partial {
 			text += "\n"
 		}
-		if l.stamps {
+		if l.stamps && !l.within {
 			text = line.At.Format(time.RFC3339Nano) + " " + text
 		}
+		l.within = line.Partial
 		if _, err := fmt.Fprint(l.w, text); err != nil {
 			return err
 		}
