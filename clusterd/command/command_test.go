@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -76,7 +77,7 @@ func TestErrorsSayTheWayOut(t *testing.T) {
 
 // TestCluster asks a real control plane, whose nodes run nothing.
 func TestCluster(t *testing.T) {
-	c := testcluster.Start(t, testcluster.Config{Nodes: 2})
+	c := testcluster.Start(t, testcluster.Config{Nodes: 2, Etcd: true})
 	for k, v := range c.Env() {
 		t.Setenv(k, v)
 	}
@@ -97,6 +98,7 @@ func TestCluster(t *testing.T) {
 	t.Run("exec", testExec)
 	t.Run("cordon", testCordon)
 	t.Run("token", func(t *testing.T) { testToken(t, c) })
+	t.Run("follow", func(t *testing.T) { testFollow(t, c) })
 	t.Run("delete", testDelete)
 }
 
@@ -235,6 +237,62 @@ func testExec(t *testing.T) {
 	}
 	refused(t, "not found", "exec", "pod/nope", "--", "true")
 	refused(t, "want pod/<name>", "exec", "app/web", "--", "true")
+}
+
+// testFollow: logs -f goes on where it was when the server comes back, and
+// shows pods that come later.
+func testFollow(t *testing.T, c *testcluster.Cluster) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	pr, pw := io.Pipe()
+	run := &cli{in: strings.NewReader(""), out: pw, err: io.Discard}
+	root := run.root()
+	root.SetArgs([]string{"logs", "-f", "app/web"})
+	done := make(chan error, 1)
+	go func() { done <- root.ExecuteContext(ctx); pw.Close() }()
+	lines := make(chan string, 100)
+	go func() {
+		for s := bufio.NewScanner(pr); s.Scan(); {
+			lines <- s.Text()
+		}
+		close(lines)
+	}()
+	seen := map[string]int{}
+	await := func(n int) {
+		t.Helper()
+		for deadline := time.After(20 * time.Second); len(seen) < n; {
+			select {
+			case l := <-lines:
+				seen[l]++
+			case <-deadline:
+				t.Fatalf("saw %v, want lines of %d pods", seen, n)
+			}
+		}
+	}
+	await(2)
+	c.Server.Stop()
+	c.Server.Start()
+	c.Await("the API answers", func(ctx context.Context) (bool, error) {
+		_, err := client.Of(c.Client(), api.Apps).Get(ctx, api.DefaultNamespace, "web")
+		return err == nil, err
+	})
+	c.Await("the nodes are connected", func(context.Context) (bool, error) {
+		return clusterd("", "logs", "app/web").code == 0, nil
+	})
+	ok(t, "delete", "pod", podNames(t)[0])
+	await(3)
+	cancel()
+	for l := range lines {
+		seen[l]++
+	}
+	if err := <-done; err != nil {
+		t.Errorf("logs -f ended with %v", err)
+	}
+	for line, n := range seen {
+		if n != 1 {
+			t.Errorf("%d times: %s", n, line)
+		}
+	}
 }
 
 func testCordon(t *testing.T) {

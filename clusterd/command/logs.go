@@ -97,10 +97,10 @@ func (l *logPrinter) app(ctx context.Context, name string) error {
 	var failed []error
 	start := func(pod api.Pod) {
 		l.mu.Lock()
-		again := pod.Spec.Node == "" || pod.Status.Phase == api.PhaseLost || l.seen[pod.Meta.Name]
-		l.seen[pod.Meta.Name] = l.seen[pod.Meta.Name] || !again
+		skip := l.seen[pod.Meta.Name] || !hasLog(&pod)
+		l.seen[pod.Meta.Name] = l.seen[pod.Meta.Name] || !skip
 		l.mu.Unlock()
-		if again {
+		if skip {
 			return
 		}
 		wg.Go(func() {
@@ -142,6 +142,15 @@ func (l *logPrinter) app(ctx context.Context, name string) error {
 		return errors.New("no pod of the app could answer")
 	}
 	return nil
+}
+
+// hasLog reports whether the pod has begun to run, on a node that can be asked.
+func hasLog(p *api.Pod) bool {
+	switch p.Status.Phase {
+	case api.PhaseRunning, api.PhaseStopping, api.PhaseSucceeded, api.PhaseFailed:
+		return true
+	}
+	return p.Status.Restarts() > 0
 }
 
 // pod prints the log of one pod, each line after prefix. With follow, a stream
