@@ -363,6 +363,22 @@ func TestAgentRestartsAndNothingElse(t *testing.T) {
 	})
 }
 
+// An agent that is told to stop while the node is in trouble stops.
+func TestAgentStopsInTrouble(t *testing.T) {
+	run(t, func(c *cluster) {
+		c.rt.SetDelays(0, time.Hour)
+		c.create("web-1", nil) // its start takes an hour
+		c.after(time.Second)
+		before := time.Now()
+		c.stop()
+		if took := time.Since(before); took > time.Second {
+			t.Errorf("it took %s", took)
+		}
+		c.start()
+		c.after(time.Second)
+	})
+}
+
 // The same when the checkpoint is lost: the API and the runtime know enough.
 func TestAgentRestartsWithoutCheckpoint(t *testing.T) {
 	run(t, func(c *cluster) {

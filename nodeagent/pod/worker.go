@@ -84,7 +84,7 @@ func (w *worker) run(ctx context.Context) (done bool) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	last := ""
-	for {
+	for ctx.Err() == nil {
 		w.work()
 		w.gather(ctx)
 		w.look(ctx)
@@ -95,16 +95,18 @@ func (w *worker) run(ctx context.Context) (done bool) {
 		}
 		w.rec = plan.Record
 		w.see.Rebuilt = w.see.Rebuilt && w.see.Unknown
-		w.save()
 		w.show()
 		w.publish(ctx, plan.Events)
 		if plan.Done {
 			return true
 		}
-		again := plan.Again
-		if w.carryOut(ctx, plan.Steps) {
+		progress := w.carryOut(ctx, plan.Steps)
+		// Saved once it is done: an agent that dies in between does it again.
+		w.save()
+		if progress {
 			continue
 		}
+		again := plan.Again
 		if w.trouble.tries > 0 {
 			again = earliest(again, w.trouble.at)
 		}
@@ -117,11 +119,11 @@ func (w *worker) run(ctx context.Context) (done bool) {
 		timer.Reset(time.Until(again))
 		select {
 		case <-ctx.Done():
-			return false
 		case <-w.wake:
 		case <-timer.C:
 		}
 	}
+	return false
 }
 
 // carryOut applies steps, unless one went wrong a moment ago. It reports
