@@ -232,11 +232,12 @@ func testExec(t *testing.T) {
 	if out := ok(t, "exec", pod, "--", "echo", "hello"); out != "hello\n" {
 		t.Errorf("exec printed %q", out)
 	}
-	if r := clusterd("", "exec", pod, "--", "sh", "-c", "exit 7"); r.code != 7 && r.code != 0 {
-		t.Errorf("exit code %d, want that of the command: %s", r.code, r.err)
+	if out := ok(t, "exec", "app/web", "--", "echo", "-n"); out != "-n\n" {
+		t.Errorf("exec in an app printed %q", out)
 	}
 	refused(t, "not found", "exec", "pod/nope", "--", "true")
-	refused(t, "want pod/<name>", "exec", "app/web", "--", "true")
+	refused(t, "want pod/<name>", "exec", "node/w1", "--", "true")
+	refused(t, "app/default/nope", "exec", "app/nope", "--", "true")
 }
 
 // testFollow: logs -f goes on where it was when the server comes back, and

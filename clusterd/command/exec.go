@@ -31,8 +31,8 @@ type session struct {
 func (c *cli) exec() *cobra.Command {
 	var s session
 	cmd := &cobra.Command{
-		Use:   "exec pod/<name> -- <command> [argument…]",
-		Short: "Run a command in a container, with its exit code",
+		Use:   "exec pod/<name> | app/<name> -- <command> [argument…]",
+		Short: "Run a command in a container of a pod, or of an app's first ready pod",
 		Example: `  clusterd exec pod/web-x7k2pa-1 -- nginx -v
   clusterd exec -it pod/web-x7k2pa-1 -- bash
   tar c . | clusterd exec -i pod/web-x7k2pa-1 -- tar x -C /tmp`,
@@ -42,14 +42,20 @@ func (c *cli) exec() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if k.Info().Name != api.Pods.Name {
-				return fmt.Errorf("%s: a command runs in a pod: want pod/<name>", args[0])
+			kind := k.Info().Name
+			if kind != api.Pods.Name && kind != api.Apps.Name || name == "" {
+				return fmt.Errorf("%s: a command runs in a pod: want pod/<name> or app/<name>", args[0])
 			}
-			if s.pod, s.command = name, args[1:]; len(s.command) > 0 && s.command[0] == "--" {
+			if s.command = args[1:]; len(s.command) > 0 && s.command[0] == "--" {
 				s.command = s.command[1:]
 			}
 			if len(s.command) == 0 {
 				return fmt.Errorf("what to run? want: clusterd exec %s -- <command>", args[0])
+			}
+			if s.pod = name; kind == api.Apps.Name {
+				if s.pod, err = c.readyPod(cmd.Context(), name); err != nil {
+					return err
+				}
 			}
 			return c.run(cmd.Context(), s)
 		},
@@ -60,6 +66,28 @@ func (c *cli) exec() *cobra.Command {
 	f.BoolVarP(&s.stdin, "stdin", "i", false, "pass this program's input on")
 	f.BoolVarP(&s.tty, "tty", "t", false, "give the command a terminal")
 	return cmd
+}
+
+// readyPod names the first pod of an app that serves.
+func (c *cli) readyPod(ctx context.Context, app string) (string, error) {
+	cl, err := c.to.client()
+	if err != nil {
+		return "", err
+	}
+	defer cl.Close()
+	if _, err := client.Of(cl, api.Apps).Get(ctx, c.to.ns(), app); err != nil {
+		return "", err
+	}
+	pods, _, err := client.Of(cl, api.Pods).List(ctx, c.to.ns(), client.By("app", app))
+	if err != nil {
+		return "", err
+	}
+	for _, p := range pods {
+		if p.Status.Ready {
+			return p.Meta.Name, nil
+		}
+	}
+	return "", fmt.Errorf("app %s has no ready pod; to see why: clusterd describe app %s", app, app)
 }
 
 // run opens the session and returns when the command has ended.

@@ -66,10 +66,8 @@ answers() {
 }
 
 next() {
-	local sudo=
-	[[ $(id -u) == 0 ]] || sudo='sudo '
-	cat <<TRY
-  eval "\$(${sudo}bin/clusterd dev env)"; export PATH=\$PWD/bin:\$PATH
+	cat <<'TRY'
+  eval "$(bin/clusterd dev env)"; export PATH=$PWD/bin:$PATH
   cd examples/nginx
   terraform plan                               # no changes
   terraform apply -var image=nginx:2.0         # a rolling update; watch it with: clusterd get pods -w
@@ -77,8 +75,8 @@ next() {
   terraform apply -var replicas=5
   clusterd describe app web
   clusterd logs -f app/web
-  ${sudo}clusterd dev node stop 2                     # as if its power was cut; then: clusterd get nodes -w
-  ${sudo}clusterd dev node start 2
+  clusterd dev node stop 2                     # as if its power was cut; then: clusterd get nodes -w
+  clusterd dev node start 2
   make demo-down                               # in the repository's root: removes every trace
 TRY
 }
