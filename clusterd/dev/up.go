@@ -121,11 +121,11 @@ func (c *Cluster) agentArgs(ctx context.Context, p Plan, m Member) ([]string, er
 		"--allocatable-cpu", cpu, "--allocatable-memory", mem}, nil
 }
 
-// joinToken returns the file of a token the node can join with. A node that
-// has joined needs none, so the control plane may be down.
+// joinToken returns the file of a token the node can join with. A node with a
+// certificate needs none, so the control plane may be down.
 func (c *Cluster) joinToken(ctx context.Context, p Plan, m Member) (path string, err error) {
 	path = filepath.Join(c.run, "join.token")
-	if _, err := os.Stat(filepath.Join(c.dataDir(m), "identity")); err == nil {
+	if id, err := pki.LoadIdentity(filepath.Join(c.dataDir(m), "identity")); err == nil && time.Now().Before(id.Leaf().NotAfter) {
 		return path, nil
 	}
 	if fi, err := os.Stat(path); err == nil && time.Since(fi.ModTime()) < tokenLife/2 {
