@@ -56,14 +56,15 @@ func (c *Cluster) start(m Member, program string, args ...string) error {
 	return os.WriteFile(c.pidFile(m), b, 0o644)
 }
 
-// environment is ours without what speaks of clusters.
+// environment is ours without what speaks of clusters, and with the directories
+// of system programs, such as runc, which not every shell of root searches.
 func environment() (env []string) {
 	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "CLUSTERD_") && !strings.HasPrefix(kv, "SUDO_") && !strings.HasPrefix(kv, "TF_") {
+		if !strings.HasPrefix(kv, "CLUSTERD_") && !strings.HasPrefix(kv, "SUDO_") && !strings.HasPrefix(kv, "TF_") && !strings.HasPrefix(kv, "PATH=") {
 			env = append(env, kv)
 		}
 	}
-	return env
+	return append(env, "PATH="+os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin")
 }
 
 // running returns the recorded process of the member if it still is that one.
