@@ -19,6 +19,7 @@ var usual = []string{
 	"setting up serving from embedded etcd failed", // said of each listener by every Close
 	"serving client traffic insecurely",            // the private socket
 	"error encountered while removing",
+	"failed to update storage version",             // of a new member, until its first term is on disk
 	"simple token is not cryptographically signed", // its authentication is not used
 }
 
