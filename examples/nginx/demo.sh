@@ -9,7 +9,13 @@ root=$(cd "$here/../.." && pwd)
 clusterd=$root/bin/clusterd
 terraform=${TERRAFORM:-terraform}
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+if [[ -t 1 ]]; then
+	color=() bold=$'\033[1m' plain=$'\033[0m'
+else
+	color=(-no-color) bold='' plain=''
+fi
+
+say() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 
 down() {
 	"$clusterd" dev down
@@ -30,7 +36,7 @@ up() {
 	cd "$here"
 	export TF_IN_AUTOMATION=1
 	init=$("$terraform" init -input=false -upgrade -no-color 2>&1) || { echo "$init"; exit 1; }
-	"$terraform" apply -input=false -auto-approve
+	"$terraform" apply -input=false -auto-approve "${color[@]}"
 
 	say "The cluster"
 	"$clusterd" get nodes
