@@ -23,10 +23,14 @@ const (
 	runRoot = "/run/clusterd/dev"     // what does not
 )
 
+// dirLink in the run directory leads to the state of a cluster that runs: only
+// `dev up` has to be told where that is.
+const dirLink = "dir"
+
 // Config says which cluster, and where the programs are.
 type Config struct {
 	Name string
-	Dir  string // of the cluster's state; Root/Name when unset
+	Dir  string // of the cluster's state; when unset where it runs, else Root/Name
 	Bin  string // directory of nodeagent, clusterd-shim and the provider
 	Exe  string // clusterd itself
 	Say  func(format string, args ...any)
@@ -46,8 +50,12 @@ func Open(cfg Config) (*Cluster, error) {
 	if !nameRE.MatchString(cfg.Name) {
 		return nil, Plan{Name: cfg.Name}.Check()
 	}
+	run := filepath.Join(runRoot, cfg.Name)
 	if cfg.Dir == "" {
 		cfg.Dir = filepath.Join(Root, cfg.Name)
+		if d, err := os.Readlink(filepath.Join(run, dirLink)); err == nil {
+			cfg.Dir = d
+		}
 	}
 	var err error
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
@@ -56,7 +64,7 @@ func Open(cfg Config) (*Cluster, error) {
 	if cfg.Say == nil {
 		cfg.Say = func(string, ...any) {}
 	}
-	return &Cluster{cfg: cfg, run: filepath.Join(runRoot, cfg.Name), before: map[string]string{}}, nil
+	return &Cluster{cfg: cfg, run: run, before: map[string]string{}}, nil
 }
 
 func (c *Cluster) space(member string) space { return space{filepath.Join(c.run, "netns", member)} }
@@ -115,7 +123,11 @@ func (c *Cluster) plan(nodes, servers int) (Plan, error) {
 	if err := p.Check(); err != nil {
 		return p, err
 	}
-	if err := os.MkdirAll(c.cfg.Dir, 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(c.cfg.Dir, 0o755), os.MkdirAll(c.run, 0o755)); err != nil {
+		return p, err
+	}
+	link := filepath.Join(c.run, dirLink)
+	if err := errors.Join(removeFile(link), os.Symlink(c.cfg.Dir, link)); err != nil {
 		return p, err
 	}
 	b, err := json.MarshalIndent(p, "", "  ")
