@@ -263,8 +263,8 @@ func (p *page) node(ctx context.Context, c *client.Client, n *api.Node) error {
 }
 
 func (p *page) events(ctx context.Context, c *client.Client, subject api.Ref) error {
-	ns := cmp.Or(subject.Namespace, api.DefaultNamespace)
-	ring, err := client.Of(c, api.EventRings).Get(ctx, ns, strings.ToLower(subject.Kind)+"-"+subject.Name)
+	at := api.EventsOf(subject)
+	ring, err := client.Of(c, api.EventRings).Get(ctx, at.Namespace, at.Name)
 	if api.Is(err, api.NotFound) {
 		return nil
 	}

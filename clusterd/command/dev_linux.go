@@ -28,7 +28,7 @@ sudo to get it.`,
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&t.name, "name", "demo", "name of the cluster; several live side by side")
-	f.StringVar(&t.dir, "dir", "", "directory of its state (default "+dev.Root+"/<name>)")
+	f.StringVar(&t.dir, "dir", "", "directory of its state, for up (default "+dev.Root+"/<name>)")
 
 	var nodes, servers int
 	up := c.devCommand(&t, "up", "Start a cluster, or what of it does not run", cobra.NoArgs, func(cmd *cobra.Command, d *dev.Cluster, _ []string) error {
@@ -93,14 +93,10 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 
 // flag is how to speak of the cluster in another command.
 func (t *devTarget) flag() string {
-	out := ""
-	if t.name != "demo" {
-		out += " --name " + t.name
+	if t.name == "demo" {
+		return ""
 	}
-	if t.dir != "" {
-		out += " --dir " + t.dir
-	}
-	return out
+	return " --name " + t.name
 }
 
 // devCommand is a command on a local cluster, run as root.

@@ -34,7 +34,7 @@ func (c *cli) token() *cobra.Command {
 			defer cl.Close()
 			o := &api.Token{Spec: api.TokenSpec{Role: role, Description: description, MaxUses: uses}}
 			if ttl > 0 {
-				o.Spec.ExpiresAt = time.Now().Add(ttl).UTC().Truncate(time.Millisecond)
+				o.Spec.ExpiresAt = api.Now().Add(ttl)
 			}
 			var secret string
 			switch role {
