@@ -5,70 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
 	"strings"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// maxBatchWrites bounds one batch, and with what each write reads and writes
-// beside its object, the transaction it becomes.
-const maxBatchWrites = 500
-
-// batch is the body of POST /v1/batch: all writes happen in one transaction,
-// if all preconditions hold, or none does.
-type batch struct {
-	Preconditions []batchPrecondition `json:"preconditions,omitempty" doc:"What must be so for the writes to happen."`
-	Writes        []batchWrite        `json:"writes" doc:"At most 500; each sees the effects of those before it."`
-}
-
-// batchPrecondition is about one object. Exactly what is set is demanded.
-type batchPrecondition struct {
-	Ref        api.Ref `json:"ref"`
-	Absent     bool    `json:"absent,omitempty" doc:"The object does not exist."`
-	UID        string  `json:"uid,omitempty"`
-	Generation int64   `json:"generation,omitempty"`
-	Revision   int64   `json:"revision,omitempty"`
-}
-
-// batchWrite is one write. Exactly one field is set.
-type batchWrite struct {
-	Create json.RawMessage `json:"create,omitempty" doc:"A whole object; one of its name must not exist."`
-	Put    json.RawMessage `json:"put,omitempty" doc:"A whole object to create, or whose spec and labels to replace."`
-	Status json.RawMessage `json:"status,omitempty" doc:"A whole object whose status to replace."`
-	Delete *batchDelete    `json:"delete,omitempty"`
-	Bind   *binding        `json:"bind,omitempty" doc:"Give a pod its node; refused if it does not fit."`
-}
-
-type batchDelete struct {
-	Ref   api.Ref `json:"ref"`
-	UID   string  `json:"uid,omitempty" doc:"Only this incarnation; if it is gone already, nothing is left to do."`
-	Final bool    `json:"final,omitempty" doc:"Remove an object of a two-step kind for good."`
-}
-
-// batchAnswer is what a batch that happened says.
-type batchAnswer struct {
-	Revision int64 `json:"revision" doc:"Of the transaction."`
-}
-
-// write is a batchWrite that was checked as far as it can be alone.
+// write is one of a batch that was checked as far as it can be alone.
 type write func(t *txn) error
 
 // serveBatch answers POST /v1/batch.
 func (s *Server) serveBatch(w http.ResponseWriter, r *request) error {
-	raw, err := readBody(w, r, maxBatch)
+	b, err := decodeBody[api.Batch](w, r, maxBatch)
 	if err != nil {
 		return err
 	}
-	if errs := strict(raw, reflect.TypeFor[batch](), ""); errs != nil {
-		return invalid(api.Ref{}, errs)
-	}
-	var b batch
-	if err := json.Unmarshal(raw, &b); err != nil {
-		return fmt.Errorf("decode a batch that was checked: %w", err)
-	}
-	if n := len(b.Writes); n == 0 || n > maxBatchWrites {
-		return invalid(api.Ref{}, api.Errors{{Path: "writes", Message: fmt.Sprintf("want 1 to %d, not %d", maxBatchWrites, n)}})
+	if n := len(b.Writes); n == 0 || n > api.MaxBatchWrites {
+		return invalid(api.Ref{}, api.Errors{{Path: "writes", Message: fmt.Sprintf("want 1 to %d, not %d", api.MaxBatchWrites, n)}})
 	}
 	writes := make([]write, len(b.Writes))
 	var bad located
@@ -95,7 +47,7 @@ func (s *Server) serveBatch(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, revision, marshal(batchAnswer{revision}))
+	answer(w, http.StatusOK, revision, marshal(api.BatchAnswer{Revision: revision}))
 	return nil
 }
 
@@ -112,7 +64,7 @@ func (s *Server) kindOf(name string) (*kind, error) {
 }
 
 // open checks one write as far as it can be alone.
-func (s *Server) open(by caller, op batchWrite) (write, error) {
+func (s *Server) open(by caller, op api.BatchWrite) (write, error) {
 	set := 0
 	for _, is := range []bool{op.Create != nil, op.Put != nil, op.Status != nil, op.Delete != nil, op.Bind != nil} {
 		if is {
@@ -197,7 +149,7 @@ func (s *Server) nameOf(raw json.RawMessage) (k *kind, namespace, name string, e
 }
 
 // demand checks one precondition.
-func (t *txn) demand(p batchPrecondition) error {
+func (t *txn) demand(p api.BatchPrecondition) error {
 	k, err := t.s.kindOf(p.Ref.Kind)
 	if err != nil {
 		return err

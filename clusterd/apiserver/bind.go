@@ -7,16 +7,8 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// binding gives a pod its node, once.
-type binding struct {
-	Namespace string `json:"namespace"`
-	Pod       string `json:"pod"`
-	UID       string `json:"uid"`
-	Node      string `json:"node"`
-}
-
 // bind sets spec.node of a pod that has none.
-func (t *txn) bind(b binding) error {
+func (t *txn) bind(b api.Binding) error {
 	k := t.s.kinds["pods"]
 	ref := k.ref(b.Namespace, b.Pod)
 	old := t.read(k.key(b.Namespace, b.Pod))

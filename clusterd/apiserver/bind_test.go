@@ -35,7 +35,7 @@ func bindPod(t *testing.T, c *client.Client, pod, node string) {
 }
 
 func tryBind(t *testing.T, c *client.Client, pod, node string) error {
-	_, err := c.Batch(t.Context(), []client.Op{{Bind: &client.BindOp{Namespace: "default", Pod: pod, Node: node}}})
+	_, err := c.Batch(t.Context(), []api.BatchWrite{{Bind: &api.Binding{Namespace: "default", Pod: pod, Node: node}}})
 	return err
 }
 
@@ -87,10 +87,10 @@ func TestBatchIsAllOrNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
 		ctx := t.Context()
 		makeNode(t, c, "w1", "1", "1Gi")
-		var ops []client.Op
+		var ops []api.BatchWrite
 		for i := range 3 {
 			makePod(t, c, fmt.Sprint("p", i), "400m", "64Mi")
-			ops = append(ops, client.Op{Bind: &client.BindOp{Namespace: "default", Pod: fmt.Sprint("p", i), Node: "w1"}})
+			ops = append(ops, api.BatchWrite{Bind: &api.Binding{Namespace: "default", Pod: fmt.Sprint("p", i), Node: "w1"}})
 		}
 		_, err := c.Batch(ctx, ops)
 		e, ok := errors.AsType[*api.Error](err)
@@ -105,12 +105,12 @@ func TestBatchIsAllOrNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Writes see each other: a namespace and what lives in it, in one transaction.
-		raw := func(v string) *json.RawMessage { m := json.RawMessage(v); return &m }
-		_, err = c.Batch(ctx, []client.Op{
+		raw := func(v string) json.RawMessage { return json.RawMessage(v) }
+		_, err = c.Batch(ctx, []api.BatchWrite{
 			{Create: raw(`{"kind":"Namespace","meta":{"name":"shop"}}`)},
 			{Create: raw(`{"kind":"App","meta":{"name":"web","namespace":"shop"},"spec":{"image":"n:1"}}`)},
 			{Put: raw(`{"kind":"App","meta":{"name":"web","namespace":"shop"},"spec":{"image":"n:2"}}`)},
-			{Delete: &client.DeleteOp{Ref: api.Ref{Kind: "Pod", Namespace: "default", Name: "p0"}, UID: "of-long-ago", Final: true}},
+			{Delete: &api.BatchDelete{Ref: api.Ref{Kind: "Pod", Namespace: "default", Name: "p0"}, UID: "of-long-ago", Final: true}},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -119,7 +119,7 @@ func TestBatchIsAllOrNothing(t *testing.T) {
 		if a.Spec.Image != "n:2" || a.Meta.Generation != 2 {
 			t.Errorf("app is %+v", a)
 		}
-		_, err = c.BatchIf(ctx, []client.Demand{{Ref: a.Ref(), Generation: 1}}, ops[:1])
+		_, err = c.BatchIf(ctx, []api.BatchPrecondition{{Ref: a.Ref(), Generation: 1}}, ops[:1])
 		wantCode(t, err, api.Precondition)
 	})
 }

@@ -118,14 +118,19 @@ func (s *snapshot) freeze() *snapshot {
 
 const loadPage = 5000
 
+// Bounds of the wait before the store is asked again.
+const (
+	retryLeast = 50 * time.Millisecond
+	retryMost  = 2 * time.Second
+)
+
 // run loads the cache and follows the store until ctx ends.
 func (c *cache) run(ctx context.Context) {
-	const least, most = 50 * time.Millisecond, 2 * time.Second
-	wait := least
+	wait := retryLeast
 	for ctx.Err() == nil {
 		building, err := c.load(ctx)
 		if err == nil {
-			wait = least
+			wait = retryLeast
 			err = c.follow(ctx, building)
 		}
 		if ctx.Err() != nil {
@@ -133,7 +138,7 @@ func (c *cache) run(ctx context.Context) {
 		}
 		c.log.Warn("reload cache", "error", err, "retry_in", wait)
 		pause(ctx, wait)
-		wait = min(2*wait, most)
+		wait = min(2*wait, retryMost)
 	}
 }
 
@@ -169,14 +174,13 @@ func (c *cache) load(ctx context.Context) (*snapshot, error) {
 // follow applies the store's changes until the watch breaks. A watch that
 // broke is taken up where it ended; only a compaction makes it return.
 func (c *cache) follow(ctx context.Context, building *snapshot) error {
-	const least, most = 50 * time.Millisecond, 2 * time.Second
-	wait := least
+	wait := retryLeast
 	for {
 		var err error
 		for b, werr := range c.store.Watch(ctx, root, building.revision) {
 			if err = werr; err == nil {
 				c.apply(building, b)
-				wait = least
+				wait = retryLeast
 			}
 		}
 		if ctx.Err() != nil {
@@ -187,7 +191,7 @@ func (c *cache) follow(ctx context.Context, building *snapshot) error {
 		}
 		c.log.Warn("store watch broke", "error", err, "retry_in", wait)
 		pause(ctx, wait)
-		wait = min(2*wait, most)
+		wait = min(2*wait, retryMost)
 	}
 }
 

@@ -2,9 +2,7 @@ package apiserver
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -61,16 +59,9 @@ func (s *Server) serveApplied(w http.ResponseWriter, r *request) error {
 	if err := onlyNode(r.by.Identity, node); err != nil {
 		return err
 	}
-	raw, err := readBody(w, r, 1<<10)
+	rep, err := decodeBody[appliedReport](w, r, 1<<10)
 	if err != nil {
 		return err
-	}
-	var rep appliedReport
-	if errs := strict(raw, reflect.TypeFor[appliedReport](), ""); errs != nil {
-		return invalid(api.Ref{}, errs)
-	}
-	if err := json.Unmarshal(raw, &rep); err != nil {
-		return fmt.Errorf("decode a report that was checked: %w", err)
 	}
 	s.applied.report(node, rep.Revision)
 	w.WriteHeader(http.StatusNoContent)

@@ -1,12 +1,10 @@
 package apiserver
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -38,28 +36,15 @@ func (r *rings) init() {
 
 // ringKey returns where the ring of a subject is kept.
 func (s *Server) ringKey(subject api.Ref) string {
-	ns, name := ringName(subject)
-	return s.kinds["events"].key(ns, name)
-}
-
-// ringName returns namespace and name of the ring of a subject; that of a
-// cluster-scoped one lives in the default namespace.
-func ringName(subject api.Ref) (namespace, name string) {
-	return cmp.Or(subject.Namespace, api.DefaultNamespace), strings.ToLower(subject.Kind) + "-" + subject.Name
+	ring := api.EventsOf(subject)
+	return s.kinds["events"].key(ring.Namespace, ring.Name)
 }
 
 // serveEvent answers POST /v1/events.
 func (s *Server) serveEvent(w http.ResponseWriter, r *request) error {
-	raw, err := readBody(w, r, maxReport)
+	rep, err := decodeBody[api.EventReport](w, r, maxReport)
 	if err != nil {
 		return err
-	}
-	var rep api.EventReport
-	if errs := strict(raw, reflect.TypeFor[api.EventReport](), ""); errs != nil {
-		return invalid(api.Ref{}, errs)
-	}
-	if err := json.Unmarshal(raw, &rep); err != nil {
-		return fmt.Errorf("decode a report that was checked: %w", err)
 	}
 	k, err := s.kindOf(rep.Subject.Kind)
 	if err != nil {
@@ -78,7 +63,7 @@ func (s *Server) serveEvent(w http.ResponseWriter, r *request) error {
 	e := rep.Event
 	e.Message = strings.ToValidUTF8(e.Message[:min(len(e.Message), maxMessage)], "")
 	e.Count = max(e.Count, 1)
-	now := time.Now().UTC().Truncate(time.Millisecond)
+	now := api.Now()
 	if e.Last.IsZero() {
 		e.Last = now
 	}
@@ -206,9 +191,9 @@ func (s *Server) writeRing(ctx context.Context, subject api.Ref, events []api.Ev
 			return nil
 		}
 		rings := s.kinds["events"]
-		ns, name := ringName(subject)
+		ring := api.EventsOf(subject)
 		var spec api.EventsSpec
-		old := t.read(rings.key(ns, name))
+		old := t.read(rings.key(ring.Namespace, ring.Name))
 		if old != nil {
 			if err := json.Unmarshal(old.spec, &spec); err != nil {
 				return fmt.Errorf("decode %s: %w", old.ref(), err)
@@ -218,13 +203,13 @@ func (s *Server) writeRing(ctx context.Context, subject api.Ref, events []api.Ev
 		for _, e := range events {
 			spec.Entries = fold(spec.Entries, e)
 		}
-		in := &incoming{kind: rings, meta: api.Meta{Namespace: ns, Name: name, Owner: &subject}, spec: marshal(spec)}
+		in := &incoming{kind: rings, meta: api.Meta{Namespace: ring.Namespace, Name: ring.Name, Owner: &subject}, spec: marshal(spec)}
 		if old != nil {
 			_, err := t.replace(old, in)
 			return err
 		}
 		typed := rings.New()
-		o := &object{key: rings.key(ns, name), kind: rings, spec: in.spec, meta: in.meta}
+		o := &object{key: rings.key(ring.Namespace, ring.Name), kind: rings, spec: in.spec, meta: in.meta}
 		o.meta.UID, o.meta.Generation, o.meta.CreatedAt = newUID(), 1, t.now
 		t.sign(o)
 		if err := t.settle(nil, o, typed); err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"reflect"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
@@ -21,21 +20,6 @@ type Issuer interface {
 }
 
 const maxJoin = 32 << 10
-
-// decodeBody reads a small body strictly.
-func decodeBody[T any](w http.ResponseWriter, r *request, most int64) (v T, err error) {
-	raw, err := readBody(w, r, most)
-	if err != nil {
-		return v, err
-	}
-	if errs := strict(raw, reflect.TypeFor[T](), ""); errs != nil {
-		return v, invalid(api.Ref{}, errs)
-	}
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return v, fmt.Errorf("decode a body that was checked: %w", err)
-	}
-	return v, nil
-}
 
 // serveJoin answers POST /v1/join: who has a join token's secret gets a
 // certificate for a node. It is the one call that is not authenticated before.
@@ -57,7 +41,7 @@ func (s *Server) serveJoin(w http.ResponseWriter, r *request) error {
 	}
 	var subnet string
 	commit := func(t *txn) error { subnet, err = t.join(req); return err }
-	by := caller{Identity: Identity{RoleNode, req.Name}, program: r.UserAgent(), requestID: r.Header.Get(headerRequestID)}
+	by := caller{Identity: Identity{RoleNode, req.Name}, program: r.UserAgent(), requestID: r.Header.Get(api.HeaderRequestID)}
 	// Signed before anything is written: a request that cannot be signed uses up nothing.
 	if _, err := s.dryRun(r.Context(), by, commit); err != nil {
 		return err
@@ -154,8 +138,8 @@ func (s *Server) repeats(t *txn, req pki.JoinRequest) bool {
 	return node != nil && t.by.requestID != "" && node.meta.WriteID == t.by.requestID
 }
 
-// serveRenew answers POST /v1/renew: a node or server gets a new certificate
-// for the one it shows.
+// serveRenew answers POST /v1/renew: a node gets a new certificate for the one
+// it shows. Servers have the CA's key and need nobody.
 func (s *Server) serveRenew(w http.ResponseWriter, r *request) error {
 	if s.cfg.Issuer == nil {
 		return api.Errorf(api.Unready, "this server renews no certificates")

@@ -27,7 +27,7 @@ type kind struct {
 	info api.Info
 }
 
-// kinds returns the table by plural.
+// kindTable returns the table by plural.
 func kindTable() map[string]*kind {
 	m := map[string]*kind{}
 	for _, k := range api.Kinds {

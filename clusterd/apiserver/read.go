@@ -109,7 +109,7 @@ func (s *Server) serveList(w http.ResponseWriter, r *request) error {
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
-	h.Set(headerRevision, strconv.FormatInt(p.revision, 10))
+	h.Set(api.HeaderRevision, strconv.FormatInt(p.revision, 10))
 	out := bufio.NewWriterSize(w, 64<<10) // a write for each object would cost more than the object
 	out.WriteString(`{"items":[`)
 	for i, o := range p.objects {

@@ -13,13 +13,6 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// Headers beyond HTTP's own.
-const (
-	headerRequestID = "Clusterd-Request-Id"
-	headerFence     = "Clusterd-Fence"
-	headerRevision  = "Clusterd-Revision"
-)
-
 // route is one row of the table that mux and OpenAPI are made from.
 type route struct {
 	method, path string
@@ -78,13 +71,13 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) error {
 		if err := s.admit(r.Context(), id); err != nil {
 			return err
 		}
-		req.by = caller{Identity: id, program: r.UserAgent(), requestID: r.Header.Get(headerRequestID)}
+		req.by = caller{Identity: id, program: r.UserAgent(), requestID: r.Header.Get(api.HeaderRequestID)}
 		if len(req.by.requestID) > 128 {
-			return api.Errorf(api.BadRequest, "%s is longer than 128 bytes", headerRequestID)
+			return api.Errorf(api.BadRequest, "%s is longer than 128 bytes", api.HeaderRequestID)
 		}
-		if f := r.Header.Get(headerFence); f != "" {
+		if f := r.Header.Get(api.HeaderFence); f != "" {
 			if req.by.fence, err = strconv.ParseInt(f, 10, 64); err != nil || req.by.fence <= 0 {
-				return api.Errorf(api.BadRequest, "%s: want the revision of the fence", headerFence)
+				return api.Errorf(api.BadRequest, "%s: want the revision of the fence", api.HeaderFence)
 			}
 		}
 	}
@@ -165,7 +158,7 @@ func (r *request) flag(name string) bool {
 func answer(w http.ResponseWriter, code int, revision int64, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
-	h.Set(headerRevision, strconv.FormatInt(revision, 10))
+	h.Set(api.HeaderRevision, strconv.FormatInt(revision, 10))
 	h.Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(code)
 	w.Write(append(body[:len(body):len(body)], '\n'))

@@ -3,7 +3,6 @@ package apiserver
 import (
 	"net/http"
 	"reflect"
-	"slices"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
@@ -29,8 +28,8 @@ var (
 	askDryRun = param{"dry_run", "true: check and answer as if, but change nothing."}
 	ifMatch   = param{"If-Match", "Generation the object must have."}
 	ifAbsent  = param{"If-None-Match", "*: create only, the object must not exist."}
-	requestID = param{headerRequestID, "Identifies a write: sent again, it is answered from what the first one did."}
-	fence     = param{headerFence, "Revision of the leader's fence: the write fails once another server leads."}
+	requestID = param{api.HeaderRequestID, "Identifies a write: sent again, it is answered from what the first one did."}
+	fence     = param{api.HeaderFence, "Revision of the leader's fence: the write fails once another server leads."}
 	writes    = []param{requestID, fence}
 )
 
@@ -57,7 +56,7 @@ func (s *Server) routes() []route {
 		route{method: "POST", path: "/v1/nodes/{name}/applied", kind: nodes, serve: (*Server).serveApplied, doc: doc{
 			summary: "A node's proxy reports how far it has followed the endpoints", in: reflect.TypeFor[appliedReport](), status: http.StatusNoContent}},
 		route{method: "POST", path: "/v1/batch", serve: (*Server).serveBatch, doc: doc{
-			summary: "Many writes in one transaction, or none", in: reflect.TypeFor[batch](), out: reflect.TypeFor[batchAnswer](), header: writes}},
+			summary: "Many writes in one transaction, or none", in: reflect.TypeFor[api.Batch](), out: reflect.TypeFor[api.BatchAnswer](), header: writes}},
 		route{method: "POST", path: "/v1/events", serve: (*Server).serveEvent, doc: doc{
 			summary: "Report what happened to an object", in: reflect.TypeFor[api.EventReport](), status: http.StatusAccepted}},
 		route{method: "POST", path: "/v1/images", serve: (*Server).serveImages, doc: doc{
@@ -86,7 +85,6 @@ func kindRoutes(k *kind) []route {
 		{"from", "With watch: only changes after this revision; without, all objects come first."},
 		askStale,
 	}}
-	slices.Sort(k.info.Indexes)
 	for _, name := range k.info.Indexes {
 		list.query = append(list.query, param{name, "Only objects whose " + name + " is this."})
 	}

@@ -33,7 +33,7 @@ type txn struct {
 }
 
 func (s *Server) newTxn(snap *snapshot, by caller) *txn {
-	t := &txn{s: s, by: by, snap: snap, now: time.Now().UTC().Truncate(time.Millisecond),
+	t := &txn{s: s, by: by, snap: snap, now: api.Now(),
 		reads: map[string]int64{}, writes: map[string][]byte{}, staged: map[string]*object{}, bound: map[string]load{}}
 	if by.fence != 0 {
 		t.reads[fenceKey] = by.fence

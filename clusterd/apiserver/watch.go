@@ -53,7 +53,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 	h.Set("Content-Type", "application/x-ndjson")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
-	h.Set(headerRevision, strconv.FormatInt(snap.revision, 10))
+	h.Set(api.HeaderRevision, strconv.FormatInt(snap.revision, 10))
 	rc := http.NewResponseController(w)
 	tick := time.NewTicker(bookmarkEvery)
 	defer tick.Stop()

@@ -51,6 +51,21 @@ func readBody(w http.ResponseWriter, r *request, most int64) ([]byte, error) {
 	return b, nil
 }
 
+// decodeBody reads a small body strictly.
+func decodeBody[T any](w http.ResponseWriter, r *request, most int64) (v T, err error) {
+	raw, err := readBody(w, r, most)
+	if err != nil {
+		return v, err
+	}
+	if errs := strict(raw, reflect.TypeFor[T](), ""); errs != nil {
+		return v, invalid(api.Ref{}, errs)
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return v, fmt.Errorf("decode a body that was checked: %w", err)
+	}
+	return v, nil
+}
+
 // sections is the outside of an object.
 type sections struct {
 	Kind      string          `json:"kind"`

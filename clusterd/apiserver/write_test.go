@@ -294,19 +294,19 @@ func TestRetryReplays(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Server, _ *client.Client) {
 		const path = "/v1/namespaces/default/apps/web"
 		create := func() (int, string) {
-			return call(s, system, "PUT", path, `{"spec":{"image":"n:1"}}`, "If-None-Match", "*", headerRequestID, "r1")
+			return call(s, system, "PUT", path, `{"spec":{"image":"n:1"}}`, "If-None-Match", "*", api.HeaderRequestID, "r1")
 		}
 		_, first := create()
 		code, again := create()
 		if code != 200 || again != first {
 			t.Errorf("create again: %d %s, first %s", code, again, first)
 		}
-		call(s, system, "PUT", path+"/status", `{"status":{"ready":1}}`, headerRequestID, "s1")
+		call(s, system, "PUT", path+"/status", `{"status":{"ready":1}}`, api.HeaderRequestID, "s1")
 		if code, got := create(); code != 200 || !strings.Contains(got, `"generation":1`) {
 			t.Errorf("create after a status: %d %s", code, got)
 		}
 		replace := func() int {
-			code, _ := call(s, system, "PUT", path, `{"spec":{"image":"n:2"}}`, "If-Match", "1", headerRequestID, "r2")
+			code, _ := call(s, system, "PUT", path, `{"spec":{"image":"n:2"}}`, "If-Match", "1", api.HeaderRequestID, "r2")
 			return code
 		}
 		if a, b := replace(), replace(); a != 200 || b != 200 {

@@ -86,11 +86,7 @@ func (p appPlan) String() string {
 }
 
 // sooner asks for another run after d, if positive.
-func (p *appPlan) sooner(d time.Duration) {
-	if d > 0 && (p.again == 0 || d < p.again) {
-		p.again = d
-	}
-}
+func (p *appPlan) sooner(d time.Duration) { p.again = sooner(p.again, d) }
 
 func (p *appPlan) event(warning bool, reason, format string, args ...any) {
 	p.events = append(p.events, api.Event{Warning: warning, Reason: reason, Message: fmt.Sprintf(format, args...), By: "app"})
@@ -285,10 +281,7 @@ func (l *apps) loop() reconcile.Loop {
 }
 
 func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error) {
-	if err := l.caches.Apps.Await(ctx, l.wroteApp.Of(ref)); err != nil {
-		return 0, err
-	}
-	if err := l.caches.Pods.Await(ctx, l.wrotePods.Of(ref)); err != nil {
+	if err := cmp.Or(l.caches.Apps.Await(ctx, l.wroteApp.Of(ref)), l.caches.Pods.Await(ctx, l.wrotePods.Of(ref))); err != nil {
 		return 0, err
 	}
 	app := l.caches.Apps.Get(ref.Namespace, ref.Name)
@@ -298,12 +291,12 @@ func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 		l.wrotePods.Forget(ref)
 		return 0, nil
 	}
-	if app == nil { // two caches: the pods may be newer than the app
-		if _, err := l.apps.Get(ctx, ref.Namespace, ref.Name); !api.Is(err, api.NotFound) {
-			return 0, cmp.Or(err, error(errStale))
+	if app == nil {
+		if err := absent(ctx, l.apps, ref.Namespace, ref.Name); err != nil {
+			return 0, err
 		}
 	}
-	p := planApp(app, pods, now())
+	p := planApp(app, pods, api.Now())
 	if err := l.apply(ctx, ref, app, p); err != nil {
 		return 0, err
 	}
@@ -313,9 +306,9 @@ func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 // apply carries a plan out in one transaction, which fails if the app is not
 // any more what the plan was made for.
 func (l *apps) apply(ctx context.Context, ref api.Ref, app *api.App, p appPlan) error {
-	var demand []client.Demand
+	var demand []api.BatchPrecondition
 	if app != nil {
-		demand = []client.Demand{{Ref: ref, UID: app.Meta.UID, Generation: app.Meta.Generation}}
+		demand = []api.BatchPrecondition{{Ref: ref, UID: app.Meta.UID, Generation: app.Meta.Generation}}
 		if p.record {
 			declared, err := l.apps.GetDeclared(ctx, ref.Namespace, ref.Name)
 			if err != nil {
@@ -372,11 +365,8 @@ func (p appPlan) ops(ref api.Ref, app *api.App) (ops []write) {
 		ops = append(ops, status(api.Apps, &o))
 	}
 	if p.rollback != nil {
-		ops = append(ops, write{ref, client.Op{Put: marshal(client.Declared{Kind: api.Apps.Name, Spec: p.rollback,
+		ops = append(ops, write{ref, api.BatchWrite{Put: marshal(client.Declared{Kind: api.Apps.Name, Spec: p.rollback,
 			Meta: api.Meta{Name: ref.Name, Namespace: ref.Namespace, UID: app.Meta.UID, Labels: app.Meta.Labels}})}})
 	}
 	return ops
 }
-
-// now is the time as the API writes it: a plan compares the two.
-func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

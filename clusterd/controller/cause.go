@@ -65,7 +65,7 @@ func (r *rollout) stalled() *api.Cause {
 		}
 		left := unplaceable - r.now.Sub(since)
 		if left <= 0 {
-			c := r.causeOf(pod, "unschedulable", pod.Status.Message)
+			c := r.causeOf(pod, api.Unschedulable, pod.Status.Message)
 			return &c
 		}
 		r.sooner(left)
@@ -100,7 +100,7 @@ func (r *rollout) stalled() *api.Cause {
 }
 
 func unschedulable(pod *api.Pod) bool {
-	return pod.Spec.Node == "" && pod.Status.Reason == "unschedulable"
+	return pod.Spec.Node == "" && pod.Status.Reason == api.Unschedulable
 }
 
 // why says in words what a pod waits for or ended of.

@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -47,57 +48,57 @@ func Run(ctx context.Context, cfg Config) error {
 // write is one write of a batch, and what it writes to.
 type write struct {
 	ref api.Ref
-	op  client.Op
+	op  api.BatchWrite
 }
 
 // put creates an object or replaces its spec.
 func put[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) write {
-	return write{refOf(k, o), client.Op{Put: whole(k, o)}}
+	return write{refOf(k, o), api.BatchWrite{Put: whole(k, o)}}
 }
 
 // create is put for an object that must not exist yet.
 func create[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) write {
-	return write{refOf(k, o), client.Op{Create: whole(k, o)}}
+	return write{refOf(k, o), api.BatchWrite{Create: whole(k, o)}}
 }
 
 // status replaces an object's status.
 func status[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) write {
-	return write{refOf(k, o), client.Op{Status: whole(k, o)}}
+	return write{refOf(k, o), api.BatchWrite{Status: whole(k, o)}}
 }
 
 // remove asks for an object's deletion, or with final does it.
 func remove(ref api.Ref, uid string, final bool) write {
-	return write{ref, client.Op{Delete: &client.DeleteOp{Ref: ref, UID: uid, Final: final}}}
+	return write{ref, api.BatchWrite{Delete: &api.BatchDelete{Ref: ref, UID: uid, Final: final}}}
 }
 
 func refOf[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) api.Ref {
 	return k.Ref(o.Meta.Namespace, o.Meta.Name)
 }
 
-func whole[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) *json.RawMessage {
+func whole[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) json.RawMessage {
 	c := *o
 	c.Kind = k.Name
 	return marshal(&c)
 }
 
-func marshal(v any) *json.RawMessage {
+func marshal(v any) json.RawMessage {
 	b, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // every api type marshals
 	}
-	return (*json.RawMessage)(&b)
+	return b
 }
 
 // chunk is how many writes go into one transaction: each touches more keys
 // than its own.
-const chunk = client.MaxBatch / 2
+const chunk = api.MaxBatchWrites / 2
 
 // batches carries out writes of which there may be more than one transaction
 // takes, in order: what must not be seen before the rest comes last. It notes
 // what was written at which revision.
-func batches(ctx context.Context, c *client.Client, demand []client.Demand, writes []write, note func(api.Ref, int64)) error {
+func batches(ctx context.Context, c *client.Client, demand []api.BatchPrecondition, writes []write, note func(api.Ref, int64)) error {
 	for part := range slices.Chunk(writes, chunk) {
-		ops := make([]client.Op, len(part))
+		ops := make([]api.BatchWrite, len(part))
 		for i, w := range part {
 			ops[i] = w.op
 		}
@@ -115,6 +116,27 @@ func batches(ctx context.Context, c *client.Client, demand []client.Demand, writ
 // gone reports whether err says that the object does not exist, or not as the
 // incarnation that was meant.
 func gone(err error) bool { return api.Is(err, api.NotFound) || api.Is(err, api.Precondition) }
+
+// absent returns nil if the API itself has no such object. One that only a cache
+// does not show may be there: the cache that shows what belongs to it is newer.
+func absent[S api.Spec[S], T any](ctx context.Context, k client.Kind[S, T], namespace, name string) error {
+	_, err := k.Get(ctx, namespace, name)
+	switch {
+	case api.Is(err, api.NotFound):
+		return nil
+	case err == nil:
+		return errStale
+	}
+	return err
+}
+
+// sooner is the earlier of two delays after which to run again; 0 is never.
+func sooner(a, b time.Duration) time.Duration {
+	if b > 0 && (a <= 0 || b < a) {
+		return b
+	}
+	return a
+}
 
 // errStale says that a cache is behind the cluster: look again in a moment.
 var errStale = api.Errorf(api.Precondition, "the cache does not show the object as it is yet")

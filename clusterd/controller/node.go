@@ -117,11 +117,7 @@ func (p nodesPlan) String() string {
 }
 
 // sooner asks for another run after d, if positive.
-func (p *nodesPlan) sooner(d time.Duration) {
-	if d > 0 && (p.again == 0 || d < p.again) {
-		p.again = d
-	}
-}
+func (p *nodesPlan) sooner(d time.Duration) { p.again = sooner(p.again, d) }
 
 // judge returns the verdict on one node from its witnesses alone, and when it
 // may change with nothing but time passing. started is when this server began
@@ -320,11 +316,11 @@ type nodes struct {
 	witness Witness
 	log     hclog.Logger
 
-	mu      sync.Mutex
 	started time.Time
+	mu      sync.Mutex
 	streams map[string]testimony // only what concerns the stream
-	wroteN  int64
-	wroteP  int64
+
+	wroteNodes, wrotePods int64 // revisions
 }
 
 func newNodes(cfg Config) *nodes {
@@ -388,10 +384,7 @@ func (l *nodes) listen(all []*api.Node, now time.Time) map[string]testimony {
 }
 
 func (l *nodes) reconcile(ctx context.Context, _ api.Ref) (time.Duration, error) {
-	if err := l.caches.Nodes.Await(ctx, l.wroteN); err != nil {
-		return 0, err
-	}
-	if err := l.caches.Pods.Await(ctx, l.wroteP); err != nil {
+	if err := cmp.Or(l.caches.Nodes.Await(ctx, l.wroteNodes), l.caches.Pods.Await(ctx, l.wrotePods)); err != nil {
 		return 0, err
 	}
 	now := time.Now()
@@ -401,9 +394,8 @@ func (l *nodes) reconcile(ctx context.Context, _ api.Ref) (time.Duration, error)
 		if node == "" || l.caches.Nodes.Get("", node) != nil {
 			continue
 		}
-		// Two caches: the pods may be newer than the nodes.
-		if _, err := l.nodes.Get(ctx, "", node); !api.Is(err, api.NotFound) {
-			return 0, cmp.Or(err, error(errStale))
+		if err := absent(ctx, l.nodes, "", node); err != nil {
+			return 0, err
 		}
 		orphans = append(orphans, l.caches.Pods.By("node", "", node)...)
 	}
@@ -437,11 +429,11 @@ func (l *nodes) pronounce(ctx context.Context, v verdictChange) error {
 	if err != nil {
 		return fmt.Errorf("write verdict on %s: %w", n.Ref(), err)
 	}
-	l.wroteN = max(l.wroteN, out.Meta.Revision)
+	l.wroteNodes = max(l.wroteNodes, out.Meta.Revision)
 	if v.health.Verdict == v.node.Status.Health.Verdict {
 		return nil
 	}
-	l.log.Info("node is "+string(v.health.Verdict), "node", n.Meta.Name, "was", v.node.Status.Health.Verdict, "why", v.health.Message)
+	l.log.Info("node is "+string(v.health.Verdict), "ref", n.Ref(), "was", v.node.Status.Health.Verdict, "why", v.health.Message)
 	e := api.Event{Reason: string(v.health.Verdict), Message: "verdict: " + string(v.health.Verdict), By: "node",
 		Warning: slices.Contains([]api.Verdict{api.VerdictDead, api.VerdictAgentDown, api.VerdictPartitioned}, v.health.Verdict)}
 	if v.health.Message != "" {
@@ -462,7 +454,7 @@ func (l *nodes) lose(ctx context.Context, lost []lostPod, now time.Time) error {
 		writes = append(writes, status(api.Pods, &pod))
 		l.log.Info("pod is lost", "ref", pod.Ref(), "node", pod.Spec.Node, "why", x.why)
 	}
-	err := batches(ctx, l.client, nil, writes, func(_ api.Ref, revision int64) { l.wroteP = max(l.wroteP, revision) })
+	err := batches(ctx, l.client, nil, writes, func(_ api.Ref, revision int64) { l.wrotePods = max(l.wrotePods, revision) })
 	if err != nil {
 		return fmt.Errorf("give up pods: %w", err)
 	}

@@ -335,8 +335,7 @@ func (r *rollout) replaceFatal() {
 
 // add plans n new pods.
 func (r *rollout) add(n int) {
-	ref := r.app.Ref()
-	ref.Kind = api.Apps.Name
+	ref := refOf(api.Apps, r.app)
 	for range n {
 		r.create = append(r.create, &api.Pod{
 			Meta: api.Meta{Name: r.podName(), Namespace: ref.Namespace, Labels: r.app.Meta.Labels, Owner: &ref},

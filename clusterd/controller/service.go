@@ -222,10 +222,7 @@ func (l *services) loop() reconcile.Loop {
 }
 
 func (l *services) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error) {
-	if err := l.caches.Services.Await(ctx, l.wroteService.Of(ref)); err != nil {
-		return 0, err
-	}
-	if err := l.caches.Endpoints.Await(ctx, l.wroteSlices.Of(ref)); err != nil {
+	if err := cmp.Or(l.caches.Services.Await(ctx, l.wroteService.Of(ref)), l.caches.Endpoints.Await(ctx, l.wroteSlices.Of(ref))); err != nil {
 		return 0, err
 	}
 	svc := l.caches.Services.Get(ref.Namespace, ref.Name)
@@ -235,9 +232,9 @@ func (l *services) reconcile(ctx context.Context, ref api.Ref) (time.Duration, e
 		l.wroteSlices.Forget(ref)
 		return 0, nil
 	}
-	if svc == nil { // two caches: the slices may be newer than the service
-		if _, err := l.services.Get(ctx, ref.Namespace, ref.Name); !api.Is(err, api.NotFound) {
-			return 0, cmp.Or(err, error(errStale))
+	if svc == nil {
+		if err := absent(ctx, l.services, ref.Namespace, ref.Name); err != nil {
+			return 0, err
 		}
 	}
 	var app *api.App
@@ -254,9 +251,9 @@ func (l *services) reconcile(ctx context.Context, ref api.Ref) (time.Duration, e
 	for _, s := range p.remove {
 		writes = append(writes, remove(api.EndpointSlices.Ref(s.Meta.Namespace, s.Meta.Name), s.Meta.UID, false))
 	}
-	var demand []client.Demand
+	var demand []api.BatchPrecondition
 	if svc != nil {
-		demand = []client.Demand{{Ref: ref, UID: svc.Meta.UID, Generation: svc.Meta.Generation}}
+		demand = []api.BatchPrecondition{{Ref: ref, UID: svc.Meta.UID, Generation: svc.Meta.Generation}}
 		if p.status != svc.Status {
 			o := *svc
 			o.Status = p.status

@@ -37,9 +37,6 @@ const (
 	oftenest = 10 * time.Second
 )
 
-// Unschedulable is the reason on the status of a pod that fits no node.
-const Unschedulable = "unschedulable"
-
 // loop is the picture, the pods that wait, and what was decided for them.
 type loop struct {
 	client *client.Client
@@ -199,9 +196,9 @@ func (l *loop) round(ctx context.Context) (again time.Duration, err error) {
 // taken back, and the others tried once more without them.
 func (l *loop) bind(ctx context.Context, ds decisions) (err error) {
 	for try := 0; len(ds) > 0; try++ {
-		ops := make([]client.Op, len(ds))
+		ops := make([]api.BatchWrite, len(ds))
 		for i, d := range ds {
-			ops[i].Bind = &client.BindOp{Namespace: d.pod.Meta.Namespace, Pod: d.pod.Meta.Name, UID: d.pod.Meta.UID, Node: d.node}
+			ops[i].Bind = &api.Binding{Namespace: d.pod.Meta.Namespace, Pod: d.pod.Meta.Name, UID: d.pod.Meta.UID, Node: d.node}
 		}
 		revision, failed := l.client.Batch(ctx, ops)
 		if failed == nil {
@@ -273,13 +270,13 @@ func (l *loop) say(ctx context.Context, ds decisions) (again time.Duration, err 
 	now, written := time.Now(), 0
 	for _, d := range ds {
 		st := d.pod.Status
-		if st.Reason == Unschedulable && st.Message == d.why && st.Crowded == d.crowded {
+		if st.Reason == api.Unschedulable && st.Message == d.why && st.Crowded == d.crowded {
 			continue
 		}
 		l.mu.Lock()
 		since := now.Sub(l.said[d.pod.Meta.UID])
 		l.mu.Unlock()
-		if wait := oftenest - since; st.Reason == Unschedulable && wait > 0 {
+		if wait := oftenest - since; st.Reason == api.Unschedulable && wait > 0 {
 			again = min(wait, cmp.Or(again, wait))
 			continue
 		}
@@ -287,7 +284,7 @@ func (l *loop) say(ctx context.Context, ds decisions) (again time.Duration, err 
 			return minRetry, nil
 		}
 		pod := *d.pod
-		pod.Status.Phase, pod.Status.Reason, pod.Status.Message = api.PhasePending, Unschedulable, d.why
+		pod.Status.Phase, pod.Status.Reason, pod.Status.Message = api.PhasePending, api.Unschedulable, d.why
 		pod.Status.Crowded = d.crowded
 		if _, err := l.pods.PutStatus(ctx, &pod); err != nil {
 			if api.Is(err, api.NotFound) || api.Is(err, api.Precondition) || api.Is(err, api.Conflict) {
@@ -298,9 +295,9 @@ func (l *loop) say(ctx context.Context, ds decisions) (again time.Duration, err 
 		l.mu.Lock()
 		l.said[d.pod.Meta.UID] = now
 		l.mu.Unlock()
-		if st.Reason != Unschedulable {
+		if st.Reason != api.Unschedulable {
 			l.log.Info("pod fits no node", "ref", d.pod.Ref(), "why", d.why)
-			_ = l.client.Record(ctx, d.pod.Ref(), api.Event{Warning: true, Reason: Unschedulable, Message: d.why, By: "scheduler"})
+			_ = l.client.Record(ctx, d.pod.Ref(), api.Event{Warning: true, Reason: api.Unschedulable, Message: d.why, By: "scheduler"})
 		}
 	}
 	return again, nil

@@ -88,7 +88,7 @@ func TestWaitsAndWakes(t *testing.T) {
 	inWorld(t, nil, func(ctx context.Context, c *client.Client) {
 		addPod(t, ctx, c, "web-0", "600m")
 		addPod(t, ctx, c, "web-1", "600m")
-		if p := listPods(t, ctx, c)[0]; p.Status.Reason != Unschedulable || p.Status.Message != "no node fits: the cluster has no nodes; join one" {
+		if p := listPods(t, ctx, c)[0]; p.Status.Reason != api.Unschedulable || p.Status.Message != "no node fits: the cluster has no nodes; join one" {
 			t.Fatalf("%+v", p.Status)
 		}
 		addNode(t, ctx, c, "w1", "1")
@@ -145,7 +145,7 @@ func TestRacesNeverOverCommit(t *testing.T) {
 			pod.Meta.UID, pod.Spec.Image = "", "nginx:1"
 			p, err := client.Of(c, api.Pods).Create(ctx, pod)
 			if err == nil {
-				c.Batch(ctx, []client.Op{{Bind: &client.BindOp{Namespace: p.Meta.Namespace, Pod: p.Meta.Name, UID: p.Meta.UID, Node: "w1"}}})
+				c.Batch(ctx, []api.BatchWrite{{Bind: &api.Binding{Namespace: p.Meta.Namespace, Pod: p.Meta.Name, UID: p.Meta.UID, Node: "w1"}}})
 			}
 		}
 		behind = rival

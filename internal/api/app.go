@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/json"
@@ -139,13 +140,11 @@ func (s AppSpec) WithDefaults() AppSpec {
 	u := Deref(s.Update)
 	u.MaxParallel, u.Surge = or(u.MaxParallel, 1), or(u.Surge, 1)
 	u.MinAvailable = or(u.MinAvailable, max(0, *s.Replicas-*u.MaxParallel))
-	u.HealthyFor, u.Deadline = orDuration(u.HealthyFor, "5s"), orDuration(u.Deadline, "5m")
-	if u.OnFailure == "" {
-		u.OnFailure = "rollback"
-	}
+	u.HealthyFor, u.Deadline = cmp.Or(u.HealthyFor, "5s"), cmp.Or(u.Deadline, "5m")
+	u.OnFailure = cmp.Or(u.OnFailure, "rollback")
 	s.Update = &u
 	stop := Deref(s.Stop)
-	stop.GracePeriod = orDuration(stop.GracePeriod, "10s")
+	stop.GracePeriod = cmp.Or(stop.GracePeriod, "10s")
 	s.Stop = &stop
 	return s
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -59,12 +60,7 @@ func (c Container) validate() error {
 }
 
 func (c Container) withDefaults() Container {
-	if c.CPU == "" {
-		c.CPU = DefaultCPU
-	}
-	if c.Memory == "" {
-		c.Memory = DefaultMemory
-	}
+	c.CPU, c.Memory = cmp.Or(c.CPU, DefaultCPU), cmp.Or(c.Memory, DefaultMemory)
 	return c
 }
 
@@ -118,9 +114,9 @@ func (h Health) validate(ports map[string]Port) error {
 }
 
 func (h Health) withDefaults() *Health {
-	h.Interval = orDuration(h.Interval, "2s")
-	h.Timeout = orDuration(h.Timeout, "1s")
-	h.GracePeriod = orDuration(h.GracePeriod, "10s")
+	h.Interval = cmp.Or(h.Interval, "2s")
+	h.Timeout = cmp.Or(h.Timeout, "1s")
+	h.GracePeriod = cmp.Or(h.GracePeriod, "10s")
 	h.Threshold = or(h.Threshold, 3)
 	return &h
 }
@@ -170,11 +166,4 @@ func (s Stop) validate() error {
 	}
 	errs.Add("grace_period", s.GracePeriod.check(0, time.Hour))
 	return errs.Err()
-}
-
-func orDuration(d, v Duration) Duration {
-	if d == "" {
-		return v
-	}
-	return d
 }

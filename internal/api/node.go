@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -88,10 +89,7 @@ type NodeHealth struct {
 func (o *NodeHealth) Schedulable() bool { return o.Verdict == VerdictReady }
 
 func nodeHealthColumn(n *Node) string {
-	h := string(n.Status.Health.Verdict)
-	if h == "" {
-		h = string(VerdictJoining)
-	}
+	h := string(cmp.Or(n.Status.Health.Verdict, VerdictJoining))
 	if n.Spec.Cordoned {
 		h += ",cordoned"
 	}

@@ -45,6 +45,9 @@ type Meta struct {
 	WriteID    string            `json:"write_id,omitempty" readOnly:"true" doc:"Request id of the last write; makes a retried write replay its result."`
 }
 
+// Now is the time as objects carry it: what is written and read back compares equal.
+func Now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
 // Deleting reports whether deletion was asked for.
 func (m *Meta) Deleting() bool { return m.DeletedAt != nil }
 
@@ -145,11 +148,7 @@ type AnyKind interface {
 
 // Info returns the untyped view of k.
 func (k Kind[S, T]) Info() Info {
-	var idx []string
-	for name := range k.Indexes {
-		idx = append(idx, name)
-	}
-	return Info{k.Name, k.Plural, k.Doc, k.Aliases, k.Scope, k.Derived, k.TwoStep, k.Parts, idx,
+	return Info{k.Name, k.Plural, k.Doc, k.Aliases, k.Scope, k.Derived, k.TwoStep, k.Parts, sortedKeys(k.Indexes),
 		reflect.TypeFor[Object[S, T]](), reflect.TypeFor[S](), reflect.TypeFor[T]()}
 }
 

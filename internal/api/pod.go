@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -104,6 +105,10 @@ func (p Phase) MayBecome(next Phase) bool {
 	return ok && (p == next || !p.Ended() && to >= phaseOrder[p])
 }
 
+// Unschedulable is the reason on the status of a pod that fits no node, and of
+// the rollout that fails for it.
+const Unschedulable = "unschedulable"
+
 // PodStatus is written by the pod's agent alone; by the node loop once the
 // node is dead, and by the scheduler (Reason, Message) before it has a node.
 type PodStatus struct {
@@ -167,10 +172,7 @@ func (s PodStatus) readyColumn() string {
 }
 
 func phaseColumn(p *Pod) string {
-	phase := string(p.Status.Phase)
-	if phase == "" {
-		phase = string(PhasePending)
-	}
+	phase := string(cmp.Or(p.Status.Phase, PhasePending))
 	if p.Status.Reason != "" && !p.Status.Phase.Ended() {
 		phase += " (" + p.Status.Reason + ")"
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -65,10 +66,7 @@ func (s ServiceSpec) Validate() error {
 		if p.Protocol != "" && p.Protocol != "tcp" && p.Protocol != "udp" {
 			errs.Addf(at+".protocol", "%q is unknown: want tcp or udp", p.Protocol)
 		}
-		proto := p.Protocol
-		if proto == "" {
-			proto = "tcp"
-		}
+		proto := cmp.Or(p.Protocol, "tcp")
 		if n := p.NodePort; n != nil {
 			if *n < MinNodePort || *n > MaxNodePort {
 				errs.Addf(at+".node_port", "%d is out of range: want %d to %d", *n, MinNodePort, MaxNodePort)
@@ -103,13 +101,9 @@ func (s ServiceSpec) Validate() error {
 
 // WithDefaults fills in every unset field but the IP, which the server allocates.
 func (s ServiceSpec) WithDefaults() ServiceSpec {
-	if s.Affinity == "" {
-		s.Affinity = "none"
-	}
+	s.Affinity = cmp.Or(s.Affinity, "none")
 	for name, p := range s.Ports {
-		if p.Protocol == "" {
-			p.Protocol = "tcp"
-		}
+		p.Protocol = cmp.Or(p.Protocol, "tcp")
 		s.Ports[name] = p
 	}
 	return s

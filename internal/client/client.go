@@ -27,12 +27,6 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// Headers beyond HTTP's own.
-const (
-	HeaderRequestID = "Clusterd-Request-Id" // makes a retried write replay its result
-	HeaderFence     = "Clusterd-Fence"      // revision of the fence key: a deposed leader's write fails
-)
-
 // Config says where the cluster is and who asks.
 type Config struct {
 	Addresses []string    // https://host:port of any servers
@@ -165,9 +159,9 @@ func (c *Client) once(ctx context.Context, r Request, base, id string) (*http.Re
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	if id != "" {
-		req.Header.Set(HeaderRequestID, id)
+		req.Header.Set(api.HeaderRequestID, id)
 		if c.fence != nil {
-			req.Header.Set(HeaderFence, fmt.Sprint(c.fence()))
+			req.Header.Set(api.HeaderFence, fmt.Sprint(c.fence()))
 		}
 	}
 	resp, err := c.http.Do(req)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"iter"
 	"net/http"
@@ -77,9 +76,14 @@ func (r Kind[S, T]) List(ctx context.Context, namespace string, filter Filter) (
 
 func (r Kind[S, T]) put(ctx context.Context, o *api.Object[S, T], sub string, h http.Header) (*api.Object[S, T], error) {
 	o.Kind = r.k.Name
+	return r.send(ctx, o.Meta, sub, h, o)
+}
+
+// send puts body at the object that meta names, or below it.
+func (r Kind[S, T]) send(ctx context.Context, meta api.Meta, sub string, h http.Header, body any) (*api.Object[S, T], error) {
 	out := new(api.Object[S, T])
-	req := Request{Method: http.MethodPut, Path: r.path(o.Meta.Namespace, o.Meta.Name) + sub, Header: h}
-	if err := r.c.call(ctx, req, o, out); err != nil {
+	req := Request{Method: http.MethodPut, Path: r.path(meta.Namespace, meta.Name) + sub, Header: h}
+	if err := r.c.call(ctx, req, body, out); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -97,7 +101,11 @@ func (r Kind[S, T]) Put(ctx context.Context, o *api.Object[S, T]) (*api.Object[S
 
 // Replace replaces spec and labels if the object still has the generation.
 func (r Kind[S, T]) Replace(ctx context.Context, o *api.Object[S, T], generation int64) (*api.Object[S, T], error) {
-	return r.put(ctx, o, "", http.Header{"If-Match": {strconv.FormatInt(generation, 10)}})
+	return r.put(ctx, o, "", ifMatch(generation))
+}
+
+func ifMatch(generation int64) http.Header {
+	return http.Header{"If-Match": {strconv.FormatInt(generation, 10)}}
 }
 
 // PutStatus replaces the status of o, but for parts that have another writer.
@@ -164,90 +172,4 @@ func (r Kind[S, T]) Watch(ctx context.Context, namespace string, filter Filter, 
 			}
 		}
 	}
-}
-
-// Op is one write of a batch. Exactly one field is set.
-type Op struct {
-	Create *json.RawMessage `json:"create,omitempty"` // a whole object
-	Put    *json.RawMessage `json:"put,omitempty"`
-	Status *json.RawMessage `json:"status,omitempty"` // a whole object whose status to replace
-	Delete *DeleteOp        `json:"delete,omitempty"`
-	Bind   *BindOp          `json:"bind,omitempty"`
-}
-
-// DeleteOp asks for a deletion.
-type DeleteOp struct {
-	Ref   api.Ref `json:"ref"`
-	UID   string  `json:"uid,omitempty"`
-	Final bool    `json:"final,omitempty"`
-}
-
-// BindOp gives a pod its node, once. The server refuses what does not fit.
-type BindOp struct {
-	Namespace string `json:"namespace"`
-	Pod       string `json:"pod"`
-	UID       string `json:"uid"`
-	Node      string `json:"node"`
-}
-
-// Demand is what must be so for a batch to happen: exactly what is set.
-type Demand struct {
-	Ref        api.Ref `json:"ref"`
-	Absent     bool    `json:"absent,omitempty"`
-	UID        string  `json:"uid,omitempty"`
-	Generation int64   `json:"generation,omitempty"`
-}
-
-// MaxBatch is how many writes one batch may hold.
-const MaxBatch = 500
-
-// Batch applies all writes in one transaction, or none. The error's fields
-// name the writes that stood in the way as writes[i].
-func (c *Client) Batch(ctx context.Context, ops []Op) (revision int64, err error) {
-	return c.BatchIf(ctx, nil, ops)
-}
-
-// BatchIf is Batch if all demands hold; else the error is of class Precondition.
-func (c *Client) BatchIf(ctx context.Context, demands []Demand, ops []Op) (revision int64, err error) {
-	if len(ops) > MaxBatch {
-		return 0, fmt.Errorf("batch of %d writes: at most %d", len(ops), MaxBatch)
-	}
-	var out struct {
-		Revision int64 `json:"revision"`
-	}
-	body := map[string]any{"writes": ops}
-	if len(demands) > 0 {
-		body["preconditions"] = demands
-	}
-	err = c.Call(ctx, http.MethodPost, "/v1/batch", nil, body, &out)
-	return out.Revision, err
-}
-
-// Declared is an object with its spec as its author wrote it: nothing that
-// this program does not know gets lost on the way back.
-type Declared struct {
-	Kind string          `json:"kind,omitempty"`
-	Meta api.Meta        `json:"meta"`
-	Spec json.RawMessage `json:"spec"`
-}
-
-// GetDeclared returns one object with its spec verbatim.
-func (r Kind[S, T]) GetDeclared(ctx context.Context, namespace, name string) (*Declared, error) {
-	o := new(Declared)
-	if err := r.c.Call(ctx, http.MethodGet, r.path(namespace, name), nil, nil, o); err != nil {
-		return nil, err
-	}
-	return o, nil
-}
-
-// ReplaceDeclared replaces spec and labels if the object still has the
-// generation, with a spec that is passed on verbatim.
-func (r Kind[S, T]) ReplaceDeclared(ctx context.Context, o *Declared, generation int64) (*api.Object[S, T], error) {
-	o.Kind = r.k.Name
-	out := new(api.Object[S, T])
-	req := Request{Method: http.MethodPut, Path: r.path(o.Meta.Namespace, o.Meta.Name), Header: http.Header{"If-Match": {strconv.FormatInt(generation, 10)}}}
-	if err := r.c.call(ctx, req, o, out); err != nil {
-		return nil, err
-	}
-	return out, nil
 }

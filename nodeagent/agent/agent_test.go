@@ -65,7 +65,7 @@ func start(t *testing.T, script ...string) *node {
 		Meta: api.Meta{Name: "web-1", Namespace: "default"},
 		Spec: api.PodSpec{PodTemplate: api.PodTemplate{Container: api.Container{Image: "script:1"}, Stop: &api.Stop{GracePeriod: "1s"}}},
 	}))
-	must(c.Batch(ctx, []client.Op{{Bind: &client.BindOp{Namespace: "default", Pod: "web-1", UID: n.pod.Meta.UID, Node: "w1"}}}))
+	must(c.Batch(ctx, []api.BatchWrite{{Bind: &api.Binding{Namespace: "default", Pod: "web-1", UID: n.pod.Meta.UID, Node: "w1"}}}))
 	return n
 }
 
@@ -257,7 +257,7 @@ func TestImagesLoadedByHand(t *testing.T) {
 		Spec: api.PodSpec{PodTemplate: api.PodTemplate{Container: api.Container{Image: "missing:1"}}},
 	}))
 	uid := must(client.Of(n.client, api.Pods).Get(t.Context(), "default", "web-2")).Meta.UID
-	must(n.client.Batch(t.Context(), []client.Op{{Bind: &client.BindOp{Namespace: "default", Pod: "web-2", UID: uid, Node: "w1"}}}))
+	must(n.client.Batch(t.Context(), []api.BatchWrite{{Bind: &api.Binding{Namespace: "default", Pod: "web-2", UID: uid, Node: "w1"}}}))
 	n.awaitPod(func(st api.PodStatus) bool { return st.Reason == "image_unavailable" })
 	req := must(http.NewRequest(http.MethodPut, "http://"+n.addr+"/v1/images", strings.NewReader("missing:1 listen;forever")))
 	resp := must(http.DefaultClient.Do(req))

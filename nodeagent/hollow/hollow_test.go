@@ -110,7 +110,7 @@ func (c *cluster) create(name string, change func(*api.PodSpec)) {
 	if err != nil {
 		c.Fatal(err)
 	}
-	if _, err := c.client.Batch(c.Context(), []client.Op{{Bind: &client.BindOp{Namespace: "default", Pod: name, UID: got.Meta.UID, Node: "w1"}}}); err != nil {
+	if _, err := c.client.Batch(c.Context(), []api.BatchWrite{{Bind: &api.Binding{Namespace: "default", Pod: name, UID: got.Meta.UID, Node: "w1"}}}); err != nil {
 		c.Fatal(err)
 	}
 }

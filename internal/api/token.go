@@ -1,0 +1,65 @@
+package api
+
+import (
+	"fmt"
+	"time"
+)
+
+// Tokens let users in, and machines join.
+var Tokens = Kind[TokenSpec, TokenStatus]{
+	Name: "Token", Plural: "tokens", Aliases: []string{"token"}, Scope: Cluster,
+	Doc: "A bearer token of a user, or a join token of machines. Only a hash of its secret is kept.",
+	Columns: []Column[TokenSpec, TokenStatus]{
+		{Name: "ROLE", Of: func(t *Token) string { return t.Spec.Role }},
+		{Name: "USES", Of: func(t *Token) string { return fmt.Sprint(t.Status.Uses) }},
+		{Name: "EXPIRES", Of: func(t *Token) string {
+			if t.Spec.ExpiresAt.IsZero() {
+				return "never"
+			}
+			return t.Spec.ExpiresAt.UTC().Format(time.RFC3339)
+		}},
+		{Name: "AGE", Of: func(t *Token) string { return Age(t.Meta.CreatedAt) }},
+	},
+}
+
+// Token is a bearer token or a join token. Its name is the token's id.
+type Token = Object[TokenSpec, TokenStatus]
+
+// Roles of a token.
+const (
+	RoleAdmin = "admin" // a user who may do everything
+	RoleNode  = "node"  // joins machines as nodes
+)
+
+// TokenSpec says what a token is good for.
+type TokenSpec struct {
+	Role        string    `json:"role" doc:"admin: a user. node: machines join with it." enum:"admin,node"`
+	Hash        string    `json:"hash" doc:"SHA-256 of the secret, in hex: the server never sees the secret of a token it did not make."`
+	Description string    `json:"description,omitempty" doc:"What the token is for."`
+	ExpiresAt   time.Time `json:"expires_at,omitzero" doc:"Refused afterwards; never when unset."`
+	MaxUses     int       `json:"max_uses,omitempty" doc:"How often machines may join with it; 0 is without limit."`
+}
+
+// Validate reports every violation.
+func (s TokenSpec) Validate() error {
+	var errs Errors
+	if s.Role != RoleAdmin && s.Role != RoleNode {
+		errs.Addf("role", "%q is unknown: want %s or %s", s.Role, RoleAdmin, RoleNode)
+	}
+	if len(s.Hash) != 64 {
+		errs.Addf("hash", "want the SHA-256 of the secret as 64 hex digits")
+	}
+	if s.MaxUses < 0 {
+		errs.Addf("max_uses", "must not be negative")
+	}
+	return errs.Err()
+}
+
+// WithDefaults returns s.
+func (s TokenSpec) WithDefaults() TokenSpec { return s }
+
+// TokenStatus is written by the API server.
+type TokenStatus struct {
+	Uses     int       `json:"uses" doc:"How often it was used to join."`
+	LastUsed time.Time `json:"last_used,omitzero"`
+}

@@ -1,0 +1,33 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// Declared is an object with its spec as its author wrote it: nothing that
+// this program does not know gets lost on the way back.
+type Declared struct {
+	Kind string          `json:"kind,omitempty"`
+	Meta api.Meta        `json:"meta"`
+	Spec json.RawMessage `json:"spec"`
+}
+
+// GetDeclared returns one object with its spec verbatim.
+func (r Kind[S, T]) GetDeclared(ctx context.Context, namespace, name string) (*Declared, error) {
+	o := new(Declared)
+	if err := r.c.Call(ctx, http.MethodGet, r.path(namespace, name), nil, nil, o); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// ReplaceDeclared replaces spec and labels if the object still has the
+// generation, with a spec that is passed on verbatim.
+func (r Kind[S, T]) ReplaceDeclared(ctx context.Context, o *Declared, generation int64) (*api.Object[S, T], error) {
+	o.Kind = r.k.Name
+	return r.send(ctx, o.Meta, "", ifMatch(generation), o)
+}
