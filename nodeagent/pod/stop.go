@@ -14,7 +14,7 @@ import (
 const minLast = time.Second
 
 // linger is how long a connection may be on its way.
-const linger = 100 * time.Millisecond
+const linger = 250 * time.Millisecond
 
 // stop ends the pod: it says so, waits until nobody sends clients any more,
 // asks main and then the sidecars to end, forces them after the grace, and
