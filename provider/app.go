@@ -36,6 +36,7 @@ func newApp() resource.Resource {
 			"update.min_available": {"replicas", "update.surge"},
 		},
 		follow: followRollout,
+		ails:   stuck,
 		blocked: func(a *api.App) string {
 			return a.Status.Message
 		},

@@ -148,6 +148,11 @@ func (r *kindResource[S, T]) Read(ctx context.Context, req resource.ReadRequest,
 		return
 	}
 	resp.State.Raw = r.state(o, prior, req.State.Raw.Type())
+	if r.ails != nil {
+		if f := r.ails(o); f != nil {
+			resp.Diagnostics.AddWarning(f.summary, f.detail)
+		}
+	}
 }
 
 // Update replaces the spec and follows the change. One that the cluster rolled

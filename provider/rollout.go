@@ -77,6 +77,16 @@ func outcome(a *api.App, generation int64) (ended bool, how *api.Rollout) {
 	return how.Phase.Terminal(), how
 }
 
+// stuck tells of the app's rollout if it ended badly and nothing was put back:
+// the cluster has what is declared, so a plan without changes would hide it.
+func stuck(a *api.App) *failure {
+	_, how := outcome(a, a.Meta.Generation)
+	if how == nil || how.Phase != api.RolloutPaused && how.Phase != api.RolloutFailed {
+		return nil
+	}
+	return explain(a, how)
+}
+
 // untilReverted waits until the spec of before is back.
 func (r *kindResource[S, T]) untilReverted(ctx context.Context, o *api.Object[S, T]) *api.Object[S, T] {
 	ctx, cancel := context.WithTimeout(ctx, revertTimeout)

@@ -94,6 +94,39 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
+// TestStuck: a plan warns of a rollout that ended badly where the cluster has
+// what is declared, since it shows no change then.
+func TestStuck(t *testing.T) {
+	app := func(observed int64, phase api.RolloutPhase) *api.App {
+		return &api.App{
+			Meta:      api.Meta{Namespace: "shop", Name: "web", Generation: 2},
+			Spec:      api.AppSpec{Container: api.Container{Image: "nginx:2"}},
+			Effective: api.AppSpec{Replicas: new(3)},
+			Status:    api.AppStatus{ObservedGeneration: observed, Rollout: api.Rollout{Generation: observed, Phase: phase}},
+		}
+	}
+	for name, test := range map[string]struct {
+		app  *api.App
+		want string
+	}{
+		"paused":           {app(2, api.RolloutPaused), "App shop/web: rollout of nginx:2 failed and is paused"},
+		"failed":           {app(2, api.RolloutFailed), "App shop/web: rollout of nginx:2 failed"},
+		"complete":         {app(2, api.RolloutComplete), ""},
+		"in progress":      {app(2, api.RolloutInProgress), ""},
+		"not looked at":    {app(1, api.RolloutPaused), ""},
+		"being put back":   {app(2, api.RolloutRolledBack), ""},
+		"nothing seen yet": {app(0, ""), ""},
+	} {
+		got := ""
+		if f := stuck(test.app); f != nil {
+			got = f.summary
+		}
+		if got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
 // TestShelf: many reads cost few requests, a write is seen, and what the list
 // lacks is asked for.
 func TestShelf(t *testing.T) {
