@@ -94,6 +94,8 @@ func TestCluster(t *testing.T) {
 	t.Run("get", testGet)
 	t.Run("watch", testWatch)
 	t.Run("describe", testDescribe)
+	t.Run("describe every kind", func(t *testing.T) { testDescribeEveryKind(t, c) })
+	t.Run("complete", testComplete)
 	t.Run("logs", testLogs)
 	t.Run("exec", testExec)
 	t.Run("cordon", testCordon)
@@ -204,8 +206,78 @@ func testDescribe(t *testing.T) {
 	if out := ok(t, "describe", "node", "w1"); !strings.Contains(out, "health       ready") || !strings.Contains(out, "default/web-") {
 		t.Errorf("describe node:\n%s", out)
 	}
-	for _, kind := range []string{"namespace/default", "server/s1"} {
-		ok(t, "describe", kind)
+}
+
+// testDescribeEveryKind: each kind tells its story, whoever wrote code for it.
+func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
+	ctx, cl := t.Context(), c.Client()
+	web := &api.Service{Meta: api.Meta{Name: "web", Namespace: api.DefaultNamespace}, Spec: api.ServiceSpec{App: "web", Ports: map[string]api.ServicePort{"http": {Port: 80}}}}
+	if _, err := client.Of(cl, api.Services).Create(ctx, web); err != nil {
+		t.Fatal(err)
+	}
+	image := &api.Image{Meta: api.Meta{Name: "i-web"}, Spec: api.ImageSpec{Reference: "docker.io/library/web:1", Nodes: []string{"w1"}}}
+	if _, err := client.Of(cl, api.Images).Create(ctx, image); err != nil {
+		t.Fatal(err)
+	}
+	c.Await("the service has endpoints", func(ctx context.Context) (bool, error) {
+		s, err := client.Of(cl, api.EndpointSlices).Get(ctx, api.DefaultNamespace, "web-0")
+		return err == nil && len(s.Spec.Addresses) == 2, nil
+	})
+	says := map[string][]string{
+		"App":       {"Rollout"},
+		"Pod":       {"Container main"},
+		"Service":   {"web.default.svc.cluster.local", "STATE"},
+		"Endpoints": {"addresses = [", "    pod   = \"web-"},
+		"Node":      {"allocatable"},
+		"Namespace": {"Spec"},
+		"Server":    {"leader", "version"},
+		"Image":     {"docker.io/library/web:1", `["w1"]`},
+		"Token":     {"admin", "hash"},
+		"Event":     {"MESSAGE"},
+	}
+	for _, k := range api.Kinds {
+		i := k.Info()
+		var list struct{ Items []struct{ Meta api.Meta } }
+		if err := json.Unmarshal([]byte(ok(t, "get", i.Plural, "-o", "json")), &list); err != nil || len(list.Items) == 0 {
+			t.Errorf("no %s to describe (%v)", i.Plural, err)
+			continue
+		}
+		name := list.Items[0].Meta.Name
+		out := ok(t, "describe", strings.ToLower(i.Name), name)
+		if len(says[i.Name]) == 0 {
+			t.Errorf("no words expected of a %s:\n%s", i.Name, out)
+		}
+		for _, want := range append(says[i.Name], name) {
+			if !strings.Contains(out, want) {
+				t.Errorf("describe %s lacks %q:\n%s", i.Name, want, out)
+			}
+		}
+		ok(t, "get", i.Plural, "-o", "wide")
+	}
+}
+
+func testComplete(t *testing.T) {
+	pod := podNames(t)[0]
+	for _, try := range []struct {
+		words []string
+		want  string
+	}{
+		{[]string{"get", "nam"}, "namespaces"},
+		{[]string{"get", "node", "w"}, "w1\nw2\n"},
+		{[]string{"describe", "app/"}, "app/web\n"},
+		{[]string{"delete", "pods", pod}, pod + "\n"},
+		{[]string{"logs", "a"}, "app/\n"},
+		{[]string{"logs", "-f", "app/w"}, "app/web\n"},
+		{[]string{"exec", "pod/"}, "pod/" + pod + "\n"},
+	} {
+		if out := ok(t, append([]string{"__complete"}, try.words...)...); !strings.HasPrefix(out, try.want) {
+			t.Errorf("%v completes to\n%swant %s", try.words, out, try.want)
+		}
+	}
+	for _, none := range [][]string{{"logs", "node/"}, {"get", "node", "w1", ""}, {"get", "bogus", ""}} {
+		if out := ok(t, append([]string{"__complete"}, none...)...); !strings.HasPrefix(out, ":") {
+			t.Errorf("%v completes to\n%s", none, out)
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ func (c *cli) delete() *cobra.Command {
   clusterd delete pod/web-x7k2pa-1     # the app loop makes another
   clusterd delete namespace shop --wait=false`,
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: completeKinds,
+		ValidArgsFunction: c.complete(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, name, err := find(args)
 			if err != nil {

@@ -24,7 +24,7 @@ func (c *cli) describe() *cobra.Command {
   clusterd describe pod/web-x7k2pa-1
   clusterd describe node w2`,
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: completeKinds,
+		ValidArgsFunction: c.complete(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, name, err := find(args)
 			if err != nil {
@@ -53,14 +53,16 @@ func describe(ctx context.Context, c *client.Client, q query, w io.Writer) error
 	if err != nil {
 		return err
 	}
-	var raw struct{ Spec json.RawMessage }
+	var raw struct{ Spec, Status json.RawMessage }
 	o := q.kind.New()
 	if err := cmp.Or(json.Unmarshal(items[0], o), json.Unmarshal(items[0], &raw)); err != nil {
 		return fmt.Errorf("decode %s %s: %w", q.kind.Info().Name, q.name, err)
 	}
 	p := &page{w: w}
 	p.head(o)
-	p.section("Spec", hcl(raw.Spec))
+	if _, ok := o.(*api.Events); !ok { // whose spec is the events below
+		p.section("Spec", hcl(raw.Spec))
+	}
 	switch v := o.(type) {
 	case *api.App:
 		err = p.app(ctx, c, v)
@@ -74,6 +76,8 @@ func describe(ctx context.Context, c *client.Client, q query, w io.Writer) error
 		p.section("Status", facts("message", v.Status.Message, "waits for", strings.Join(v.Status.Blockers, ", ")))
 	case *api.Events:
 		p.section("Events", eventLines(v.Spec.Entries))
+	default:
+		p.section("Status", hcl(raw.Status))
 	}
 	if err != nil {
 		return err

@@ -36,7 +36,8 @@ func (c *cli) exec() *cobra.Command {
 		Example: `  clusterd exec pod/web-x7k2pa-1 -- nginx -v
   clusterd exec -it pod/web-x7k2pa-1 -- bash
   tar c . | clusterd exec -i pod/web-x7k2pa-1 -- tar x -C /tmp`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: c.complete(api.Pods, api.Apps),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, name, err := find(args[:1])
 			if err != nil {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -38,7 +37,7 @@ func (c *cli) get() *cobra.Command {
   clusterd get app web -o json
   clusterd get pods -A -w`,
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: completeKinds,
+		ValidArgsFunction: c.complete(),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if q.kind, q.name, err = find(args); err != nil {
 				return err
@@ -147,16 +146,4 @@ func printJSON(w io.Writer, items []json.RawMessage) error {
 	pretty.WriteByte('\n')
 	_, err = w.Write(pretty.Bytes())
 	return err
-}
-
-func completeKinds(_ *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	var out []string
-	if len(args) == 0 {
-		for _, k := range api.Kinds {
-			if p := k.Info().Plural; strings.HasPrefix(p, prefix) {
-				out = append(out, p+"\t"+k.Info().Doc)
-			}
-		}
-	}
-	return out, cobra.ShellCompDirectiveNoFileComp
 }

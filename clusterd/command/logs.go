@@ -38,7 +38,8 @@ func (c *cli) logs() *cobra.Command {
   clusterd logs -f app/web
   clusterd logs pod/web-x7k2pa-1 -c sidecar --since 10m
   clusterd logs pod/web-x7k2pa-1 --previous`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: c.complete(api.Apps, api.Pods),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, name, err := find(args)
 			if err != nil {

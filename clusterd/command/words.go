@@ -152,12 +152,7 @@ func hclValue(d *json.Decoder) []string {
 	switch v := t.(type) {
 	case json.Delim:
 		if v == '[' {
-			var items []string
-			for d.More() {
-				items = append(items, strings.Join(hclValue(d), " "))
-			}
-			d.Token()
-			return []string{"[" + strings.Join(items, ", ") + "]"}
+			return hclList(d)
 		}
 		body := hclBody(d)
 		if len(body) == 0 {
@@ -175,6 +170,33 @@ func hclValue(d *json.Decoder) []string {
 	default:
 		return []string{fmt.Sprint(v)}
 	}
+}
+
+// hclList reads the items of a list: on one line, or if any takes more than
+// one, each on its own.
+func hclList(d *json.Decoder) []string {
+	var items [][]string
+	long := false
+	for d.More() {
+		item := hclValue(d)
+		items, long = append(items, item), long || len(item) > 1
+	}
+	d.Token() // the closing bracket
+	if !long {
+		var flat []string
+		for _, item := range items {
+			flat = append(flat, item[0])
+		}
+		return []string{"[" + strings.Join(flat, ", ") + "]"}
+	}
+	out := []string{"["}
+	for _, item := range items {
+		item[len(item)-1] += ","
+		for _, l := range item {
+			out = append(out, "  "+l)
+		}
+	}
+	return append(out, "]")
 }
 
 // quote renders a string as HCL: what JSON escapes, and template marks.
