@@ -62,6 +62,9 @@ func (h *Hub) ServeUpgrade(w http.ResponseWriter, r *http.Request, node string) 
 		end := time.AfterFunc(time.Until(r.TLS.PeerCertificates[0].NotAfter), func() { mux.Close() })
 		defer end.Stop()
 	}
+	// net/http does not end the context of a connection that was taken over:
+	// whoever made it says that the node is to go.
+	defer context.AfterFunc(r.Context(), func() { mux.Close() })()
 	l := &link{mux: mux, since: time.Now(), client: &http.Client{Transport: &http.Transport{
 		DialContext:           func(context.Context, string, string) (net.Conn, error) { return mux.Open() },
 		DisableKeepAlives:     true, // a stream costs nothing: one per request

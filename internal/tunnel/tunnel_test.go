@@ -8,6 +8,8 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"net/http/httptest"
 	"net/http/httputil"
 	"slices"
@@ -257,7 +259,19 @@ func TestReconnects(t *testing.T) {
 }
 
 // A cable that is pulled says nothing: both ends notice by themselves.
+//
+// The test has a process of its own: yamux keeps its timers in a global pool,
+// and one that was made in a bubble must not be used outside.
 func TestDeadPeerIsNoticedInThreeSeconds(t *testing.T) {
+	const alone = "TUNNEL_TEST_ALONE"
+	if os.Getenv(alone) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), alone+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		hub := NewHub(nil)
