@@ -232,7 +232,7 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 		"Namespace": {"Spec"},
 		"Server":    {"leader", "version"},
 		"Image":     {"docker.io/library/web:1", `["w1"]`},
-		"Token":     {"admin", "hash"},
+		"Token":     {"role", "hash"},
 		"Event":     {"MESSAGE"},
 	}
 	for _, k := range api.Kinds {
