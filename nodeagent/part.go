@@ -214,7 +214,7 @@ func (s *settings) applied(servers []*client.Client) func(context.Context, int64
 		var wg sync.WaitGroup
 		for i, c := range servers {
 			wg.Go(func() {
-				errs[i] = c.Call(ctx, http.MethodPost, path, nil, map[string]int64{"revision": revision}, nil)
+				errs[i] = c.Call(ctx, http.MethodPost, path, nil, api.AppliedReport{Revision: revision}, nil)
 			})
 		}
 		wg.Wait()

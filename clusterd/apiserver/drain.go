@@ -48,30 +48,19 @@ func (a *applied) behind(nodes []string, revision int64) (late []string, changed
 	return late, a.changed
 }
 
-// appliedReport is the body of POST /v1/nodes/{name}/applied.
-type appliedReport struct {
-	Revision int64 `json:"revision" doc:"Everything the endpoints watch said up to here is programmed."`
-}
-
 // serveApplied answers POST /v1/nodes/{name}/applied.
 func (s *Server) serveApplied(w http.ResponseWriter, r *request) error {
 	node := r.PathValue("name")
 	if err := onlyNode(r.by.Identity, node); err != nil {
 		return err
 	}
-	rep, err := decodeBody[appliedReport](w, r, 1<<10)
+	rep, err := decodeBody[api.AppliedReport](w, r, 1<<10)
 	if err != nil {
 		return err
 	}
 	s.applied.report(node, rep.Revision)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
-}
-
-// drainedAnswer is what GET …/pods/{name}/drained says.
-type drainedAnswer struct {
-	Drained bool     `json:"drained" doc:"No node sends new connections to the pod."`
-	Waiting []string `json:"waiting,omitempty" doc:"Nodes that may still do."`
 }
 
 // Bounds of the timeout a caller asks for.
@@ -106,7 +95,7 @@ func (s *Server) serveDrained(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-func (s *Server) awaitDrained(r *request, pod *object, snap *snapshot, wait time.Duration) (ans drainedAnswer, err error) {
+func (s *Server) awaitDrained(r *request, pod *object, snap *snapshot, wait time.Duration) (ans api.DrainedAnswer, err error) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	out := int64(0) // the endpoints' revision since which the pod is out

@@ -52,9 +52,9 @@ func (s *Server) routes() []route {
 			summary: "Run a command in a container: upgrade the connection to clusterd-exec", status: http.StatusSwitchingProtocols, query: []param{
 				{"container", "Which container; by default the main one."}, {"command", "The command, one parameter per word."}, {"tty", "true: with a terminal."}, {"stdin", "true: with input."}}}},
 		route{method: "GET", path: onePod + "/drained", kind: pods, serve: (*Server).serveDrained, doc: doc{
-			summary: "Wait until no node sends new connections to the pod", out: reflect.TypeFor[drainedAnswer](), query: []param{{"timeout", "How long to wait at most, 2s by default."}}}},
+			summary: "Wait until no node sends new connections to the pod", out: reflect.TypeFor[api.DrainedAnswer](), query: []param{{"timeout", "How long to wait at most, 2s by default."}}}},
 		route{method: "POST", path: "/v1/nodes/{name}/applied", kind: nodes, serve: (*Server).serveApplied, doc: doc{
-			summary: "A node's proxy reports how far it has followed the endpoints", in: reflect.TypeFor[appliedReport](), status: http.StatusNoContent}},
+			summary: "A node's proxy reports how far it has followed the endpoints", in: reflect.TypeFor[api.AppliedReport](), status: http.StatusNoContent}},
 		route{method: "POST", path: "/v1/batch", serve: (*Server).serveBatch, doc: doc{
 			summary: "Many writes in one transaction, or none", in: reflect.TypeFor[api.Batch](), out: reflect.TypeFor[api.BatchAnswer](), header: writes}},
 		route{method: "POST", path: "/v1/events", serve: (*Server).serveEvent, doc: doc{
@@ -67,7 +67,7 @@ func (s *Server) routes() []route {
 			summary: "Renew the certificate of the node that asks", in: reflect.TypeFor[pki.RenewRequest](), out: reflect.TypeFor[pki.JoinResponse]()}},
 		route{method: "GET", path: "/v1/tunnel", serve: (*Server).serveTunnel, doc: doc{
 			summary: "An agent's connection: upgrade to clusterd-tunnel", status: http.StatusSwitchingProtocols}},
-		route{method: "GET", path: "/v1/openapi.json", serve: (*Server).serveOpenAPI, doc: doc{summary: "This description"}},
+		route{method: "GET", path: "/v1/openapi.json", serve: (*Server).serveOpenAPI, doc: doc{summary: "This description", media: "application/json"}},
 		route{method: "GET", path: "/metrics", serve: (*Server).serveMetrics, doc: doc{summary: "Numbers about this server, for Prometheus", media: "text/plain"}},
 		route{method: "GET", path: "/healthz", open: true, serve: (*Server).serveHealth, doc: doc{summary: "The process serves", media: "text/plain"}},
 		route{method: "GET", path: "/readyz", open: true, serve: (*Server).serveReady, doc: doc{summary: "Reads and writes are possible", media: "text/plain"}},

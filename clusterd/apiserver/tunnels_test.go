@@ -257,7 +257,7 @@ func TestDrainBarrier(t *testing.T) {
 		pod := makePod(t, c, "web-1", "10m", "16Mi")
 		pod.Spec.App = "web"
 		pod = must(client.Of(c, api.Pods).Put(ctx, pod))(t)
-		drained := func(timeout string) (ans drainedAnswer, took time.Duration) {
+		drained := func(timeout string) (ans api.DrainedAnswer, took time.Duration) {
 			start := time.Now()
 			err := c.Call(ctx, "GET", "/v1/namespaces/default/pods/web-1/drained", map[string][]string{"timeout": {timeout}}, nil, &ans)
 			if err != nil {

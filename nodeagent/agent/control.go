@@ -23,10 +23,7 @@ const drainWait = 2 * time.Second
 func (k control) Drained(ctx context.Context, p *api.Pod) error {
 	ctx, cancel := context.WithTimeout(ctx, drainWait+time.Second)
 	defer cancel()
-	var out struct {
-		Drained bool     `json:"drained"`
-		Waiting []string `json:"waiting"`
-	}
+	var out api.DrainedAnswer
 	path := client.Path(api.Pods.Info(), p.Meta.Namespace, p.Meta.Name) + "/drained"
 	return k.c.Call(ctx, http.MethodGet, path, url.Values{"timeout": {drainWait.String()}}, nil, &out)
 }
