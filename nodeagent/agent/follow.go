@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"math/rand/v2"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -37,25 +35,7 @@ func follow[S api.Spec[S], T any](ctx context.Context, c *client.Client, k api.K
 	})
 }
 
-// again calls do until it succeeds or ctx ends, more and more slowly while it
-// fails at once.
+// again calls do until it succeeds or ctx ends.
 func again(ctx context.Context, log hclog.Logger, what string, do func(context.Context) error) {
-	const first, most = 100 * time.Millisecond, 5 * time.Second
-	wait := first
-	for ctx.Err() == nil {
-		began := time.Now()
-		err := do(ctx)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		if time.Since(began) > most {
-			wait = first
-		}
-		log.Debug("cannot "+what+"; trying again", "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait/2 + rand.N(wait)):
-		}
-		wait = min(2*wait, most)
-	}
+	client.Retry(ctx, do, func(err error, _ bool) { log.Debug("cannot "+what+"; trying again", "error", err) })
 }

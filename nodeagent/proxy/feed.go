@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,11 +52,7 @@ type Feed struct {
 	changed   bool
 }
 
-const (
-	remember   = 5 * time.Second // at most so much is lost to a crash
-	retryLeast = 100 * time.Millisecond
-	retryMost  = 5 * time.Second
-)
+const remember = 5 * time.Second // at most so much is lost to a crash
 
 // Run feeds the sinks until ctx is done.
 func (f *Feed) Run(ctx context.Context) error {
@@ -70,7 +65,7 @@ func (f *Feed) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { f.rememberAll(ctx) })
 	defer wg.Wait()
-	retry(ctx, f.Log, "services", f.follow)
+	f.retry(ctx, "services", f.follow)
 	return ctx.Err()
 }
 
@@ -102,7 +97,7 @@ func (f *Feed) follow(ctx context.Context) error {
 // ended; the error says that this is not possible.
 func watch[S api.Spec[S], T any](ctx context.Context, f *Feed, k api.Kind[S, T], from int64, do func(api.WatchEvent[S, T])) error {
 	var gone error
-	retry(ctx, f.Log, k.Plural, func(ctx context.Context) error {
+	f.retry(ctx, k.Plural, func(ctx context.Context) error {
 		first := true
 		for ev, err := range client.Of(f.Client, k).Watch(ctx, "", nil, from) {
 			if api.Is(err, api.Gone) {
@@ -125,29 +120,15 @@ func watch[S api.Spec[S], T any](ctx context.Context, f *Feed, k api.Kind[S, T],
 	return cmp.Or(gone, ctx.Err())
 }
 
-// retry calls do until it succeeds, more and more slowly while it fails at once.
-func retry(ctx context.Context, log hclog.Logger, what string, do func(context.Context) error) {
-	wait := retryLeast
-	for ctx.Err() == nil {
-		begun := time.Now()
-		err := do(ctx)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		if time.Since(begun) > retryMost {
-			wait = retryLeast
-		}
+// retry calls do until it succeeds or ctx ends.
+func (f *Feed) retry(ctx context.Context, what string, do func(context.Context) error) {
+	client.Retry(ctx, do, func(err error, first bool) {
 		level := hclog.Debug
-		if wait == retryLeast { // said once, not all through an outage
+		if first {
 			level = hclog.Warn
 		}
-		log.Log(level, "watch broke, trying again", "kind", what, "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait/2 + rand.N(wait/2)):
-		}
-		wait = min(2*wait, retryMost)
-	}
+		f.Log.Log(level, "watch broke, trying again", "kind", what, "error", err)
+	})
 }
 
 func (f *Feed) reset(services []api.Service, endpoints []api.Endpoints, revision int64) {
