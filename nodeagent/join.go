@@ -119,7 +119,7 @@ func (s *settings) rejoin(id *pki.Identity) (membership, error) {
 func (s *settings) knock(ctx context.Context, token pki.JoinToken, log hclog.Logger) (*pki.JoinResult, error) {
 	for warned := false; ; {
 		attempt, cancel := context.WithTimeout(ctx, 15*time.Second)
-		res, err := pki.JoinWith(attempt, s.server, token, pki.JoinRequest{Name: s.Name, Address: s.Address, Labels: s.labels})
+		res, err := pki.Join(attempt, s.server, token, pki.JoinRequest{Name: s.Name, Address: s.Address, Labels: s.labels})
 		cancel()
 		if err == nil {
 			return res, nil

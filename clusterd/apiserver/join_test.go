@@ -104,7 +104,7 @@ func TestJoin(t *testing.T) {
 	c := startTLS(t, Config{})
 	ctx := t.Context()
 	tok := c.token(t, api.TokenSpec{MaxUses: 2})
-	res, err := pki.JoinWith(ctx, c.addr, tok, pki.JoinRequest{Name: "w1", Address: "10.0.0.1:7946", Labels: map[string]string{"zone": "a"}})
+	res, err := pki.Join(ctx, c.addr, tok, pki.JoinRequest{Name: "w1", Address: "10.0.0.1:7946", Labels: map[string]string{"zone": "a"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestJoin(t *testing.T) {
 		t.Error(err)
 	}
 	// A machine that lost its key joins again, and keeps its subnet.
-	again, err := pki.Join(ctx, c.addr, tok, "w1", "10.0.0.1:7946")
+	again, err := pki.Join(ctx, c.addr, tok, pki.JoinRequest{Name: "w1", Address: "10.0.0.1:7946"})
 	if err != nil || again.Node.Subnet != res.Node.Subnet {
 		t.Errorf("again: %+v, %v", again, err)
 	}
@@ -151,7 +151,7 @@ func TestJoin(t *testing.T) {
 		"user's":      {c.token(t, api.TokenSpec{Role: api.RoleAdmin}), "this is not a join token but one of role admin"},
 		"foreign pin": {foreign, "does not match the token's pin"},
 	} {
-		_, err := pki.Join(ctx, c.addr, tc.tok, "w9", "10.0.0.9:7946")
+		_, err := pki.Join(ctx, c.addr, tc.tok, pki.JoinRequest{Name: "w9", Address: "10.0.0.9:7946"})
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -75,16 +75,10 @@ func (e *PinError) Error() string {
 	return fmt.Sprintf("the server's CA does not match the token's pin: the token says %.16s…, the server has %.16s…: is the address right, and the token from this cluster?", e.Want, e.Have)
 }
 
-// Join asks the server at addr (host:port) to let the node name in, and
-// trusts it only if its CA is the one token is pinned to. Peers will reach the
-// node at address. The secret is sent only after that check.
-func Join(ctx context.Context, addr string, token JoinToken, name, address string) (*JoinResult, error) {
-	return JoinWith(ctx, addr, token, JoinRequest{Name: name, Address: address})
-}
-
-// JoinWith is Join with all that a request can say; what proves the caller is
-// filled in here.
-func JoinWith(ctx context.Context, addr string, token JoinToken, req JoinRequest) (*JoinResult, error) {
+// Join asks the server at addr (host:port) to let a node in, and trusts it only
+// if its CA is the one token is pinned to. The secret is sent only after that
+// check. What of req proves who asks is filled in here.
+func Join(ctx context.Context, addr string, token JoinToken, req JoinRequest) (*JoinResult, error) {
 	key, csr, err := newRequest()
 	if err != nil {
 		return nil, err

@@ -81,7 +81,7 @@ func TestJoinAndRenew(t *testing.T) {
 	token := NewJoinToken(ca.Pin())
 	addr := serve(t, ca, token)
 
-	res, err := Join(t.Context(), addr, token, "w1", "192.0.2.7")
+	res, err := Join(t.Context(), addr, token, JoinRequest{Name: "w1", Address: "192.0.2.7"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestJoinRefusals(t *testing.T) {
 	t.Run("wrong secret", func(t *testing.T) {
 		bad := token
 		bad.Secret = NewJoinToken(ca.Pin()).Secret
-		_, err := Join(t.Context(), addr, bad, "w1", "")
+		_, err := Join(t.Context(), addr, bad, JoinRequest{Name: "w1"})
 		refused, ok := errors.AsType[*RefusedError](err)
 		if !ok || refused.Status != 401 || !strings.Contains(err.Error(), "no such join token") {
 			t.Errorf("got %v", err)
@@ -122,7 +122,7 @@ func TestJoinRefusals(t *testing.T) {
 	t.Run("wrong pin", func(t *testing.T) {
 		bad := token
 		bad.Pin = newTestCA(t).Pin()
-		_, err := Join(t.Context(), addr, bad, "w1", "")
+		_, err := Join(t.Context(), addr, bad, JoinRequest{Name: "w1"})
 		if _, ok := errors.AsType[*PinError](err); !ok || !strings.Contains(err.Error(), "the server's CA does not match the token's pin: ") {
 			t.Errorf("got %v", err)
 		}
@@ -137,7 +137,7 @@ func TestJoinRefusals(t *testing.T) {
 		srv.TLS = node.ServerTLS()
 		srv.StartTLS()
 		defer srv.Close()
-		if _, err := Join(t.Context(), srv.Listener.Addr().String(), token, "w1", ""); err == nil {
+		if _, err := Join(t.Context(), srv.Listener.Addr().String(), token, JoinRequest{Name: "w1"}); err == nil {
 			t.Error("joined at a node")
 		}
 	})
@@ -158,7 +158,7 @@ func TestJoinRefusals(t *testing.T) {
 		}
 	})
 	t.Run("a name that is none", func(t *testing.T) {
-		_, err := Join(t.Context(), addr, token, "node:w1", "")
+		_, err := Join(t.Context(), addr, token, JoinRequest{Name: "node:w1"})
 		if err == nil || !strings.Contains(err.Error(), "must be 1 to 63 of a-z") {
 			t.Errorf("got %v", err)
 		}

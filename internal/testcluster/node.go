@@ -39,7 +39,7 @@ func newNode(t testing.TB, name, server, token, dir string, log hclog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	res, err := pki.Join(t.Context(), server, parsed, name, "127.0.0.1")
+	res, err := pki.Join(t.Context(), server, parsed, pki.JoinRequest{Name: name, Address: "127.0.0.1"})
 	if err != nil {
 		return nil, err
 	}
