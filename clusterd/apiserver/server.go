@@ -30,13 +30,19 @@ import (
 // EtcdConfig says how this server's member of the store runs.
 type EtcdConfig = store.EtcdConfig
 
+// Networks of a cluster that says nothing else.
+const (
+	DefaultPods     = "10.244.0.0/16"
+	DefaultServices = "10.96.0.0/16"
+)
+
 // Config says how a Server keeps its state and whom it trusts.
 type Config struct {
 	Name string      // of this server
 	Etcd *EtcdConfig // nil keeps the state in memory, for tests
 
-	PodsCIDR     string // by default 10.244.0.0/16
-	ServicesCIDR string // by default 10.96.0.0/16
+	PodsCIDR     string // by default DefaultPods
+	ServicesCIDR string // by default DefaultServices
 
 	// Peer says who is at the other end of a TLS connection: role server or
 	// node, and its name; false without a verified certificate.
@@ -73,10 +79,10 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Log.Named("api"), kinds: kindTable(), ended: make(chan struct{})}
 	var err error
-	if s.pods, err = network("pods", cfg.PodsCIDR, "10.244.0.0/16"); err != nil {
+	if s.pods, err = network("pods", cfg.PodsCIDR, DefaultPods); err != nil {
 		return nil, err
 	}
-	if s.services, err = network("services", cfg.ServicesCIDR, "10.96.0.0/16"); err != nil {
+	if s.services, err = network("services", cfg.ServicesCIDR, DefaultServices); err != nil {
 		return nil, err
 	}
 	if s.pods.Overlaps(s.services) {

@@ -18,8 +18,8 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// DefaultPods is how many pods fit a node that does not say.
-const DefaultPods = 110
+// defaultPods is how many pods fit a node that does not say.
+const defaultPods = 110
 
 // picture is every node and what is taken from it. Index i of every array is
 // node i. A node that goes leaves a hole, so that pods keep their index.
@@ -107,7 +107,7 @@ func (p *picture) setNode(n *api.Node) (better bool) {
 	i := p.at(n.Meta.Name)
 	cpu, mem, pods := n.Status.Allocatable.CPU.Milli(), n.Status.Allocatable.Memory.Bytes(), int32(n.Status.Allocatable.Pods)
 	if pods == 0 {
-		pods = DefaultPods
+		pods = defaultPods
 	}
 	shut, moved := shutWhy(n), !maps.Equal(p.labels[i], n.Meta.Labels)
 	better = moved || shut == "" && p.shut[i] != "" || cpu > p.capCPU[i] || mem > p.capMem[i] || pods > p.capPods[i]

@@ -11,14 +11,16 @@ import (
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver"
 )
 
 // Ports and networks of a cluster that says nothing else.
 const (
 	DefaultPort       = "7443"
 	DefaultGossipPort = "7946"
-	DefaultPods       = "10.244.0.0/16"
-	DefaultServices   = "10.96.0.0/16"
+	DefaultPods       = apiserver.DefaultPods
+	DefaultServices   = apiserver.DefaultServices
 )
 
 // Config of a server. The zero value of a field is its default.
