@@ -18,20 +18,26 @@ func (c *Cluster) StopNode(word string) error { return c.cut(word, false) }
 // StopServer kills a server as kill -9 does.
 func (c *Cluster) StopServer(word string) error { return c.cut(word, true) }
 
+// seize finds a member of the cluster and keeps other commands out until unlock.
+func (c *Cluster) seize(word string, server bool) (p Plan, m Member, unlock func(), err error) {
+	if unlock, err = lock(); err != nil {
+		return p, m, nil, err
+	}
+	if p, err = c.Plan(); err == nil {
+		m, err = p.Member(word, server)
+	}
+	if err != nil {
+		unlock()
+	}
+	return p, m, unlock, err
+}
+
 func (c *Cluster) cut(word string, server bool) error {
-	unlock, err := lock()
+	_, m, unlock, err := c.seize(word, server)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	p, err := c.Plan()
-	if err != nil {
-		return err
-	}
-	m, err := p.Member(word, server)
-	if err != nil {
-		return err
-	}
 	if !c.space(m.Name).exists() {
 		c.cfg.Say("%s is stopped already", m.Name)
 		return nil
@@ -75,17 +81,11 @@ func (c *Cluster) restart(ctx context.Context, word string, server bool) error {
 }
 
 func (c *Cluster) bootOne(ctx context.Context, word string, server bool) (p Plan, m Member, err error) {
-	unlock, err := lock()
+	p, m, unlock, err := c.seize(word, server)
 	if err != nil {
 		return p, m, err
 	}
 	defer unlock()
-	if p, err = c.Plan(); err != nil {
-		return p, m, err
-	}
-	if m, err = p.Member(word, server); err != nil {
-		return p, m, err
-	}
 	if !c.space("hub").exists() {
 		return p, m, fmt.Errorf("cluster %s does not run: start it with clusterd dev up --name %s", p.Name, p.Name)
 	}
@@ -98,19 +98,11 @@ func (c *Cluster) bootOne(ctx context.Context, word string, server bool) (p Plan
 
 // Link connects a node to the others, or cuts it off while it goes on running.
 func (c *Cluster) Link(word string, up bool) error {
-	unlock, err := lock()
+	_, m, unlock, err := c.seize(word, false)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	p, err := c.Plan()
-	if err != nil {
-		return err
-	}
-	m, err := p.Member(word, false)
-	if err != nil {
-		return err
-	}
 	if err := c.setLink(m, up); err != nil {
 		return err
 	}
