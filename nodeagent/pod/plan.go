@@ -76,10 +76,10 @@ type facts struct {
 	Hold    bool                      // nothing new may start: the API may have other news
 	Runs    map[string]runtime.Status // by container id, all the runtime has of the pod
 	Sandbox bool                      // network and namespaces are there
-	Trouble string                    // what the node cannot do for the pod just now
 	Rebuilt bool                      // … and are new: what ran before is in others, that are gone
 	Gone    bool                      // … were torn down for good
 	IP      string
+	Trouble string               // what the node cannot do for the pod just now
 	Images  map[string]imageFact // by reference
 	Failed  map[string]failure   // by container: starts that went wrong
 	Tails   map[string][]string  // by container: last lines of the run that just ended

@@ -9,10 +9,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/logfile"
-	"github.com/hashicorp/go-hclog"
 )
 
 // mostTrouble is the longest wait before a step that went wrong is tried again.

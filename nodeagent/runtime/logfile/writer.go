@@ -151,14 +151,3 @@ func (w *Writer) Close() error {
 	w.f = nil
 	return err
 }
-
-// Remove deletes all files of a log.
-func Remove(path string) error {
-	var errs []error
-	for n := range Keep {
-		if err := os.Remove(rotated(path, n)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
