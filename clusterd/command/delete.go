@@ -25,24 +25,17 @@ func (c *cli) delete() *cobra.Command {
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: c.complete(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, name, err := find(args)
+			q, err := c.object(cmd, args)
 			if err != nil {
 				return err
-			}
-			if name == "" {
-				return fmt.Errorf("which one? want: clusterd delete %s <name>", args[0])
 			}
 			cl, err := c.to.client()
 			if err != nil {
 				return err
 			}
 			defer cl.Close()
-			ns := ""
-			if k.Info().Scope == api.Namespaced {
-				ns = c.to.ns()
-			}
-			path := client.Path(k.Info(), ns, name)
-			o := k.New()
+			path := client.Path(q.kind.Info(), q.ns, q.name)
+			o := q.kind.New()
 			if err := cl.Call(cmd.Context(), http.MethodGet, path, nil, nil, o); err != nil {
 				return err
 			}
@@ -50,11 +43,11 @@ func (c *cli) delete() *cobra.Command {
 			if err := cl.Call(cmd.Context(), http.MethodDelete, path, url.Values{"uid": {uid}}, nil, nil); err != nil {
 				return err
 			}
-			ref := api.Ref{Kind: k.Info().Name, Namespace: ns, Name: name}
-			if wait && k.Info().TwoStep {
+			ref := api.Ref{Kind: q.kind.Info().Name, Namespace: q.ns, Name: q.name}
+			if wait && q.kind.Info().TwoStep {
 				ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 				defer cancel()
-				if err := c.awaitGone(ctx, cl, k, path, uid); err != nil {
+				if err := c.awaitGone(ctx, cl, q.kind, path, uid); err != nil {
 					return fmt.Errorf("%s is marked, and is still there: %w", ref, err)
 				}
 			}

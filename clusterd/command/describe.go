@@ -26,22 +26,15 @@ func (c *cli) describe() *cobra.Command {
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: c.complete(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, name, err := find(args)
+			q, err := c.object(cmd, args)
 			if err != nil {
 				return err
-			}
-			if name == "" {
-				return fmt.Errorf("which one? want: clusterd describe %s <name>", args[0])
 			}
 			cl, err := c.to.client()
 			if err != nil {
 				return err
 			}
 			defer cl.Close()
-			q := query{kind: k, name: name}
-			if k.Info().Scope == api.Namespaced {
-				q.ns = c.to.ns()
-			}
 			return describe(cmd.Context(), cl, q, c.out)
 		},
 	}

@@ -88,6 +88,20 @@ func (c *cli) get() *cobra.Command {
 	return cmd
 }
 
+// object reads the arguments of a command about one object.
+func (c *cli) object(cmd *cobra.Command, args []string) (q query, err error) {
+	if q.kind, q.name, err = find(args); err != nil {
+		return q, err
+	}
+	if q.name == "" {
+		return q, fmt.Errorf("which one? want: clusterd %s %s <name>", cmd.Name(), args[0])
+	}
+	if q.kind.Info().Scope == api.Namespaced {
+		q.ns = c.to.ns()
+	}
+	return q, nil
+}
+
 func where(q query) string {
 	if q.ns == "" {
 		return ""
