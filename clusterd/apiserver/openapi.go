@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -120,13 +121,24 @@ func (d *describer) operation(rt route) *huma.Operation {
 	success := &huma.Response{Description: "Success"}
 	switch {
 	case rt.doc.list:
-		success.Content = map[string]*huma.MediaType{"application/json": {Schema: d.listOf(rt.doc.out)}}
+		success.Content = map[string]*huma.MediaType{
+			"application/json":     {Schema: d.listOf(rt.doc.out)},
+			"application/x-ndjson": {Schema: d.changeOf(rt.doc.out)},
+		}
 	case rt.doc.out != nil || rt.doc.media != "":
 		success.Content = d.content(rt.doc.out, cmp.Or(rt.doc.media, "application/json"))
 	}
 	op.Responses[strconv.Itoa(cmp.Or(rt.doc.status, http.StatusOK))] = success
+	if slices.Contains(rt.doc.header, ifAbsent) {
+		op.Responses[strconv.Itoa(http.StatusCreated)] = &huma.Response{Description: "Created", Content: success.Content}
+	}
 	op.Responses["default"] = &huma.Response{Description: "What is wrong, and the way out",
 		Content: map[string]*huma.MediaType{"application/problem+json": {Schema: d.problem}}}
+	if !rt.open {
+		for _, r := range op.Responses {
+			r.Headers = map[string]*huma.Param{api.HeaderRevision: {Description: "Revision of the store the answer is as of.", Schema: text()}}
+		}
+	}
 	return op
 }
 
@@ -144,6 +156,17 @@ func (d *describer) listOf(t reflect.Type) *huma.Schema {
 		"items":    {Type: huma.TypeArray, Items: d.registry.Schema(t, true, "")},
 		"revision": {Type: huma.TypeInteger, Format: "int64", Description: "The list is as everything was here: watch from it."},
 		"continue": {Type: huma.TypeString, Description: "Leads to the next page."},
+	}}
+}
+
+// changeOf is the shape of one line of a watch.
+func (d *describer) changeOf(t reflect.Type) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeObject, Required: []string{"type", "revision"}, Properties: map[string]*huma.Schema{
+		"type": {Type: huma.TypeString, Enum: []any{string(api.EventPut), string(api.EventDelete), string(api.EventBookmark), string(api.EventError)},
+			Description: "A bookmark says that nothing up to its revision was missed; an error ends the watch."},
+		"revision": {Type: huma.TypeInteger, Format: "int64", Description: "Go on from here after a break."},
+		"object":   d.registry.Schema(t, true, ""),
+		"error":    d.problem,
 	}}
 }
 

@@ -45,6 +45,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
+	if h.Get(api.HeaderRevision) != "" { // not for strangers
+		s.stamp(w)
+	}
 	switch e.Code {
 	case api.Unauthenticated:
 		h.Set("WWW-Authenticate", `Bearer realm="clusterd"`)

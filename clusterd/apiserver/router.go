@@ -71,6 +71,7 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) error {
 		if err := s.admit(r.Context(), id); err != nil {
 			return err
 		}
+		s.stamp(w)
 		req.by = caller{Identity: id, program: r.UserAgent(), requestID: r.Header.Get(api.HeaderRequestID)}
 		if len(req.by.requestID) > 128 {
 			return api.Errorf(api.BadRequest, "%s is longer than 128 bytes", api.HeaderRequestID)
@@ -84,11 +85,20 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) error {
 	return rt.serve(s, w, req)
 }
 
+// stamp says what an answer is as of: this server has seen everything up to
+// there. Who reads from a snapshot, or writes, says it more exactly.
+func (s *Server) stamp(w http.ResponseWriter) {
+	if now := s.cache.now.Load(); now != nil {
+		w.Header().Set(api.HeaderRevision, strconv.FormatInt(now.revision, 10))
+	}
+}
+
 // lost says why no route matched.
 func (s *Server) lost(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.identify(r); err != nil {
 		return err
 	}
+	s.stamp(w)
 	var allowed []string
 	for _, m := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
 		other := r.Clone(r.Context())
