@@ -10,6 +10,12 @@
 //     a status write cannot change either, nor the other way round.
 //   - A watch never skips: it ends with the error gone instead.
 //   - Nothing is answered without authentication but health and join.
+//
+// A write goes this way: router.go finds its row of the table of routes, and
+// identity.go who asks; write.go reads it strictly, validates it and fixes what
+// it means; txn.go commits what it changes on condition of what it read, and
+// plans anew when that has changed meanwhile. The store's watch brings it back
+// into cache.go, which answers reads, and hub.go tells whoever watches.
 package apiserver
 
 import (

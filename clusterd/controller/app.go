@@ -119,7 +119,9 @@ func newFleet(pods []*api.Pod, revision string) (f fleet) {
 }
 
 // planApp decides without doing: it has no context, no clock and no client. A
-// nil app is one that is gone; its pods follow.
+// nil app is one that is gone; its pods follow. A change of the spec begins a
+// rollout, which proceeds step by step until it is complete or has failed
+// (rollout.go says how, cause.go why); then pods are only kept alive.
 func planApp(app *api.App, pods []*api.Pod, now time.Time) (p appPlan) {
 	if app == nil || app.Meta.Deleting() {
 		p.end(app, newFleet(pods, ""))

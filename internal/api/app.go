@@ -29,7 +29,8 @@ var Apps = Kind[AppSpec, AppStatus]{
 // App is a workload: pods of one template, kept running.
 type App = Object[AppSpec, AppStatus]
 
-// AppSpec is what a team wants to run. The main container's fields are flat.
+// AppSpec is what a team wants to run. The main container's fields are flat:
+// image, command, args, env, cpu, memory and ports.
 type AppSpec struct {
 	Container
 	Replicas  *int                 `json:"replicas,omitempty" doc:"How many pods to keep running." default:"1"`

@@ -1,6 +1,8 @@
 // Package pod runs the pods of one node: it is the kubelet's role. Each pod
 // has one worker; a worker gathers facts, planPod judges them, the worker
-// carries the plan out.
+// carries the plan out. plan.go says what there is to decide and to do; run.go
+// and keep.go plan a pod that is to run, stop.go one that is to end; report.go
+// says what is so, and steps.go does it.
 //
 // Invariants:
 //   - A phase only moves forward, and a pod that ended holds nothing here.
