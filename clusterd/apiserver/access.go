@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
@@ -25,14 +26,17 @@ const (
 // where it matters and exists.
 //
 // Users with a token, servers and the system may do everything; nodes may read
-// what pods and services need, and write only what is about themselves.
+// their own pods and what it takes to reach the others, and write only what is
+// about themselves.
 func allow(id Identity, v verb, k *kind, name string, o *object) error {
 	switch id.Role {
 	case RoleSystem, RoleServer, RoleUser:
 		return nil
 	case RoleNode:
 		switch {
-		case v == verbRead && k.info.Name != api.Tokens.Name:
+		case v == verbRead && slices.Contains(forNodes, k.info.Name):
+			return nil
+		case v == verbRead && k.info.Name == api.Pods.Name && nodeOf(o) == id.Name:
 			return nil
 		case v == verbStatus && k.info.Name == api.Nodes.Name && name == id.Name:
 			return nil
@@ -41,10 +45,22 @@ func allow(id Identity, v verb, k *kind, name string, o *object) error {
 		}
 	}
 	msg := "%s may not %s %s"
-	if v == verbStatus && id.Role == RoleNode {
+	if id.Role == RoleNode && (v == verbStatus || v == verbRead && k.info.Name == api.Pods.Name) {
 		msg += " of another node"
 	}
 	return api.Errorf(api.Denied, msg, id, v, k.info.Plural)
+}
+
+// forNodes are the kinds that every node may read all of. None of them says
+// what a workload is made of: that is for the node that runs it.
+var forNodes = []string{api.Nodes.Name, api.Servers.Name, api.Services.Name, api.EndpointSlices.Name, api.Images.Name, api.Namespaces.Name}
+
+// allowList says who may list and watch. A node asks for its own pods.
+func allowList(id Identity, sel *selector) error {
+	if id.Role == RoleNode && sel.kind.info.Name == api.Pods.Name && sel.fields["node"] == id.Name {
+		return nil
+	}
+	return allow(id, verbRead, sel.kind, "", nil)
 }
 
 // onlyNode lets a node speak for itself, and operators for any.

@@ -155,6 +155,9 @@ func (t *txn) demand(p api.BatchPrecondition) error {
 		return err
 	}
 	o := t.read(k.key(p.Ref.Namespace, p.Ref.Name))
+	if err := allow(t.by.Identity, verbRead, k, p.Ref.Name, o); err != nil {
+		return err // what a condition says of an object is as good as reading it
+	}
 	switch {
 	case p.Absent && o == nil:
 		return nil

@@ -72,9 +72,6 @@ const (
 // serveDrained answers GET …/pods/{name}/drained: as soon as no node sends new
 // connections to the pod, or when the timeout has passed.
 func (s *Server) serveDrained(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbRead, r.kind, r.PathValue("name"), nil); err != nil {
-		return err
-	}
 	wait := drainDefault
 	if q := r.URL.Query().Get("timeout"); q != "" {
 		d, err := time.ParseDuration(q)
@@ -85,6 +82,9 @@ func (s *Server) serveDrained(w http.ResponseWriter, r *request) error {
 	}
 	o, snap, err := s.pod(r)
 	if err != nil {
+		return err
+	}
+	if err := allow(r.by.Identity, verbRead, r.kind, r.PathValue("name"), o); err != nil {
 		return err
 	}
 	ans, err := s.awaitDrained(r, o, snap, wait)

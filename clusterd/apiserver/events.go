@@ -18,6 +18,7 @@ const (
 	maxReport   = 16 << 10
 	maxSubjects = 10_000 // with reports that wait to be written
 	maxMessage  = 2000
+	maxReason   = 128
 	finalFlush  = 3 * time.Second
 )
 
@@ -57,8 +58,17 @@ func (s *Server) serveEvent(w http.ResponseWriter, r *request) error {
 	if rep.Event.Reason == "" {
 		errs.Addf("event.reason", "required: one word")
 	}
+	if len(rep.Event.Reason) > maxReason || len(rep.Event.By) > maxReason {
+		errs.Addf("event", "its reason and by are at most %d bytes each", maxReason)
+	}
 	if errs != nil {
 		return invalid(api.Ref{}, errs)
+	}
+	if r.by.Role == RoleNode {
+		if err := s.onlyOwn(r, k, rep.Subject); err != nil {
+			return err
+		}
+		rep.Event.By = r.by.String()
 	}
 	e := rep.Event
 	e.Message = strings.ToValidUTF8(e.Message[:min(len(e.Message), maxMessage)], "")
@@ -78,6 +88,23 @@ func (s *Server) serveEvent(w http.ResponseWriter, r *request) error {
 	}
 	w.WriteHeader(http.StatusAccepted)
 	return nil
+}
+
+// onlyOwn lets a node report about itself and its own pods.
+func (s *Server) onlyOwn(r *request, k *kind, subject api.Ref) error {
+	if k.info.Name == api.Nodes.Name && subject.Name == r.by.Name {
+		return nil
+	}
+	if k.info.Name == api.Pods.Name {
+		snap, err := s.cache.latest(r.Context())
+		if err != nil {
+			return err
+		}
+		if nodeOf(snap.get(k.key(subject.Namespace, subject.Name))) == r.by.Name {
+			return nil
+		}
+	}
+	return api.Errorf(api.Denied, "%s may not report about %s: only about itself and its pods", r.by.Identity, subject)
 }
 
 // add queues e; false if too much waits.

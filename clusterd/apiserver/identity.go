@@ -2,9 +2,11 @@ package apiserver
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -49,20 +51,66 @@ func (s *Server) identify(r *http.Request) (Identity, error) {
 	return s.bearer(r.Context(), strings.TrimSpace(bearer))
 }
 
-// admit turns away nodes that were deleted: their certificates outlive them.
-func (s *Server) admit(ctx context.Context, id Identity) error {
+// admit turns away nodes that were deleted: their certificates outlive them,
+// also when another machine has taken the name since.
+func (s *Server) admit(ctx context.Context, id Identity, conn *tls.ConnectionState) error {
 	if id.Role != RoleNode {
 		return nil
 	}
-	key := s.kinds["nodes"].key("", id.Name)
-	if snap := s.cache.now.Load(); snap != nil && snap.get(key) != nil {
+	if s.member(s.cache.now.Load(), id, conn) == nil {
 		return nil
 	}
 	snap, err := s.cache.latest(ctx) // it may have joined at another server just now
-	if err == nil && snap.get(key) == nil {
-		err = api.Errorf(api.Unauthenticated, "node %s was deleted: join it again with a new token", id.Name)
+	if err != nil {
+		return err
 	}
-	return err
+	return s.member(snap, id, conn)
+}
+
+// joinTakes is the longest between the signing of a certificate and the
+// creation of its node, of which the certificate is the older.
+const joinTakes = writeTimeout + 10*time.Second
+
+// member says why the node that id claims to be is none.
+func (s *Server) member(snap *snapshot, id Identity, conn *tls.ConnectionState) error {
+	var o *object
+	if snap != nil {
+		o = snap.get(s.kinds["nodes"].key("", id.Name))
+	}
+	if o == nil || conn != nil && len(conn.PeerCertificates) > 0 && pki.Issued(conn.PeerCertificates[0]).Before(o.meta.CreatedAt.Add(-joinTakes)) {
+		return api.Errorf(api.Unauthenticated, "node %s was deleted: join it again with a new token", id.Name)
+	}
+	return nil
+}
+
+// reviewEvery is how soon what a node has open notices that the node is gone.
+const reviewEvery = 5 * time.Second
+
+// whileMember returns a context for what outlives a request's admission: it
+// ends when the node is deleted, or the certificate that was shown has ended.
+func (s *Server) whileMember(r *request) (ctx context.Context, stop func()) {
+	if r.by.Role != RoleNode {
+		return r.Context(), func() {}
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	var timer *time.Timer
+	var mu sync.Mutex // timer is set before it is read
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(reviewEvery, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		snap := s.cache.now.Load()
+		ended := r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && time.Now().After(r.TLS.PeerCertificates[0].NotAfter)
+		switch {
+		case ctx.Err() != nil:
+		case ended, snap != nil && s.member(snap, r.by.Identity, r.TLS) != nil:
+			cancel()
+		default:
+			timer.Reset(reviewEvery)
+		}
+	})
+	return ctx, func() { cancel(); timer.Stop() }
 }
 
 // bearer returns the user of a token ct_<id>_<secret>.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
@@ -41,7 +42,9 @@ func (s *Server) serveJoin(w http.ResponseWriter, r *request) error {
 	}
 	var subnet string
 	commit := func(t *txn) error { subnet, err = t.join(req); return err }
-	by := caller{Identity: Identity{RoleNode, req.Name}, program: r.UserAgent(), requestID: r.Header.Get(api.HeaderRequestID)}
+	// The request is named by its key: who repeats it gets a certificate that
+	// only the holder of the key can use.
+	by := caller{Identity: Identity{RoleNode, req.Name}, program: r.UserAgent(), requestID: "join-" + pki.Hash(req.CSR)}
 	// Signed before anything is written: a request that cannot be signed uses up nothing.
 	if _, err := s.dryRun(r.Context(), by, commit); err != nil {
 		return err
@@ -84,7 +87,8 @@ func (s *Server) servers() []string {
 }
 
 // join uses the token and makes the node, in one transaction. A node that is
-// there already keeps its subnet: its machine may have lost its key.
+// there already keeps its subnet: its machine may have lost its key. One that
+// lives is not given away: its name is taken.
 func (t *txn) join(req pki.JoinRequest) (subnet string, err error) {
 	tokens, nodes := t.s.kinds["tokens"], t.s.kinds["nodes"]
 	var old *object
@@ -117,6 +121,10 @@ func (t *txn) join(req pki.JoinRequest) (subnet string, err error) {
 		if node, _, err = t.putSpec(in, precondition{}); err != nil {
 			return "", err
 		}
+	} else if !again {
+		if err := t.s.vacant(node); err != nil {
+			return "", err
+		}
 	}
 	var eff api.NodeSpec
 	if err := json.Unmarshal(node.effective, &eff); err != nil {
@@ -129,6 +137,25 @@ func (t *txn) join(req pki.JoinRequest) (subnet string, err error) {
 	used.status = marshal(api.TokenStatus{Uses: token.Status.Uses + 1, LastUsed: t.now})
 	t.put(used)
 	return eff.Subnet, nil
+}
+
+// vacant says why a machine cannot take node over: another one is it. A
+// verdict lags behind, so one without a connection is worth another try.
+func (s *Server) vacant(node *object) error {
+	var st api.NodeStatus
+	if len(node.status) > 0 {
+		if err := json.Unmarshal(node.status, &st); err != nil {
+			return fmt.Errorf("decode status of %s: %w", node.ref(), err)
+		}
+	}
+	const out = "if this is the same machine, stop its nodeagent and wait until the node is dead; to replace it, delete the node first with: clusterd delete node %s; else give this machine another --name"
+	switch v := st.Health.Verdict; {
+	case s.cfg.Tunnels != nil && slices.Contains(s.cfg.Tunnels.Connected(), node.meta.Name):
+		return conflict(api.Conflict, node.ref(), "a machine of that name is connected: "+out, node.meta.Name)
+	case v == api.VerdictReady || v == api.VerdictAgentDown:
+		return conflict(api.Unready, node.ref(), "a machine of that name is still taken to be alive, its verdict is %s: "+out, v, node.meta.Name)
+	}
+	return nil
 }
 
 // repeats reports whether this very request made the node before, and only

@@ -17,9 +17,6 @@ import (
 
 // serveGet answers GET of one object.
 func (s *Server) serveGet(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbRead, r.kind, r.PathValue("name"), nil); err != nil {
-		return err
-	}
 	key, err := r.key()
 	if err != nil {
 		return err
@@ -29,6 +26,9 @@ func (s *Server) serveGet(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	o := snap.get(key)
+	if err := allow(r.by.Identity, verbRead, r.kind, r.PathValue("name"), o); err != nil {
+		return err
+	}
 	if o == nil {
 		return s.missing(snap, r.ref())
 	}
@@ -82,11 +82,11 @@ func (r *request) selection() (*selector, error) {
 
 // serveList answers GET of a collection.
 func (s *Server) serveList(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbRead, r.kind, "", nil); err != nil {
-		return err
-	}
 	sel, err := r.selection()
 	if err != nil {
+		return err
+	}
+	if err := allowList(r.by.Identity, sel); err != nil {
 		return err
 	}
 	if r.flag("watch") {

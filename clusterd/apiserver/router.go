@@ -68,7 +68,7 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) error {
 		if err != nil {
 			return err
 		}
-		if err := s.admit(r.Context(), id); err != nil {
+		if err := s.admit(r.Context(), id, r.TLS); err != nil {
 			return err
 		}
 		s.stamp(w)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
@@ -100,7 +101,10 @@ func splice(old, next json.RawMessage, parts []string, part string) (json.RawMes
 	if err := json.Unmarshal(next, &is); err != nil {
 		return nil, err
 	}
-	out, from, take := is, was, func(p string) bool { return slices.Contains(parts, p) }
+	// Whatever the case: decoders take Health for health.
+	out, from, take := is, was, func(p string) bool {
+		return slices.ContainsFunc(parts, func(part string) bool { return strings.EqualFold(p, part) })
+	}
 	if part != "" {
 		out, from, take = was, is, func(p string) bool { return p == part }
 	}

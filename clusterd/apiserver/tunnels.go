@@ -16,7 +16,7 @@ import (
 // Tunnels reaches the agents through the connections they opened.
 type Tunnels interface {
 	// ServeUpgrade turns the request of an agent into its connection, and
-	// returns when that has ended.
+	// returns when that has ended. It ends it with the request's context.
 	ServeUpgrade(w http.ResponseWriter, r *http.Request, node string)
 	// Client returns a client whose requests all go to the agent of node.
 	Client(node string) (*http.Client, error)
@@ -32,7 +32,9 @@ func (s *Server) serveTunnel(w http.ResponseWriter, r *request) error {
 	if s.cfg.Tunnels == nil {
 		return errNoTunnels()
 	}
-	s.cfg.Tunnels.ServeUpgrade(w, r.Request, r.by.Name)
+	ctx, stop := s.whileMember(r)
+	defer stop()
+	s.cfg.Tunnels.ServeUpgrade(w, r.WithContext(ctx), r.by.Name)
 	return nil
 }
 

@@ -49,6 +49,8 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 		return api.Errorf(api.Gone, "changes since revision %d are no longer kept: list again", from)
 	}
 	defer watch.close()
+	ctx, stop := s.whileMember(r)
+	defer stop()
 	h := w.Header()
 	h.Set("Content-Type", "application/x-ndjson")
 	h.Set("Cache-Control", "no-store")
@@ -83,7 +85,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 		case <-watch.wake:
 		case <-tick.C:
 			bookmark = true
-		case <-r.Context().Done():
+		case <-ctx.Done():
 			return nil
 		case <-s.ended:
 			return nil

@@ -23,6 +23,10 @@ const (
 	maxBatch  = 8 << 20
 )
 
+// bodyTimeout is how long a body may take: a caller who sends a byte now and
+// then must not hold a connection for ever, least of all one without a token.
+const bodyTimeout = 30 * time.Second
+
 // incoming is an object a caller sent, checked as far as it can be alone.
 type incoming struct {
 	kind   *kind
@@ -41,7 +45,12 @@ type precondition struct {
 }
 
 func readBody(w http.ResponseWriter, r *request, most int64) ([]byte, error) {
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer has one
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if err == nil {
+		rc.SetReadDeadline(time.Time{})
+	}
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, api.Errorf(api.TooLarge, "the body is larger than %d bytes", most)
 	}

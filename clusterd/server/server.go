@@ -87,11 +87,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 		Metrics: daemon.MetricsHandler(daemon.NewMetrics()),
 	}
 	if !s.cfg.InMemory {
-		cert, key, ca := pki.Files(filepath.Join(s.cfg.DataDir, identityDir))
-		conf.Etcd = &apiserver.EtcdConfig{
-			Dir: filepath.Join(s.cfg.DataDir, storeDir), Name: s.cfg.Name,
-			PeerCert: cert, PeerKey: key, PeerCA: ca, NoSync: s.cfg.NoSync,
-		}
+		conf.Etcd = storeConfig(s.cfg)
 	}
 	if s.api, err = apiserver.Open(ctx, conf); err != nil {
 		return err
@@ -106,6 +102,15 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	s.witness = newWitness(s.gossip, s.hub)
 	return nil
+}
+
+// storeConfig is how the server's member of the store runs.
+func storeConfig(c Config) *apiserver.EtcdConfig {
+	cert, key, ca := pki.Files(filepath.Join(c.DataDir, identityDir))
+	return &apiserver.EtcdConfig{
+		Dir: filepath.Join(c.DataDir, storeDir), Name: c.Name,
+		PeerCert: cert, PeerKey: key, PeerCA: ca, PeerName: pki.ServerName, NoSync: c.NoSync,
+	}
 }
 
 // close releases what open took, as far as it came.

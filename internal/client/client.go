@@ -58,7 +58,7 @@ func New(cfg Config) (*Client, error) {
 	if len(c.bases) == 0 {
 		return nil, errors.New("no address of a server: set address, or CLUSTERD_ADDR")
 	}
-	c.http = &http.Client{Transport: &http.Transport{
+	c.http = &http.Client{CheckRedirect: stay, Transport: &http.Transport{
 		TLSClientConfig:     cfg.TLS,
 		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: 16,
@@ -69,6 +69,9 @@ func New(cfg Config) (*Client, error) {
 	}}
 	return c, nil
 }
+
+// stay keeps a token from following a redirect: servers send none.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // InProcess returns a Client of a handler in this process: same code, no socket.
 func InProcess(h http.Handler) *Client {

@@ -185,7 +185,7 @@ func (ca *CA) sign(pub crypto.PublicKey, id ID, hosts []string) ([]byte, error) 
 	switch id.Role {
 	case Server:
 		tmpl.ExtKeyUsage = append(tmpl.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-		tmpl.DNSNames = []string{serverName}
+		tmpl.DNSNames = []string{ServerName}
 		for _, h := range hosts {
 			if ip := net.ParseIP(h); ip != nil {
 				tmpl.IPAddresses = append(tmpl.IPAddresses, ip)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Role is what a certificate's holder is to the cluster.
@@ -16,10 +17,10 @@ const (
 	Node   Role = "node"
 )
 
-// serverName is a DNS name in every server's certificate. Members check it
+// ServerName is a DNS name in every server's certificate. Members check it
 // instead of an address: a server is whoever the CA calls one, wherever it is
 // reached.
-const serverName = "server.clusterd.internal"
+const ServerName = "server.clusterd.internal"
 
 // ID is who a certificate speaks for: the CN "node:w1".
 type ID struct {
@@ -49,6 +50,12 @@ func idOf(c *x509.Certificate) (ID, bool) {
 	role, name, ok := strings.Cut(c.Subject.CommonName, ":")
 	id := ID{Role(role), name}
 	return id, ok && id.Validate() == nil
+}
+
+// Issued is when c was signed. Certificates are backdated, see clockSkew.
+func Issued(c *x509.Certificate) time.Time {
+	// A tenth of the life, so an eleventh of the whole, unless that is more.
+	return c.NotBefore.Add(min(clockSkew, c.NotAfter.Sub(c.NotBefore)/11))
 }
 
 // Peer says who is at the other end of a connection that Identity.ServerTLS

@@ -137,7 +137,7 @@ func verifyServer(cs tls.ConnectionState, roots *x509.CertPool) error {
 	_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{
 		Roots:         roots,
 		Intermediates: mid,
-		DNSName:       serverName,
+		DNSName:       ServerName,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	return err

@@ -151,7 +151,9 @@ func post(ctx context.Context, conf *tls.Config, url string, in, out any) error 
 	req.Header.Set("Content-Type", "application/json")
 	tr := &http.Transport{TLSClientConfig: conf, TLSHandshakeTimeout: 10 * time.Second}
 	defer tr.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: tr}).Do(req)
+	// A token's secret goes where it was sent and nowhere else.
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	resp, err := (&http.Client{Transport: tr, CheckRedirect: stay}).Do(req)
 	if err != nil {
 		// The URL of *url.Error would only repeat what the caller says.
 		if p, ok := errors.AsType[*PinError](err); ok {

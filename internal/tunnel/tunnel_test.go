@@ -27,6 +27,8 @@ type cluster struct {
 	*Hub
 	ca   *pki.CA
 	addr string
+	// expel ends the context of every connection there is.
+	expel func()
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -40,6 +42,8 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	hub := NewHub(nil)
+	ctx, expel := context.WithCancel(context.Background())
+	t.Cleanup(expel)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/tunnel", func(w http.ResponseWriter, r *http.Request) {
 		role, name, ok := pki.Peer(r.TLS)
@@ -47,14 +51,14 @@ func newCluster(t *testing.T) *cluster {
 			http.Error(w, `{"detail":"only a node may connect"}`, http.StatusUnauthorized)
 			return
 		}
-		hub.ServeUpgrade(w, r, name)
+		hub.ServeUpgrade(w, r.WithContext(ctx), name)
 	})
 	srv := httptest.NewUnstartedServer(mux)
 	srv.TLS = own.ServerTLS()
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 	srv.StartTLS()
 	t.Cleanup(func() { hub.Close(); srv.CloseClientConnections(); srv.Close() })
-	return &cluster{hub, ca, srv.Listener.Addr().String()}
+	return &cluster{hub, ca, srv.Listener.Addr().String(), expel}
 }
 
 func (c *cluster) identity(t *testing.T, role pki.Role, name string) *pki.Identity {
@@ -156,6 +160,19 @@ func TestNewerConnectionReplacesOlder(t *testing.T) {
 		t.Errorf("still connected since %s", now)
 	}
 	newer.Close()
+	c.await(t)
+}
+
+func TestConnectionEndsWithItsContext(t *testing.T) {
+	c := newCluster(t)
+	r, _ := http.NewRequest(http.MethodGet, "https://x/v1/tunnel", nil)
+	conn, err := Dial(t.Context(), c.addr, c.identity(t, pki.Node, "w1").ClientTLS(), r, Protocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c.await(t, "w1")
+	c.expel()
 	c.await(t)
 }
 

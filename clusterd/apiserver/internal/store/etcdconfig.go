@@ -25,6 +25,9 @@ type EtcdConfig struct {
 	// PeerCert, PeerKey and PeerCA are PEM files. Peers speak mTLS only; a new
 	// certificate in the files is used from the next handshake on.
 	PeerCert, PeerKey, PeerCA string
+	// PeerName is a DNS name that the certificate of every peer has: the CA
+	// also signs for machines that are none. Empty takes any of the CA's.
+	PeerName string
 
 	// Members are the first members by name, with their PeerAddress; empty for a
 	// cluster of one. Ignored once Dir has data.
@@ -70,6 +73,9 @@ func (c EtcdConfig) embed() (cfg *embed.Config, socket string, err error) {
 	cfg.ListenPeerUrls = []url.URL{{Scheme: "https", Host: listen}}
 	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "https", Host: advertise}}
 	cfg.PeerTLSInfo = transport.TLSInfo{CertFile: c.PeerCert, KeyFile: c.PeerKey, TrustedCAFile: c.PeerCA, ClientCertAuth: true}
+	if c.PeerName != "" {
+		cfg.PeerTLSInfo.AllowedHostnames = []string{c.PeerName}
+	}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	if len(c.Members) > 0 {
 		var all []string
