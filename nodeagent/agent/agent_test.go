@@ -127,11 +127,13 @@ func TestLogs(t *testing.T) {
 		t.Errorf("with timestamps: %q", got)
 	}
 	for path, want := range map[string]string{
-		"/logs?container=nope": `no container \"nope\"`,
-		"/logs?tail=x":         "a number of lines",
-		"/logs?since=then":     "a duration such as 5m",
-		"/logs?follow=perhaps": "true or false",
-		"/logs?previous=true":  "one run only",
+		"/logs?container=nope":                           `no container \"nope\"`,
+		"/logs?container=..":                             `no container \"..\"`,
+		"/logs?container=../" + n.pod.Meta.UID + "/main": "no container",
+		"/logs?tail=x":                                   "a number of lines",
+		"/logs?since=then":                               "a duration such as 5m",
+		"/logs?follow=perhaps":                           "true or false",
+		"/logs?previous=true":                            "one run only",
 	} {
 		if got, code := n.get(path); code < 400 || !strings.Contains(got, want) {
 			t.Errorf("%s: %d %s", path, code, got)

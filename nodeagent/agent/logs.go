@@ -60,6 +60,9 @@ func (a *Agent) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	if a.cfg.Logs == "" {
 		return api.Errorf(api.NotFound, "node %s keeps no logs", a.cfg.Name)
 	}
+	if api.CheckName(q.container) != nil || !filepath.IsLocal(uid) || filepath.Base(uid) != uid {
+		return noContainer(q.container) // they become a path
+	}
 	attempts := a.attempts(uid, q.container)
 	view, here, _ := a.workers.View(uid)
 	_, named := view.Containers[q.container]

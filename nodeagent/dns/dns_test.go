@@ -226,7 +226,7 @@ func FuzzAnswer(f *testing.F) {
 	} {
 		f.Add(name, dns.TypeA)
 	}
-	s := &Server{up: newUpstream(nil)}
+	s := &Server{up: newUpstream(nil, netip.AddrPort{})}
 	fill(s)
 	f.Fuzz(func(t *testing.T, name string, typ uint16) {
 		q := new(dns.Msg)
@@ -238,6 +238,14 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("%q: inside %v, %s", name, inside, dns.RcodeToString[r.Rcode])
 		}
 	})
+}
+
+// TestNeverAsksItself: a node whose resolv.conf names its own resolver for pods.
+func TestNeverAsksItself(t *testing.T) {
+	own, other := netip.MustParseAddrPort("169.254.1.1:53"), netip.MustParseAddrPort("192.0.2.53:53")
+	if got := newUpstream([]netip.AddrPort{own, other}, own).servers; len(got) != 1 || got[0] != other {
+		t.Errorf("asks %v", got)
+	}
 }
 
 func TestTakenPortNamesTheWayOut(t *testing.T) {
@@ -266,7 +274,7 @@ func TestFiles(t *testing.T) {
 }
 
 func BenchmarkAnswer(b *testing.B) {
-	s := &Server{up: newUpstream(nil)}
+	s := &Server{up: newUpstream(nil, netip.AddrPort{})}
 	fill(s)
 	q := new(dns.Msg).SetQuestion("web.shop.svc.cluster.local.", dns.TypeA)
 	for b.Loop() {

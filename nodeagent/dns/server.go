@@ -50,7 +50,7 @@ func Listen(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
 	}
-	s := &Server{cfg: cfg, log: cfg.Log.Named("dns"), up: newUpstream(cfg.Upstreams)}
+	s := &Server{cfg: cfg, log: cfg.Log.Named("dns"), up: newUpstream(cfg.Upstreams, cfg.Address)}
 	var err error
 	if s.udp, err = net.ListenPacket("udp4", cfg.Address.String()); err != nil {
 		return nil, listenError(err)

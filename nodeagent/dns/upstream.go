@@ -50,8 +50,10 @@ type upstream struct {
 	timeout time.Duration // of one server
 }
 
-func newUpstream(servers []netip.AddrPort) upstream {
-	return upstream{slices.Clone(servers), make(chan struct{}, maxAsking), askTimeout}
+// newUpstream asks servers, but never own: a question would go round and round.
+func newUpstream(servers []netip.AddrPort, own netip.AddrPort) upstream {
+	servers = slices.DeleteFunc(slices.Clone(servers), func(s netip.AddrPort) bool { return s == own })
+	return upstream{servers, make(chan struct{}, maxAsking), askTimeout}
 }
 
 // ask passes a question on to the first resolver that answers it.
