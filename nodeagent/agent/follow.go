@@ -35,7 +35,14 @@ func follow[S api.Spec[S], T any](ctx context.Context, c *client.Client, k api.K
 	})
 }
 
-// again calls do until it succeeds or ctx ends.
+// again calls do until it succeeds or ctx ends. A node that was deleted is
+// turned away for good, and only a person can end that.
 func again(ctx context.Context, log hclog.Logger, what string, do func(context.Context) error) {
-	client.Retry(ctx, do, func(err error, _ bool) { log.Debug("cannot "+what+"; trying again", "error", err) })
+	client.Retry(ctx, do, func(err error, first bool) {
+		level := hclog.Debug
+		if first && api.Is(err, api.Unauthenticated) {
+			level = hclog.Error
+		}
+		log.Log(level, "cannot "+what+"; trying again", "error", err)
+	})
 }
