@@ -1,11 +1,13 @@
 package provider_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	tfconfig "github.com/hashicorp/terraform-plugin-testing/config"
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
 	"github.com/hashicorp/terraform-plugin-testing/plancheck"
 
@@ -49,6 +51,59 @@ func testExamples(t *testing.T, c *cluster) {
 		apply(t, resource.TestStep{Config: c.config(ns, "%s", app)},
 			resource.TestStep{Config: c.config(ns, "%s%s", app, read(t, filepath.Join(dir, "data-source.tf")))})
 	}
+	t.Run("provider", func(t *testing.T) { testProviderExample(t, c) })
+	t.Run("nginx", func(t *testing.T) { testNginxExample(t, c) })
+}
+
+// requirement is what a module has that is more than an excerpt. A provider
+// that is tested in process has no source to find it by.
+const requirement = `terraform {
+  required_providers {
+    clusterd = {
+      source = "clusterd/clusterd"
+    }
+  }
+}
+`
+
+// testProviderExample configures the provider as the registry's first page
+// does, but for where this cluster is.
+func testProviderExample(t *testing.T, c *cluster) {
+	config := swap(t, read(t, "../examples/provider/provider.tf"), requirement, "",
+		`"https://10.0.0.1:7443,https://10.0.0.2:7443"`, fmt.Sprintf("%q", c.URL()+","+c.URL()),
+		`"ca.crt"`, fmt.Sprintf("%q", c.CAFile()))
+	apply(t, resource.TestStep{
+		Config:          config + "data \"clusterd_nodes\" \"all\" {}\n",
+		ConfigVariables: tfconfig.Variables{"clusterd_token": tfconfig.StringVariable(c.Token())},
+		Check:           resource.TestCheckResourceAttr("data.clusterd_nodes.all", "nodes.w1.health", "ready"),
+	})
+}
+
+// testNginxExample applies the demo's module, and what its README says to try.
+func testNginxExample(t *testing.T, c *cluster) {
+	ns := c.namespace(t)
+	config := swap(t, read(t, "../examples/nginx/main.tf"), requirement, "", "provider \"clusterd\" {}\n", c.config(ns, "")) +
+		read(t, "../examples/nginx/variables.tf") + read(t, "../examples/nginx/outputs.tf")
+	step := func(name, value string, action plancheck.ResourceActionType) resource.TestStep {
+		return resource.TestStep{Config: config, ConfigVariables: tfconfig.Variables{name: tfconfig.StringVariable(value)},
+			ConfigPlanChecks: plans("clusterd_app.web", action)}
+	}
+	apply(t,
+		step("node_port", "30080", plancheck.ResourceActionCreate),
+		step("image", "nginx:2.0", plancheck.ResourceActionUpdate),
+		step("replicas", "2", plancheck.ResourceActionUpdate))
+}
+
+// swap replaces what a text must have: pairs of old and new.
+func swap(t *testing.T, text string, pairs ...string) string {
+	t.Helper()
+	for i := 0; i < len(pairs); i += 2 {
+		if !strings.Contains(text, pairs[i]) {
+			t.Fatalf("the example has no %s", pairs[i])
+		}
+		text = strings.ReplaceAll(text, pairs[i], pairs[i+1])
+	}
+	return text
 }
 
 func read(t *testing.T, file string) string {
