@@ -2,55 +2,29 @@ package controller
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/tools/txtar"
-
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the expected plans in testdata")
 
 // noon is when the golden tests happen.
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
 func ago(seconds float64) time.Time { return noon.Add(-time.Duration(seconds * float64(time.Second))) }
 
-// golden runs plan on the first file of each archive of a directory.
-func golden[G any](t *testing.T, dir string, plan func(*testing.T, G) fmt.Stringer) {
-	files, _ := filepath.Glob(filepath.Join("testdata", dir, "*.txtar"))
-	if len(files) == 0 {
-		t.Fatal("no testdata")
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			ar, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var g G
-			if err := json.Unmarshal(ar.Files[0].Data, &g); err != nil {
-				t.Fatal(err)
-			}
-			got := plan(t, g).String()
-			if *update {
-				ar.Files = append(ar.Files[:1], txtar.File{Name: "plan", Data: []byte(got)})
-				if err := os.WriteFile(file, txtar.Format(ar), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if len(ar.Files) < 2 || string(ar.Files[1].Data) != got {
-				t.Errorf("plan is\n%s\nwant (go test -update rewrites it)\n%s", got, ar.Files[len(ar.Files)-1].Data)
-			}
-		})
-	}
+// plans runs plan on what each archive of a directory gives.
+func plans[G any](t *testing.T, dir string, plan func(*testing.T, G) fmt.Stringer) {
+	golden.Plans(t, filepath.Join("testdata", dir), func(t *testing.T, given map[string][]byte) string {
+		var g G
+		if err := json.Unmarshal(given["given"], &g); err != nil {
+			t.Fatal(err)
+		}
+		return plan(t, g).String()
+	})
 }
 
 // givenPod describes a pod: ages in seconds, its revision by the name of the
@@ -158,7 +132,7 @@ func (g givenApp) build() (*api.App, []*api.Pod) {
 }
 
 func TestPlanAppGolden(t *testing.T) {
-	golden(t, "app", func(t *testing.T, g givenApp) fmt.Stringer {
+	plans(t, "app", func(t *testing.T, g givenApp) fmt.Stringer {
 		app, pods := g.build()
 		return planApp(app, pods, noon)
 	})
@@ -182,7 +156,7 @@ type givenNodes struct {
 }
 
 func TestPlanNodesGolden(t *testing.T) {
-	golden(t, "nodes", func(t *testing.T, g givenNodes) fmt.Stringer {
+	plans(t, "nodes", func(t *testing.T, g givenNodes) fmt.Stringer {
 		started := ago(g.Listening)
 		said, pods := map[string]testimony{}, map[string][]*api.Pod{}
 		var nodes []*api.Node
@@ -213,7 +187,7 @@ type givenService struct {
 }
 
 func TestPlanServiceGolden(t *testing.T) {
-	golden(t, "service", func(t *testing.T, g givenService) fmt.Stringer {
+	plans(t, "service", func(t *testing.T, g givenService) fmt.Stringer {
 		var svc *api.Service
 		if g.Service != nil {
 			svc = &api.Service{Meta: api.Meta{Name: "web", Namespace: "default"}, Spec: *g.Service, Effective: g.Service.WithDefaults()}

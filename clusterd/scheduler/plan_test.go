@@ -2,20 +2,15 @@ package scheduler
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"golang.org/x/tools/txtar"
 	"pgregory.net/rapid"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the expected plans in testdata")
 
 // given is the input of a golden test: what a cluster has and what waits.
 type given struct {
@@ -74,34 +69,14 @@ func testPod(name, app, cpu, memory string, placement *api.Placement) *api.Pod {
 }
 
 func TestPlanGolden(t *testing.T) {
-	files, _ := filepath.Glob("testdata/*.txtar")
-	if len(files) == 0 {
-		t.Fatal("no testdata")
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			ar, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var g given
-			if err := json.Unmarshal(ar.Files[0].Data, &g); err != nil {
-				t.Fatal(err)
-			}
-			p, pending := g.build()
-			got := planBinds(p, pending, 1000).String()
-			if *update {
-				ar.Files = append(ar.Files[:1], txtar.File{Name: "plan", Data: []byte(got)})
-				if err := os.WriteFile(file, txtar.Format(ar), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if len(ar.Files) < 2 || string(ar.Files[1].Data) != got {
-				t.Errorf("plan is\n%s\nwant (go test -update rewrites it)\n%s", got, ar.Files[len(ar.Files)-1].Data)
-			}
-		})
-	}
+	golden.Plans(t, "testdata", func(t *testing.T, parts map[string][]byte) string {
+		var g given
+		if err := json.Unmarshal(parts["given"], &g); err != nil {
+			t.Fatal(err)
+		}
+		p, pending := g.build()
+		return planBinds(p, pending, 1000).String()
+	})
 }
 
 // TestPlanIsExact: whatever the cluster, no node is over-committed, no filter

@@ -41,6 +41,7 @@ var rules = map[string]rule{
 	"internal/daemon":      {"", log + " github.com/prometheus"},
 	"internal/testcluster": {"internal clusterd nodeagent", log},
 	"internal/machinetest": {"internal/api", ""},
+	"internal/golden":      {"", "golang.org/x/tools/txtar"},
 	"internal/arch":        {"", ""},
 
 	"clusterd":                          {"clusterd/command", ""},

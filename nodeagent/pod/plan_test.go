@@ -2,21 +2,15 @@ package pod
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/tools/txtar"
-
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/golden"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // noon is now in every golden file.
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -36,44 +30,18 @@ func testPod() *api.Pod {
 // TestPlan is one golden file per situation. A file has the parts pod (changes
 // to the standard one), record, facts and plan; facts name runs main/0.
 func TestPlan(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
-	}
-	for _, path := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
-			a, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pod, rec, see := testPod(), record{}, facts{}
-			for i, f := range a.Files {
-				switch f.Name {
-				case "pod":
-					err = json.Unmarshal(f.Data, pod)
-				case "record":
-					err = json.Unmarshal(f.Data, &rec)
-				case "facts":
-					if err = json.Unmarshal(f.Data, &see); err == nil {
-						see.Runs = named(see.Runs)
-					}
-				case "plan":
-					got := golden(planPod(pod, rec, see, noon))
-					if *update {
-						a.Files[i].Data = []byte(got)
-						if err := os.WriteFile(path, txtar.Format(a), 0o644); err != nil {
-							t.Fatal(err)
-						}
-					} else if got != string(f.Data) {
-						t.Errorf("%s\nplan is\n%s\nwant\n%s", a.Comment, got, f.Data)
-					}
-				}
-				if err != nil {
-					t.Fatalf("%s: %v", f.Name, err)
+	golden.Plans(t, "testdata", func(t *testing.T, given map[string][]byte) string {
+		pod, rec, see := testPod(), record{}, facts{}
+		for name, into := range map[string]any{"pod": pod, "record": &rec, "facts": &see} {
+			if b, ok := given[name]; ok {
+				if err := json.Unmarshal(b, into); err != nil {
+					t.Fatalf("%s: %v", name, err)
 				}
 			}
-		})
-	}
+		}
+		see.Runs = named(see.Runs)
+		return whole(planPod(pod, rec, see, noon))
+	})
 }
 
 // named gives runs that a test calls main/0 their id and labels.
@@ -89,8 +57,8 @@ func named(runs map[string]runtime.Status) map[string]runtime.Status {
 	return out
 }
 
-// golden is the plan with what it leaves in the record.
-func golden(p podPlan) string {
+// whole is the plan with what it leaves in the record.
+func whole(p podPlan) string {
 	var b strings.Builder
 	b.WriteString(p.String())
 	if !p.Again.IsZero() {
