@@ -42,7 +42,7 @@ func (c *child) Run(ctx context.Context) error {
 		if time.Since(began) > goodRun {
 			wait = firstRestart
 		}
-		c.log.Error("a part ended; starting it again", "part", c.name, "how", err, "in", wait)
+		c.log.Error("a part ended; starting it again", "part", c.name, "error", err, "retry_in", wait)
 		select {
 		case <-ctx.Done():
 			return nil

@@ -290,7 +290,7 @@ func (v *view) set(name string, m Member) {
 	}
 	v.members[name] = m
 	if !known || old.State != m.State {
-		v.log.Info("member is "+string(m.State), "member", name, "addr", m.Addr)
+		v.log.Info("member is "+string(m.State), "member", name, "address", m.Addr)
 	}
 	select {
 	case v.changed <- struct{}{}:

@@ -74,7 +74,7 @@ func (h *Hub) ServeUpgrade(w http.ResponseWriter, r *http.Request, node string) 
 	if !h.add(node, l) {
 		return
 	}
-	h.log.Info("node connected", "node", node, "addr", r.RemoteAddr)
+	h.log.Info("node connected", "node", node, "address", r.RemoteAddr)
 	// The node opens no streams; Accept is how the end is noticed.
 	for {
 		s, err := mux.Accept()
