@@ -112,9 +112,37 @@ machine (clusterd dev), and the tool to look at a cluster and mend it.`,
 		for _, cmd := range commands {
 			cmd.GroupID = group
 			root.AddCommand(cmd)
+			sayUsage(cmd)
 		}
 	}
 	return root
+}
+
+// sayUsage has wrong words answered with the right ones, and with an exit code
+// that scripts see: cobra prints help, and succeeds.
+func sayUsage(cmd *cobra.Command) {
+	if args := cmd.Args; args != nil {
+		cmd.Args = func(cmd *cobra.Command, words []string) error {
+			if err := args(cmd, words); err != nil {
+				return fmt.Errorf("%w: want %s", err, cmd.UseLine())
+			}
+			return nil
+		}
+	}
+	var known []string
+	for _, sub := range cmd.Commands() {
+		sayUsage(sub)
+		known = append(known, sub.Name())
+	}
+	if len(known) == 0 {
+		return
+	}
+	cmd.RunE = func(cmd *cobra.Command, words []string) error {
+		if len(words) == 0 {
+			return cmd.Help()
+		}
+		return fmt.Errorf("unknown command %q for %q: want one of %s", words[0], cmd.CommandPath(), strings.Join(known, ", "))
+	}
 }
 
 func (c *cli) version() *cobra.Command {

@@ -70,6 +70,11 @@ func TestErrorsSayTheWayOut(t *testing.T) {
 	refused(t, "which one?", "describe", "pod")
 	refused(t, "what to run?", "exec", "pod/web")
 	refused(t, "--role", "token", "create")
+	refused(t, "want clusterd get <kind> [name]", "get")
+	refused(t, `unknown command "drain" for "clusterd node": want one of cordon, uncordon`, "node", "drain", "w1")
+	if out := ok(t, "node"); !strings.Contains(out, "uncordon") {
+		t.Errorf("clusterd node: %s", out)
+	}
 	if r := clusterd("", "version"); r.code != 1 || !strings.Contains(r.out, "clusterd ") {
 		t.Errorf("version without a cluster to ask: %+v", r)
 	}
