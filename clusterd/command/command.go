@@ -45,7 +45,7 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return 130 // as a shell reports SIGINT
 	}
-	fmt.Fprintln(errOut, "Error:", message(err))
+	fmt.Fprintln(plain{errOut}, "Error:", message(err))
 	return 1
 }
 

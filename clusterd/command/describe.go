@@ -35,7 +35,7 @@ func (c *cli) describe() *cobra.Command {
 				return err
 			}
 			defer cl.Close()
-			return describe(cmd.Context(), cl, q, c.out)
+			return describe(cmd.Context(), cl, q, plain{c.out})
 		},
 	}
 }

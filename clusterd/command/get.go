@@ -77,7 +77,7 @@ func (c *cli) get() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.print(c.out)
+			return t.print(plain{c.out})
 		},
 	}
 	f := cmd.Flags()

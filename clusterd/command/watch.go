@@ -152,6 +152,6 @@ func (c *cli) shower(q query) func(change) error {
 			t.header = nil
 		}
 		widths = t.widths(widths)
-		return t.printWidths(c.out, widths)
+		return t.printWidths(plain{c.out}, widths)
 	}
 }

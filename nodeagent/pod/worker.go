@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -188,6 +189,10 @@ func (w *worker) saw(st runtime.Status) {
 	w.see.Runs[st.ID] = st
 }
 
+// steering is what a terminal takes for a command: colours, titles, the cursor.
+// The lines end up in many places, Terraform's diagnostics among them.
+var steering = regexp.MustCompile(`\x1b\[[0-9;:?]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f\x{80}-\x{9f}]`)
+
 // tail returns the last lines of a log, cut to a readable length.
 func tail(path string) []string {
 	const lines, width = 10, 400
@@ -196,6 +201,7 @@ func tail(path string) []string {
 		if err != nil {
 			return out
 		}
+		l.Text = steering.ReplaceAllString(l.Text, "")
 		if len(l.Text) > width {
 			l.Text = l.Text[:width] + "…"
 		}
