@@ -120,8 +120,16 @@ func TestImports(t *testing.T) {
 			if isOurs && !within(ours, r.ours) || foreign && !within(imp, r.foreign) {
 				t.Errorf("%s must not import %s", path, strings.TrimPrefix(imp, module))
 			}
+			if isOurs && forTests(ours) && !forTests(path) {
+				t.Errorf("%s must not import %s, which is for tests", path, ours)
+			}
 		}
 	}
+}
+
+// forTests reports whether no program may contain the package.
+func forTests(path string) bool {
+	return path == "internal/testcluster" || strings.HasSuffix(path, "test")
 }
 
 // TestEtcdStaysInside: only the API server's store knows that etcd exists.
