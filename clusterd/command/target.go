@@ -57,24 +57,34 @@ func (t *target) token() (string, error) {
 	return strings.TrimSpace(tok), nil
 }
 
+// ca is the cluster's CA certificate in PEM, as it was given or in the file
+// that was; empty if none was.
+func (t *target) ca() ([]byte, error) {
+	ca := cmp.Or(t.cacert, os.Getenv("CLUSTERD_CACERT"))
+	if ca == "" || strings.Contains(ca, "-----BEGIN") {
+		return []byte(ca), nil
+	}
+	b, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, fmt.Errorf("CLUSTERD_CACERT: read the CA certificate: %w", err)
+	}
+	return b, nil
+}
+
 // tls verifies servers by the CA given, else by the system's.
 func (t *target) tls() (*tls.Config, error) {
-	ca := cmp.Or(t.cacert, os.Getenv("CLUSTERD_CACERT"))
-	switch {
-	case ca == "":
-		return &tls.Config{MinVersion: tls.VersionTLS13}, nil
-	case !strings.Contains(ca, "-----BEGIN"):
-		conf, err := pki.LoadRoots(ca)
-		if err != nil {
-			return nil, fmt.Errorf("CLUSTERD_CACERT: %w", err)
+	ca, err := t.ca()
+	if err != nil {
+		return nil, err
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS13}
+	if len(ca) > 0 {
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(ca) {
+			return nil, errors.New("CLUSTERD_CACERT: there is no certificate in it: want the ca.crt of a server's data directory")
 		}
-		return conf, nil
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(ca)) {
-		return nil, errors.New("CLUSTERD_CACERT: there is no certificate in the PEM")
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, nil
+	return conf, nil
 }
 
 // client returns a client of the cluster. It does not connect.

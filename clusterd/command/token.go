@@ -1,11 +1,8 @@
 package command
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,18 +70,14 @@ func (c *cli) token() *cobra.Command {
 
 // pin is that of the cluster's CA, by which a joining machine knows its server.
 func (c *cli) pin() (string, error) {
-	ca := cmp.Or(c.to.cacert, os.Getenv("CLUSTERD_CACERT"))
-	if ca == "" {
+	ca, err := c.to.ca()
+	if err != nil {
+		return "", err
+	}
+	if len(ca) == 0 {
 		return "", errors.New("no CLUSTERD_CACERT: a join token pins the cluster's CA, so it must be known; it is ca.crt in a server's data directory")
 	}
-	b := []byte(ca)
-	if !strings.Contains(ca, "-----BEGIN") {
-		var err error
-		if b, err = os.ReadFile(ca); err != nil {
-			return "", fmt.Errorf("CLUSTERD_CACERT: %w", err)
-		}
-	}
-	pin, err := pki.PinOf(b)
+	pin, err := pki.PinOf(ca)
 	if err != nil {
 		return "", fmt.Errorf("CLUSTERD_CACERT: %w", err)
 	}
