@@ -121,7 +121,7 @@ func (in *input) read(stdin *io.PipeWriter) {
 			case <-in.resize:
 			default:
 			}
-			in.resize <- runtime.Size{Width: s.Cols, Height: s.Rows}
+			in.resize <- runtime.Size(s)
 		}
 	}
 }

@@ -108,8 +108,8 @@ type ExecIO struct {
 	Resize         <-chan Size
 }
 
-// Size is a terminal's.
-type Size struct{ Width, Height uint16 }
+// Size is a terminal's, in characters.
+type Size struct{ Cols, Rows uint16 }
 
 // Runtime runs containers. Every implementation passes runtimetest.Run.
 type Runtime interface {

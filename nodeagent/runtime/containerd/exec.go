@@ -118,7 +118,7 @@ func run(ctx context.Context, p client.Process, stdin *ending, sizes <-chan runt
 				continue
 			}
 			// A command that has just ended has no size any more.
-			if err := p.Resize(ctx, uint32(s.Width), uint32(s.Height)); err != nil && !errdefs.IsNotFound(err) && ctx.Err() == nil {
+			if err := p.Resize(ctx, uint32(s.Cols), uint32(s.Rows)); err != nil && !errdefs.IsNotFound(err) && ctx.Err() == nil {
 				return 0, fmt.Errorf("resize terminal: %w", err)
 			}
 		case status := <-exited:

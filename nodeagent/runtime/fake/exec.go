@@ -109,7 +109,7 @@ func (p *process) steps(script []string) (int, error) {
 		case "size":
 			select {
 			case s := <-p.resize:
-				fmt.Fprintf(p.out, "%dx%d\n", s.Width, s.Height)
+				fmt.Fprintf(p.out, "%dx%d\n", s.Cols, s.Rows)
 			case <-time.After(10 * time.Second):
 				return 1, nil
 			case <-p.ctx.Done():

@@ -76,10 +76,10 @@ func (w slow) Write(b []byte) (int, error) {
 func (s *suite) execTerminal() {
 	id := s.run("forever")
 	sizes := make(chan runtime.Size, 1)
-	sizes <- runtime.Size{Width: 101, Height: 41}
+	sizes <- runtime.Size{Cols: 101, Rows: 41}
 	in, typing := io.Pipe()
 	defer typing.Close()
-	out := &watched{want: "101x41", seen: func() { sizes <- runtime.Size{Width: 90, Height: 30} }}
+	out := &watched{want: "101x41", seen: func() { sizes <- runtime.Size{Cols: 90, Rows: 30} }}
 	code, err := s.Runtime.Exec(s.Context(), id, []string{"/toolbox", "size", "size=101x41", "warn=both in one", "exit=6"}, true,
 		runtime.ExecIO{Stdin: in, Stdout: out, Resize: sizes})
 	if got := strings.ReplaceAll(out.shown.String(), "\r", ""); err != nil || code != 6 || got != "101x41\n90x30\nboth in one\n" {
