@@ -185,6 +185,22 @@ func testInterrupt(t *testing.T, c *cluster) {
 	}
 }
 
+// TestFractionIsOneFault: replicas = 1.5 is the user's mistake, said once.
+func TestFractionIsOneFault(t *testing.T) {
+	p, _ := newPlugin(t, attrs{"address": str("https://127.0.0.1:1"), "token": str("ct_nobody_0000")})
+	resp, err := p.server.ValidateResourceConfig(t.Context(), &tfprotov6.ValidateResourceConfigRequest{
+		TypeName: "clusterd_app",
+		Config: p.value(p.schema.ResourceSchemas["clusterd_app"].ValueType(),
+			attrs{"name": str("web"), "image": str("nginx:1"), "replicas": tftypes.NewValue(tftypes.Number, 1.5)}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := say(resp.Diagnostics), "error AttributeName(\"replicas\"): Bad replicas: Want a whole number.\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // TestConfigure: the provider finds its cluster where it is told, and nowhere else.
 func TestConfigure(t *testing.T) {
 	unknown := tftypes.NewValue(tftypes.String, tftypes.UnknownValue)

@@ -36,7 +36,8 @@ func attribute(f field) schema.Attribute {
 	case t.Kind() == reflect.Bool:
 		return schema.BoolAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional}
 	case t.Kind() == reflect.Int:
-		return schema.Int64Attribute{MarkdownDescription: doc, Required: f.required, Optional: optional}
+		// The reader says what is wrong with 1.5; the framework would call it a bug.
+		return schema.NumberAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional}
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.String:
 		return schema.ListAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional, ElementType: types.StringType}
 	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.String:
