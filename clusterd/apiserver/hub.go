@@ -43,6 +43,15 @@ type selector struct {
 	fields    map[string]string // by index
 }
 
+// label parses one label filter: k=v.
+func (s *selector) label(filter string) bool {
+	k, v, ok := strings.Cut(filter, "=")
+	if ok && k != "" {
+		s.labels[k] = v
+	}
+	return ok && k != ""
+}
+
 func (s *selector) matches(o *object) bool {
 	if o == nil || o.kind != s.kind || s.namespace != "" && o.meta.Namespace != s.namespace {
 		return false
@@ -216,13 +225,4 @@ func (h *hub) reset(revision int64, show func()) {
 	if h.watchers == nil {
 		h.watchers = map[string]map[*watcher]struct{}{}
 	}
-}
-
-// label parses one label filter: k=v.
-func (s *selector) label(filter string) bool {
-	k, v, ok := strings.Cut(filter, "=")
-	if ok && k != "" {
-		s.labels[k] = v
-	}
-	return ok && k != ""
 }

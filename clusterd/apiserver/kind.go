@@ -76,7 +76,8 @@ type object struct {
 	load  load              // of pods
 }
 
-// envelope is how an object is stored. Its meta has no revision: the store has.
+// envelope is the outside of an object, as it is sent and as it is stored. In
+// the store its meta has no revision: the store has.
 type envelope struct {
 	Kind      string          `json:"kind"`
 	Meta      api.Meta        `json:"meta"`

@@ -75,42 +75,33 @@ func decodeBody[T any](w http.ResponseWriter, r *request, most int64) (v T, err 
 	return v, nil
 }
 
-// sections is the outside of an object.
-type sections struct {
-	Kind      string          `json:"kind"`
-	Meta      api.Meta        `json:"meta"`
-	Spec      json.RawMessage `json:"spec"`
-	Effective json.RawMessage `json:"effective"`
-	Status    json.RawMessage `json:"status"`
-}
-
 // open reads the outside of an object sent to k. The path, where there is
 // one, says what it is called.
 func open(k *kind, namespace, name string, raw []byte) (*incoming, error) {
-	if errs := strict(raw, reflect.TypeFor[sections](), ""); errs != nil {
+	if errs := strict(raw, reflect.TypeFor[envelope](), ""); errs != nil {
 		return nil, invalid(k.ref(namespace, name), errs)
 	}
-	var sec sections
-	if err := json.Unmarshal(raw, &sec); err != nil {
+	var env envelope
+	if err := json.Unmarshal(raw, &env); err != nil {
 		return nil, fmt.Errorf("decode a body that was checked: %w", err)
 	}
 	var errs api.Errors
-	if sec.Kind != "" && sec.Kind != k.info.Name {
+	if env.Kind != "" && env.Kind != k.info.Name {
 		errs.Addf("kind", "want %s, or nothing", k.info.Name)
 	}
 	if name != "" {
-		if sec.Meta.Name != "" && sec.Meta.Name != name {
+		if env.Meta.Name != "" && env.Meta.Name != name {
 			errs.Addf("meta.name", "the path says %s: want the same, or nothing", name)
 		}
-		if sec.Meta.Namespace != "" && sec.Meta.Namespace != namespace {
+		if env.Meta.Namespace != "" && env.Meta.Namespace != namespace {
 			errs.Addf("meta.namespace", "the path says %s: want the same, or nothing", namespace)
 		}
-		sec.Meta.Name, sec.Meta.Namespace = name, namespace
+		env.Meta.Name, env.Meta.Namespace = name, namespace
 	}
 	if errs != nil {
-		return nil, invalid(k.ref(sec.Meta.Namespace, sec.Meta.Name), errs)
+		return nil, invalid(k.ref(env.Meta.Namespace, env.Meta.Name), errs)
 	}
-	return &incoming{kind: k, meta: sec.Meta, spec: sec.Spec, status: sec.Status}, nil
+	return &incoming{kind: k, meta: env.Meta, spec: env.Spec, status: env.Status}, nil
 }
 
 // openSpec reads an object for a write of its spec, and validates it.
