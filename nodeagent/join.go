@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -115,8 +116,13 @@ func (s *settings) rejoin(id *pki.Identity) (membership, error) {
 	return m, err
 }
 
+// lingers is how long a server may take this machine for one that lives, after
+// it has lost its power and its identity: it notices within seconds.
+const lingers = 10 * time.Second
+
 // knock asks until somebody is there to answer.
 func (s *settings) knock(ctx context.Context, token pki.JoinToken, log hclog.Logger) (*pki.JoinResult, error) {
+	began := time.Now()
 	for warned := false; ; {
 		attempt, cancel := context.WithTimeout(ctx, 15*time.Second)
 		res, err := pki.Join(attempt, s.server, token, pki.JoinRequest{Name: s.Name, Address: s.Address, Labels: s.labels})
@@ -124,7 +130,10 @@ func (s *settings) knock(ctx context.Context, token pki.JoinToken, log hclog.Log
 		if err == nil {
 			return res, nil
 		}
-		_, refused := errors.AsType[*pki.RefusedError](err)
+		no, refused := errors.AsType[*pki.RefusedError](err)
+		if refused && no.Status == http.StatusConflict && time.Since(began) < lingers {
+			refused = false // the name is taken, perhaps by what this machine was
+		}
 		_, stranger := errors.AsType[*pki.PinError](err)
 		if refused || stranger || ctx.Err() != nil {
 			return nil, err
