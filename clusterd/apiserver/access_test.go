@@ -154,6 +154,7 @@ func TestCertificateOfAnEarlierNode(t *testing.T) {
 		if err := client.Of(c, api.Nodes).Delete(t.Context(), "", "w1", ""); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // who is admitted is read from the cache, which hears of it a moment later
 		if code := get(old); code != 401 {
 			t.Errorf("the deleted node: %d", code)
 		}
