@@ -85,12 +85,12 @@ func readApp(ctx context.Context, c *cluster, in values, diags *diag.Diagnostics
 		if ok, e := c.hasNamespace(ctx, namespace); e == nil && !ok {
 			at = "namespace"
 		}
-		diags.AddAttributeError(path.Root(at), "Cannot read app "+namespace+"/"+name, capital(err.Error())+".")
+		diags.AddAttributeError(path.Root(at), "Cannot read app "+namespace+"/"+name, sentence(err.Error()))
 		return nil
 	}
 	pods, _, err := client.Of(c.client, api.Pods).List(ctx, namespace, client.By("app", name))
 	if err != nil {
-		diags.AddError("Cannot list the pods of app "+namespace+"/"+name, capital(err.Error())+".")
+		diags.AddError("Cannot list the pods of app "+namespace+"/"+name, sentence(err.Error()))
 		return nil
 	}
 	return viewApp(a, pods)

@@ -56,7 +56,7 @@ func readNodes(ctx context.Context, c *cluster, in values, diags *diag.Diagnosti
 	}
 	nodes, _, err := client.Of(c.client, api.Nodes).List(ctx, "", filter)
 	if err != nil {
-		diags.AddError("Cannot list the nodes", capital(err.Error())+".")
+		diags.AddError("Cannot list the nodes", sentence(err.Error()))
 		return nil
 	}
 	v := &nodesView{Nodes: map[string]nodeView{}}

@@ -191,3 +191,14 @@ func capital(s string) string {
 	}
 	return string(r)
 }
+
+// sentence makes a message one: errors have neither a capital nor a full stop.
+func sentence(s string) string {
+	if first, _, _ := strings.Cut(s, " "); !strings.Contains(first, "://") {
+		s = capital(s)
+	}
+	if strings.HasSuffix(s, "?") || strings.HasSuffix(s, ".") {
+		return s
+	}
+	return s + "."
+}

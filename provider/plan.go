@@ -134,12 +134,12 @@ func (r *kindResource[S, T]) addPlanError(diags *diag.Diagnostics, err error) {
 	case ok && (e.Code == api.Invalid || e.Code == api.Denied || e.Code == api.Unauthenticated || e.Code == api.BadRequest):
 		r.addError(diags, "The cluster refuses this", err)
 	case ok && e.Code == api.Unready:
-		diags.AddWarning("The cluster did not check this plan", capital(err.Error())+". The plan stands; apply needs the cluster.")
+		diags.AddWarning("The cluster did not check this plan", sentence(err.Error())+" The plan stands; apply needs the cluster.")
 	case ok && len(e.Fields) > 0:
 		for _, f := range e.Fields {
-			diags.AddAttributeWarning(visible(r.attributePath(f.Path)), "The cluster would refuse this now", capital(err.Error())+".")
+			diags.AddAttributeWarning(visible(r.attributePath(f.Path)), "The cluster would refuse this now", sentence(err.Error()))
 		}
 	default:
-		diags.AddWarning("The cluster would refuse this now", capital(err.Error())+".")
+		diags.AddWarning("The cluster would refuse this now", sentence(err.Error()))
 	}
 }

@@ -84,7 +84,7 @@ func (p *clusterd) Configure(ctx context.Context, req provider.ConfigureRequest,
 	if !s.Namespace.IsUnknown() {
 		c.namespace = cmp.Or(s.Namespace.ValueString(), os.Getenv("CLUSTERD_NAMESPACE"), api.DefaultNamespace)
 		if err := api.CheckName(c.namespace); err != nil {
-			resp.Diagnostics.AddAttributeError(path.Root("namespace"), "Bad namespace", capital(err.Error())+".")
+			resp.Diagnostics.AddAttributeError(path.Root("namespace"), "Bad namespace", sentence(err.Error()))
 			return
 		}
 	}
@@ -112,7 +112,7 @@ func (c *cluster) connect(s settings, userAgent string, resp *provider.Configure
 	}
 	roots, at, err := authorities(s)
 	if err != nil {
-		resp.Diagnostics.AddAttributeError(at, "No usable CA certificate", capital(err.Error())+".")
+		resp.Diagnostics.AddAttributeError(at, "No usable CA certificate", sentence(err.Error()))
 	}
 	if resp.Diagnostics.HasError() {
 		return
@@ -122,7 +122,7 @@ func (c *cluster) connect(s settings, userAgent string, resp *provider.Configure
 		TLS: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots},
 	})
 	if err != nil {
-		resp.Diagnostics.AddAttributeError(path.Root("address"), "Bad address of the cluster", capital(err.Error())+".")
+		resp.Diagnostics.AddAttributeError(path.Root("address"), "Bad address of the cluster", sentence(err.Error()))
 	}
 }
 

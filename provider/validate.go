@@ -76,14 +76,14 @@ func addFault(f fault, diags *diag.Diagnostics) {
 		diags.AddAttributeError(visible(f.at), "Missing "+dotted(f.at), "It has to be set.")
 		return
 	}
-	diags.AddAttributeError(visible(f.at), "Bad "+dotted(f.at), capital(f.message)+".")
+	diags.AddAttributeError(visible(f.at), "Bad "+dotted(f.at), sentence(f.message))
 }
 
 // addError reports what the API said, field errors at their attributes.
 func (r *kindResource[S, T]) addError(diags *diag.Diagnostics, summary string, err error) {
 	e, ok := errors.AsType[*api.Error](err)
 	if !ok || len(e.Fields) == 0 {
-		diags.AddError(summary, capital(err.Error())+".")
+		diags.AddError(summary, sentence(err.Error()))
 		return
 	}
 	for _, f := range e.Fields {
@@ -91,7 +91,7 @@ func (r *kindResource[S, T]) addError(diags *diag.Diagnostics, summary string, e
 		if e.Code == api.Invalid {
 			addFault(fault{at, f.Message}, diags)
 		} else {
-			diags.AddAttributeError(visible(at), summary, capital(e.Message)+".")
+			diags.AddAttributeError(visible(at), summary, sentence(e.Message))
 		}
 	}
 }

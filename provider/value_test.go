@@ -271,3 +271,16 @@ func TestAmounts(t *testing.T) {
 		}
 	}
 }
+
+func TestSentence(t *testing.T) {
+	for message, want := range map[string]string{
+		"want a whole number":          "Want a whole number.",
+		"was it cut when copied?":      "Was it cut when copied?",
+		"https://c:1 shows no mercy":   "https://c:1 shows no mercy.",
+		"one is wrong: https://c:1 is": "One is wrong: https://c:1 is.",
+	} {
+		if got := sentence(message); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
