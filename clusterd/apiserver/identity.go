@@ -101,16 +101,21 @@ func (s *Server) whileMember(r *request) (ctx context.Context, stop func()) {
 		mu.Lock()
 		defer mu.Unlock()
 		snap := s.cache.now.Load()
-		ended := r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && time.Now().After(r.TLS.PeerCertificates[0].NotAfter)
 		switch {
 		case ctx.Err() != nil:
-		case ended, snap != nil && s.member(snap, r.by.Identity, r.TLS) != nil:
+		case outlived(r.TLS), snap != nil && s.member(snap, r.by.Identity, r.TLS) != nil:
 			cancel()
 		default:
 			timer.Reset(reviewEvery)
 		}
 	})
 	return ctx, func() { cancel(); timer.Stop() }
+}
+
+// outlived reports whether the certificate that was shown when conn began has
+// ended since.
+func outlived(conn *tls.ConnectionState) bool {
+	return conn != nil && len(conn.PeerCertificates) > 0 && time.Now().After(conn.PeerCertificates[0].NotAfter)
 }
 
 // bearer returns the user of a token ct_<id>_<secret>.

@@ -71,6 +71,9 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) error {
 		if err := s.admit(r.Context(), id, r.TLS); err != nil {
 			return err
 		}
+		if outlived(r.TLS) {
+			w.Header().Set("Connection", "close") // the next one shows the renewed certificate
+		}
 		s.stamp(w)
 		req.by = caller{Identity: id, program: r.UserAgent(), requestID: r.Header.Get(api.HeaderRequestID)}
 		if len(req.by.requestID) > 128 {
