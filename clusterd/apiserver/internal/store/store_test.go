@@ -142,7 +142,7 @@ func TestEtcdSurvivesKill(t *testing.T) {
 	acked := map[string]int64{}
 	for round := range 3 {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestEtcdSurvivesKill$")
-		cmd.Env = append(os.Environ(), crashDir+"="+dir)
+		cmd.Env = append(os.Environ(), crashDir+"="+dir, "TMPDIR="+t.TempDir()) // who is killed removes nothing
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
