@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -60,6 +62,7 @@ func (c *child) once(ctx context.Context) error {
 	}
 	cmd := exec.Command(exe, c.args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(c.stdin), os.Stderr, os.Stderr
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, envToken+"=") }) // only the one that joins needs it
 	// The kernel kills the child when the thread that started it ends: the
 	// thread has to live as long as this program.
 	runtime.LockOSThread()

@@ -150,6 +150,9 @@ func (s *settings) knock(ctx context.Context, token pki.JoinToken, log hclog.Log
 	}
 }
 
+// envToken is the variable that may hold the join token.
+const envToken = "CLUSTERD_JOIN_TOKEN"
+
 func (s *settings) joinToken() (pki.JoinToken, error) {
 	text := s.token
 	if text == "" && s.tokenFile != "" {
@@ -160,7 +163,7 @@ func (s *settings) joinToken() (pki.JoinToken, error) {
 		text = string(b)
 	}
 	if text == "" {
-		text = os.Getenv("CLUSTERD_JOIN_TOKEN")
+		text = os.Getenv(envToken)
 	}
 	if text == "" {
 		return pki.JoinToken{}, errors.New("this machine needs a join token: make one on a server with clusterd token create --role node, and give it by --token-file or CLUSTERD_JOIN_TOKEN")

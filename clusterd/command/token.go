@@ -12,6 +12,10 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
+// joinTTL is how long a join token is good for unless told: enough for an
+// afternoon of machines, too little to lie around.
+const joinTTL = 24 * time.Hour
+
 func (c *cli) token() *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Make tokens that let users in, and machines join"}
 	var role, description string
@@ -30,6 +34,9 @@ func (c *cli) token() *cobra.Command {
 			}
 			defer cl.Close()
 			o := &api.Token{Spec: api.TokenSpec{Role: role, Description: description, MaxUses: uses}}
+			if role == api.RoleNode && !cmd.Flags().Changed("ttl") {
+				ttl = joinTTL
+			}
 			if ttl > 0 {
 				o.Spec.ExpiresAt = api.Now().Add(ttl)
 			}
@@ -60,7 +67,7 @@ func (c *cli) token() *cobra.Command {
 	}
 	f := create.Flags()
 	f.StringVar(&role, "role", "", "node: machines join with it; admin: a user")
-	f.DurationVar(&ttl, "ttl", 0, "how long it is good for; without end when unset")
+	f.DurationVar(&ttl, "ttl", 0, "how long it is good for; 0 is without end (when unset: a day to join, no end for a user)")
 	f.IntVar(&uses, "uses", 0, "how many machines may join with it; 0 is without limit")
 	f.StringVar(&description, "description", "", "what it is for")
 	create.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{api.RoleNode, api.RoleAdmin}, cobra.ShellCompDirectiveNoFileComp))
