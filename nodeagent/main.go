@@ -14,6 +14,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +22,9 @@ import (
 )
 
 func main() {
+	// Threads that enter a pod's namespaces are thrown away. The first thread
+	// cannot be: it stays with this function, where the node's are kept.
+	runtime.LockOSThread()
 	ctx, stop := daemon.Signals(context.Background())
 	defer stop()
 	if err := root().ExecuteContext(ctx); err != nil {

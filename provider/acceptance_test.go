@@ -46,6 +46,7 @@ func TestAcceptance(t *testing.T) {
 		"Unknown":        testUnknown,
 		"Empties":        testEmpties,
 		"Service":        testService,
+		"LeadsNowhere":   testServiceLeadsNowhere,
 		"Namespace":      testNamespace,
 		"NoNamespace":    testNoNamespace,
 		"Prefetch":       testPrefetch,

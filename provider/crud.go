@@ -45,6 +45,7 @@ func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequ
 		return
 	}
 	r.written(ctx, made, "created")
+	r.doubt(ctx, made, &resp.Diagnostics)
 	resp.State.Raw = r.state(made, plan, resp.State.Raw.Type())
 	r.identify(ctx, resp.Identity, &made.Meta, &resp.Diagnostics)
 	if r.follow == nil || !plan.flag("wait", true) {
@@ -69,6 +70,15 @@ func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequ
 			return
 		}
 		resp.State.RemoveResource(ctx)
+	}
+}
+
+func (r *kindResource[S, T]) doubt(ctx context.Context, o *api.Object[S, T], diags *diag.Diagnostics) {
+	if r.doubts == nil {
+		return
+	}
+	if f := r.doubts(ctx, r, o); f != nil {
+		diags.AddWarning(f.summary, f.detail)
 	}
 }
 
@@ -171,6 +181,7 @@ func (r *kindResource[S, T]) Update(ctx context.Context, req resource.UpdateRequ
 		return
 	}
 	r.written(ctx, now, "updated")
+	r.doubt(ctx, now, &resp.Diagnostics)
 	if r.follow != nil && plan.flag("wait", true) && !sameSpec(o, was) {
 		ctx, done := context.WithTimeout(ctx, plan.timeout("update", rolloutTimeout))
 		defer done()

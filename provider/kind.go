@@ -34,6 +34,8 @@ type kindResource[S api.Spec[S], T any] struct {
 	check func(values) []fault
 	// follow waits until a written object is what was asked for.
 	follow func(context.Context, *kindResource[S, T], *api.Object[S, T]) *failure
+	// doubts says what is odd about an object that was just written.
+	doubts func(context.Context, *kindResource[S, T], *api.Object[S, T]) *failure
 	// ails says what is wrong with an object though no plan shows it.
 	ails func(*api.Object[S, T]) *failure
 	// blocked says what the deletion of an object waits for.

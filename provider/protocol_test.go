@@ -127,6 +127,43 @@ func testPlanWarnings(t *testing.T, c *cluster) {
 	}
 }
 
+// ports is a service's, with one called http.
+func ports(http attrs) tftypes.Value {
+	types := map[string]tftypes.Type{}
+	for name, v := range http {
+		types[name] = v.Type()
+	}
+	one := tftypes.Object{AttributeTypes: types}
+	return tftypes.NewValue(tftypes.Object{AttributeTypes: map[string]tftypes.Type{"http": one}},
+		map[string]tftypes.Value{"http": tftypes.NewValue(one, map[string]tftypes.Value(http))})
+}
+
+func number(n int) tftypes.Value { return tftypes.NewValue(tftypes.Number, n) }
+
+// testServiceLeadsNowhere: a service without an app, or without a port of it,
+// is made, and says so.
+func testServiceLeadsNowhere(t *testing.T, c *cluster) {
+	ns := c.namespace(t)
+	if _, err := client.Of(c.Client(), api.Apps).Create(t.Context(), &api.App{Meta: api.Meta{Namespace: ns, Name: "web"},
+		Spec: api.AppSpec{Container: api.Container{Image: "nginx:1", Ports: map[string]api.Port{"http": "80"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := newPlugin(t, c.settings())
+	for name, want := range map[string]string{
+		"nope": "warning Service " + ns + "/nope leads nowhere: there is no app nope in namespace " + ns,
+		"web":  "warning Service " + ns + "/web: port http leads nowhere",
+	} {
+		config := attrs{"name": str(name), "namespace": str(ns), "app": str(name), "ports": ports(attrs{"port": number(80), "target": str("metrics")})}
+		if got := say(p.create("clusterd_service", config).Diagnostics); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	config := attrs{"name": str("good"), "namespace": str(ns), "app": str("web"), "ports": ports(attrs{"port": number(80)})}
+	if got := say(p.create("clusterd_service", config).Diagnostics); got != "" {
+		t.Errorf("a service that leads to an app says %q", got)
+	}
+}
+
 // testDryRun: the cluster itself is asked about a plan.
 func testDryRun(t *testing.T, c *cluster) {
 	ns := c.namespace(t)
@@ -136,10 +173,7 @@ func testDryRun(t *testing.T, c *cluster) {
 		t.Fatal(err)
 	}
 	p, _ := newPlugin(t, c.settings())
-	port := tftypes.NewValue(tftypes.Object{AttributeTypes: map[string]tftypes.Type{"http": tftypes.Object{AttributeTypes: map[string]tftypes.Type{"port": tftypes.Number}}}},
-		map[string]tftypes.Value{"http": tftypes.NewValue(tftypes.Object{AttributeTypes: map[string]tftypes.Type{"port": tftypes.Number}},
-			map[string]tftypes.Value{"port": tftypes.NewValue(tftypes.Number, 80)})})
-	got := say(p.plan("clusterd_service", attrs{"name": str("second"), "namespace": str(ns), "app": str("web"), "ip": str("10.96.55.5"), "ports": port}).Diagnostics)
+	got := say(p.plan("clusterd_service", attrs{"name": str("second"), "namespace": str(ns), "app": str("web"), "ip": str("10.96.55.5"), "ports": ports(attrs{"port": number(80)})}).Diagnostics)
 	if !strings.HasPrefix(got, "warning ") || !strings.Contains(got, "taken by") {
 		t.Errorf("an address that is taken says at plan: %q", got)
 	}

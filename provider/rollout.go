@@ -77,11 +77,15 @@ func outcome(a *api.App, generation int64) (ended bool, how *api.Rollout) {
 	return how.Phase.Terminal(), how
 }
 
-// stuck tells of the app's rollout if it ended badly and nothing was put back:
-// the cluster has what is declared, so a plan without changes would hide it.
+// stuck tells of the app's rollout if it goes on, or ended badly and nothing
+// was put back: the cluster has what is declared, so a plan without changes
+// would hide it.
 func stuck(a *api.App) *failure {
-	_, how := outcome(a, a.Meta.Generation)
-	if how == nil || how.Phase != api.RolloutPaused && how.Phase != api.RolloutFailed {
+	ended, how := outcome(a, a.Meta.Generation)
+	switch {
+	case !ended:
+		return &failure{summary: "App " + id(&a.Meta) + ": its rollout still goes on", detail: "So far: " + progress(a) + ".\n\n" + lookCloser(&a.Meta)}
+	case how == nil || how.Phase != api.RolloutPaused && how.Phase != api.RolloutFailed:
 		return nil
 	}
 	return explain(a, how)

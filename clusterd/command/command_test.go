@@ -414,4 +414,6 @@ func testDelete(t *testing.T) {
 	}
 	refused(t, "app/default/web", "get", "app", "web")
 	refused(t, "app/default/web", "delete", "app/web")
+	refused(t, "--force", "delete", "node", "w1") // it lives
+	ok(t, "get", "node", "w1")
 }

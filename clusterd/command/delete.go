@@ -14,7 +14,7 @@ import (
 )
 
 func (c *cli) delete() *cobra.Command {
-	wait := true
+	wait, force := true, false
 	timeout := 5 * time.Minute
 	cmd := &cobra.Command{
 		Use:   "delete <kind> <name>",
@@ -39,6 +39,9 @@ func (c *cli) delete() *cobra.Command {
 			if err := cl.Call(cmd.Context(), http.MethodGet, path, nil, nil, o); err != nil {
 				return err
 			}
+			if err := alive(o); err != nil && !force {
+				return err
+			}
 			uid := o.GetMeta().UID
 			if err := cl.Call(cmd.Context(), http.MethodDelete, path, url.Values{"uid": {uid}}, nil, nil); err != nil {
 				return err
@@ -56,8 +59,23 @@ func (c *cli) delete() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&wait, "wait", true, "wait until it is gone")
+	cmd.Flags().BoolVar(&force, "force", false, "delete a node that lives: what it runs stops, and it must join anew")
 	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait")
 	return cmd
+}
+
+// alive refuses to delete a node that somebody may still count on.
+func alive(o api.Any) error {
+	n, ok := o.(*api.Node)
+	if !ok {
+		return nil
+	}
+	switch v := n.Status.Health.Verdict; v {
+	case api.VerdictReady, api.VerdictAgentDown, api.VerdictPartitioned:
+		return fmt.Errorf("node %s is %s: what it runs would stop, and the machine could come back only with a new join token. "+
+			"Take it out of service first (nodeagent leave, there) or say --force; to keep new pods away, clusterd node cordon %s", n.Meta.Name, v, n.Meta.Name)
+	}
+	return nil
 }
 
 // awaitGone waits until the object with the uid is gone, saying what it waits for.

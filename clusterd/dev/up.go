@@ -69,7 +69,11 @@ func (c *Cluster) boot(ctx context.Context, p Plan, m Member) error {
 		if _, err := c.bury(m); err != nil {
 			return fmt.Errorf("clean up after %s: %w", m.Name, err)
 		}
-		c.before[m.Name] = c.bootOf(ctx, p, m)
+		boot, err := c.bootOf(ctx, p, m)
+		if err != nil {
+			return err
+		}
+		c.before[m.Name] = boot
 	}
 	if err := c.plug(p, m); err != nil {
 		return err
@@ -90,20 +94,27 @@ func (c *Cluster) boot(ctx context.Context, p Plan, m Member) error {
 }
 
 // bootOf returns the last boot of a node that the control plane has heard of.
-func (c *Cluster) bootOf(ctx context.Context, p Plan, m Member) string {
+// A node that was deleted there forgets who it was: it joins anew.
+func (c *Cluster) bootOf(ctx context.Context, p Plan, m Member) (string, error) {
 	cl, err := c.client(p)
 	if err != nil || m.Server {
-		return ""
+		return "", nil // the control plane has not been up yet
 	}
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	n, err := client.Of(cl, api.Nodes).Get(ctx, "", m.Name)
-	if err != nil {
-		return ""
+	switch {
+	case api.Is(err, api.NotFound):
+		return "", os.RemoveAll(c.identityDir(m))
+	case err != nil:
+		return "", nil // it is down: the node starts as it was
 	}
-	return n.Status.BootID
+	return n.Status.BootID, nil
 }
+
+// identityDir is where a node keeps its certificate.
+func (c *Cluster) identityDir(m Member) string { return filepath.Join(c.dataDir(m), "identity") }
 
 func (c *Cluster) agentArgs(ctx context.Context, p Plan, m Member) ([]string, error) {
 	var info unix.Sysinfo_t
@@ -125,7 +136,7 @@ func (c *Cluster) agentArgs(ctx context.Context, p Plan, m Member) ([]string, er
 // certificate needs none, so the control plane may be down.
 func (c *Cluster) joinToken(ctx context.Context, p Plan, m Member) (path string, err error) {
 	path = filepath.Join(c.run, "join.token")
-	if id, err := pki.LoadIdentity(filepath.Join(c.dataDir(m), "identity")); err == nil && time.Now().Before(id.Leaf().NotAfter) {
+	if id, err := pki.LoadIdentity(c.identityDir(m)); err == nil && time.Now().Before(id.Leaf().NotAfter) {
 		return path, nil
 	}
 	if fi, err := os.Stat(path); err == nil && time.Since(fi.ModTime()) < tokenLife/2 {

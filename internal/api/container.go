@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -131,6 +132,9 @@ func (h Health) PortOf(ports map[string]Port) (int, error) {
 		}
 		if p, ok := ports["http"]; ok {
 			return p.Number(), nil
+		}
+		if len(ports) == 0 {
+			return 0, errors.New("required: the container declares no ports, so say which to check")
 		}
 		return 0, fmt.Errorf("required: the container has %d ports and none is named http", len(ports))
 	}
