@@ -137,32 +137,30 @@ func (s *settings) together(ctx context.Context, g *gossip.Gossip, children []*c
 var errLeave = errors.New("leaving")
 
 // seeds finds the gossip addresses of the servers, by the identity of the
-// moment: the agent renews it. What was found last is good while no server answers.
+// moment: the agent renews it.
 func (s *settings) seeds(ctx context.Context, servers []string) func() []string {
-	var last []string
-	return func() []string {
+	return func() (gossips []string) {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		id, err := pki.LoadIdentity(s.identityDir())
 		if err != nil {
-			return last
+			return nil
 		}
 		c, err := client.New(client.Config{Addresses: urls(servers), TLS: id.ClientTLS(), UserAgent: "nodeagent"})
 		if err != nil {
-			return last
+			return nil
 		}
 		defer c.Close()
 		all, _, err := client.Of(c, api.Servers).List(ctx, "", nil)
 		if err != nil {
-			return last
+			return nil
 		}
-		last = nil
 		for _, srv := range all {
 			if srv.Spec.Gossip != "" {
-				last = append(last, srv.Spec.Gossip)
+				gossips = append(gossips, srv.Spec.Gossip)
 			}
 		}
-		return last
+		return gossips
 	}
 }
 

@@ -64,7 +64,8 @@ type Config struct {
 	Key       []byte // 32 bytes, the same for all
 	Meta      []byte // at most MaxMeta
 	// Seeds are addresses (host:port) of some members: servers for a node, nodes
-	// for a server. It is asked again now and then, and while one is missing.
+	// for a server. It is asked again now and then, and while one is missing; when
+	// it knows of none, those it named last are.
 	Seeds func() []string
 	Log   hclog.Logger
 }
@@ -183,8 +184,11 @@ func (g *Gossip) join(all bool) bool {
 		return slices.DeleteFunc(slices.Clone(g.known), func(s string) bool { return s == g.Addr() || !all && alive[s] })
 	}
 	// Asking for seeds may cost a request: not while all is well.
-	if all || len(missing()) > 0 || time.Since(g.asked) > 15*time.Second {
-		g.known, g.asked = g.seeds(), time.Now()
+	if all || len(g.known) == 0 || len(missing()) > 0 || time.Since(g.asked) > 15*time.Second {
+		if known := g.seeds(); len(known) > 0 { // no answer is none: who was known is still worth a try
+			g.known = known
+		}
+		g.asked = time.Now()
 	}
 	seeds := missing()
 	if len(seeds) == 0 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -16,7 +17,12 @@ type member struct {
 
 func start(t *testing.T, name string, key []byte, seeds ...string) member {
 	t.Helper()
-	g, err := Open(Config{Name: name, Bind: "127.0.0.1:0", Key: key, Meta: []byte("m-" + name), Seeds: func() []string { return seeds }})
+	return run(t, Config{Name: name, Bind: "127.0.0.1:0", Key: key, Meta: []byte("m-" + name), Seeds: func() []string { return seeds }})
+}
+
+func run(t *testing.T, c Config) member {
+	t.Helper()
+	g, err := Open(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,27 +88,26 @@ func TestJoinDieLeaveReturn(t *testing.T) {
 	await(t, b, "a=alive b=alive c=dead d=alive")
 }
 
-// A server that restarts has lost its view; whom it finds by its own seeds, or
-// who looks for it, brings the rest.
+// A server that restarts has lost its view; who looks for it brings the rest,
+// also when it was the server who told where to look.
 func TestRestartedMemberIsFoundAgain(t *testing.T) {
 	key := bytes.Repeat([]byte{7}, 32)
 	a := start(t, "a", key)
 	addr := a.Addr()
-	b := start(t, "b", key, addr)
+	var dead atomic.Bool
+	b := run(t, Config{Name: "b", Bind: "127.0.0.1:0", Key: key, Seeds: func() []string {
+		if dead.Load() {
+			return nil
+		}
+		return []string{addr}
+	}})
 	await(t, b, "a=alive b=alive")
+	dead.Store(true)
 	a.kill()
 	await(t, b, "a=dead b=alive")
-	again, err := Open(Config{Name: "a", Bind: addr, Key: key})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); again.Run(ctx) }()
+	again := run(t, Config{Name: "a", Bind: addr, Key: key})
 	await(t, b, "a=alive b=alive")
 	await(t, again, "a=alive b=alive")
-	cancel()
-	<-done
 }
 
 func TestWrongKeyStaysOut(t *testing.T) {
