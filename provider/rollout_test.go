@@ -112,10 +112,10 @@ func TestStuck(t *testing.T) {
 		"paused":           {app(2, api.RolloutPaused), "App shop/web: rollout of nginx:2 failed and is paused"},
 		"failed":           {app(2, api.RolloutFailed), "App shop/web: rollout of nginx:2 failed"},
 		"complete":         {app(2, api.RolloutComplete), ""},
-		"in progress":      {app(2, api.RolloutInProgress), ""},
-		"not looked at":    {app(1, api.RolloutPaused), ""},
+		"in progress":      {app(2, api.RolloutInProgress), "App shop/web: its rollout still goes on"},
+		"not looked at":    {app(1, api.RolloutPaused), "App shop/web: its rollout still goes on"},
 		"being put back":   {app(2, api.RolloutRolledBack), ""},
-		"nothing seen yet": {app(0, ""), ""},
+		"nothing seen yet": {app(0, ""), "App shop/web: its rollout still goes on"},
 	} {
 		got := ""
 		if f := stuck(test.app); f != nil {
