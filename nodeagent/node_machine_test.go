@@ -267,8 +267,8 @@ func TestNode(t *testing.T) {
 	}
 	two := 2
 	app := &api.App{Meta: api.Meta{Name: "web", Namespace: "default"}, Spec: api.AppSpec{
-		Container: api.Container{Image: "nginx:1.0", Memory: "32Mi", Ports: map[string]api.Port{"http": "80"}},
-		Replicas:  &two, Health: &api.Health{HTTP: "/"},
+		Container: api.Container{Image: "nginx:1.0", Memory: "32Mi", Ports: map[string]api.Port{"http": "80"}, Health: &api.Health{HTTP: "/"}},
+		Replicas:  &two,
 	}}
 	if _, err := client.Of(h.client, api.Apps).Create(t.Context(), app); err != nil {
 		t.Fatal(err)

@@ -75,9 +75,8 @@ func testBinary(t *testing.T, c *cluster) {
 	ns := c.namespace(t)
 	two := 2
 	app := &api.App{Meta: api.Meta{Namespace: ns, Name: "web", Labels: map[string]string{"team": "shop"}}, Spec: api.AppSpec{
-		Container: api.Container{Image: "nginx:1", Env: map[string]string{"A": "1"}, Args: []string{"-x"}, Ports: map[string]api.Port{"http": "80"}},
+		Container: api.Container{Image: "nginx:1", Env: map[string]string{"A": "1"}, Args: []string{"-x"}, Ports: map[string]api.Port{"http": "80"}, Health: &api.Health{HTTP: "/", Threshold: &two}},
 		Replicas:  &two,
-		Health:    &api.Health{HTTP: "/", Threshold: &two},
 		Sidecars:  map[string]api.Container{"log": {Image: "vector:1", Args: []string{"-q"}, Env: map[string]string{"A": "1"}}},
 		Placement: &api.Placement{Require: map[string]string{}},
 		Update:    &api.Update{HealthyFor: "0s"},

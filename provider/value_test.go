@@ -199,9 +199,9 @@ func TestAttributePath(t *testing.T) {
 func TestEveryErrorHasAnAttribute(t *testing.T) {
 	n, five := -1, 5
 	a := &api.App{Meta: api.Meta{Name: "X", Namespace: "Y", Labels: map[string]string{"b ad": "?"}}, Spec: api.AppSpec{
-		Container: api.Container{Image: "Not An Image", CPU: "abc", Memory: "64Q", Env: map[string]string{"1X": ""}, Ports: map[string]api.Port{"http": "70000", "Bad": "80"}, Command: []string{""}},
+		Container: api.Container{Image: "Not An Image", CPU: "abc", Memory: "64Q", Env: map[string]string{"1X": ""}, Ports: map[string]api.Port{"http": "70000", "Bad": "80"}, Command: []string{""},
+			Health: &api.Health{HTTP: "healthz", Port: "nope", Interval: "often", Timeout: "x", GracePeriod: "x", Threshold: &n}},
 		Replicas:  &n,
-		Health:    &api.Health{HTTP: "healthz", Port: "nope", Interval: "often", Timeout: "x", GracePeriod: "x", Threshold: &n},
 		Sidecars:  map[string]api.Container{"main": {Image: "x"}, "log": {CPU: "1x", Ports: map[string]api.Port{"a": "x"}}},
 		Placement: &api.Placement{Require: map[string]string{"?": "?"}, Spread: "?"},
 		Update:    &api.Update{MaxParallel: &n, Surge: &n, MinAvailable: &five, HealthyFor: "x", Deadline: "-1s", OnFailure: "shrug"},

@@ -96,7 +96,7 @@ func undocumented(t *testing.T, path string, typ reflect.Type) {
 
 // TestEffectiveHasNoUnsetLeaf: defaults are real, so an upgrade changes no running app.
 func TestEffectiveHasNoUnsetLeaf(t *testing.T) {
-	eff := AppSpec{Container: Container{Image: "nginx"}, Health: &Health{HTTP: "/"}}.WithDefaults()
+	eff := AppSpec{Container: Container{Image: "nginx", Health: &Health{HTTP: "/"}}}.WithDefaults()
 	for name, unset := range map[string]bool{
 		"cpu": eff.CPU == "", "memory": eff.Memory == "", "replicas": eff.Replicas == nil,
 		"update.max_parallel": eff.Update.MaxParallel == nil, "update.surge": eff.Update.Surge == nil,
@@ -129,9 +129,8 @@ func TestDefaultLeavesSpecAlone(t *testing.T) {
 func TestAppValidateLocates(t *testing.T) {
 	n, five := -1, 5
 	spec := AppSpec{
-		Container: Container{Image: "Not An Image", CPU: "abc", Memory: "64Q", Env: map[string]string{"1X": ""}, Ports: map[string]Port{"http": "70000", "Bad": "80"}},
+		Container: Container{Image: "Not An Image", CPU: "abc", Memory: "64Q", Env: map[string]string{"1X": ""}, Ports: map[string]Port{"http": "70000", "Bad": "80"}, Health: &Health{HTTP: "healthz", Port: "nope", Interval: "often"}},
 		Replicas:  &n,
-		Health:    &Health{HTTP: "healthz", Port: "nope", Interval: "often"},
 		Sidecars:  map[string]Container{"main": {Image: "x"}, "log": {Image: "", CPU: "1x"}},
 		Update:    &Update{MaxParallel: &n, Surge: &n, MinAvailable: &five, Deadline: "-1s", OnFailure: "shrug"},
 		Stop:      &Stop{Signal: "TERM"},
@@ -229,7 +228,7 @@ func FuzzUnits(f *testing.F) {
 }
 
 func TestClone(t *testing.T) {
-	a := AppSpec{Container: Container{Command: []string{"a"}, Env: map[string]string{"k": "v"}}, Health: &Health{HTTP: "/"}}
+	a := AppSpec{Container: Container{Command: []string{"a"}, Env: map[string]string{"k": "v"}, Health: &Health{HTTP: "/"}}}
 	b := Clone(a)
 	b.Command[0], b.Env["k"], b.Health.HTTP = "b", "w", "/x"
 	if a.Command[0] != "a" || a.Env["k"] != "v" || a.Health.HTTP != "/" {

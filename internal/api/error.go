@@ -120,3 +120,6 @@ func join(a, b string) string {
 	}
 	return a + "." + b
 }
+
+// index names an element of a list.
+func index(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }

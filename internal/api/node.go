@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -28,8 +29,10 @@ type Node = Object[NodeSpec, NodeStatus]
 
 // NodeSpec is written by an operator; the join creates it.
 type NodeSpec struct {
-	Cordoned bool   `json:"cordoned,omitempty" doc:"No new pods are placed here; running ones stay."`
-	Subnet   string `json:"subnet,omitempty" doc:"Addresses of the node's pods; by default a free /24 of the cluster's pod range."`
+	Cordoned bool              `json:"cordoned,omitempty" doc:"No new pods are placed here; running ones stay."`
+	Taints   map[string]string `json:"taints,omitempty" doc:"Only pods that tolerate them are placed here, such as dedicated = \"shop:no_schedule\"; with :no_execute others are moved away."`
+	Drain    *Drain            `json:"drain,omitempty" doc:"Move all pods elsewhere, and place no new ones here."`
+	Subnet   string            `json:"subnet,omitempty" doc:"Addresses of the node's pods; by default a free /24 of the cluster's pod range."`
 }
 
 // Validate reports every violation.
@@ -40,11 +43,50 @@ func (s NodeSpec) Validate() error {
 			errs.Addf("subnet", "%q is not an IPv4 network such as 10.244.3.0/24", s.Subnet)
 		}
 	}
+	for _, k := range sortedKeys(s.Taints) {
+		value, effect := SplitTaint(s.Taints[k])
+		if !labelRE.MatchString(k) || value != "" && !labelRE.MatchString(value) || effect != NoSchedule && effect != NoExecute {
+			errs.Addf("taints."+keyPath(k), "%q: want a value, a colon, and %s or %s", s.Taints[k], NoSchedule, NoExecute)
+		}
+	}
+	if s.Drain != nil {
+		errs.Add("drain.deadline", s.Drain.Deadline.check(time.Second, 7*24*time.Hour))
+	}
 	return errs.Err()
 }
 
-// WithDefaults returns s; the server allocates the subnet.
-func (s NodeSpec) WithDefaults() NodeSpec { return s }
+// Drain asks that a node's pods run elsewhere. Replacements are ready before
+// pods go, and no app is taken below its min_available; only at the deadline
+// pods are stopped all the same.
+type Drain struct {
+	Deadline Duration `json:"deadline,omitempty" doc:"How long pods that cannot be replaced are waited for." default:"10m"`
+}
+
+// Effects of a taint.
+const (
+	NoSchedule = "no_schedule" // pods that do not tolerate it are not placed here
+	NoExecute  = "no_execute"  // … and those that run here are moved away
+)
+
+// SplitTaint splits the value of a taint, such as shop:no_schedule. Without an
+// effect it is no_schedule.
+func SplitTaint(taint string) (value, effect string) {
+	value, effect, ok := strings.Cut(taint, ":")
+	if !ok {
+		effect = NoSchedule
+	}
+	return value, effect
+}
+
+// WithDefaults fills in the drain's deadline; the server allocates the subnet.
+func (s NodeSpec) WithDefaults() NodeSpec {
+	if s.Drain != nil {
+		d := *s.Drain
+		d.Deadline = cmp.Or(d.Deadline, "10m")
+		s.Drain = &d
+	}
+	return s
+}
 
 // NodeStatus is written by the node's agent, but for Health.
 type NodeStatus struct {

@@ -33,53 +33,31 @@ var Pods = Kind[PodSpec, PodStatus]{
 // Pod is one instance of an app, on one node for its whole life.
 type Pod = Object[PodSpec, PodStatus]
 
-// PodTemplate is what a pod runs, with every default filled in.
-type PodTemplate struct {
-	Container
-	Health    *Health              `json:"health,omitempty" doc:"How to tell that the pod serves."`
-	Sidecars  map[string]Container `json:"sidecars,omitempty" doc:"Containers beside the main one."`
-	Placement *Placement           `json:"placement,omitempty" doc:"Where the pod may and should run."`
-	Stop      *Stop                `json:"stop,omitempty" doc:"How containers are asked to end."`
-}
-
-// PodSpec is written by the app loop; Node by the scheduler, once.
+// PodSpec is written by the loop of its owner; Node by the scheduler, once.
 type PodSpec struct {
 	PodTemplate
-	App      string `json:"app,omitempty" doc:"The app the pod belongs to."`
-	Revision string `json:"revision,omitempty" doc:"The app's revision the template comes from."`
-	Node     string `json:"node,omitempty" doc:"The node the pod belongs to. Written once, by the scheduler."`
+	App       string            `json:"app,omitempty" doc:"The app the pod belongs to."`
+	Job       string            `json:"job,omitempty" doc:"The job the pod belongs to."`
+	Run       string            `json:"run,omitempty" doc:"The run of the job."`
+	Revision  string            `json:"revision,omitempty" doc:"The app's revision the template comes from."`
+	Contents  map[string]string `json:"contents,omitempty" doc:"Versions of the configs and secrets the pod uses: content hash by config/name or secret/name."`
+	Ordinal   *int              `json:"ordinal,omitempty" doc:"Which pod of a stateful app it is, from 0."`
+	Epoch     int64             `json:"epoch,omitempty" doc:"Of the pods of one ordinal, the later one has the larger epoch."`
+	Isolation string            `json:"on_isolation,omitempty" doc:"What its node does with it when it loses the control plane: stop or keep; empty: nothing."`
+	Once      bool              `json:"once,omitempty" doc:"The pod ends with its main container, which is not restarted."`
+	Node      string            `json:"node,omitempty" doc:"The node the pod belongs to. Written once, by the scheduler."`
 }
 
 // Validate reports every violation.
 func (s PodSpec) Validate() error {
 	var errs Errors
 	errs.Add("", s.Container.validate())
-	for _, name := range sortedKeys(s.Sidecars) {
-		errs.Add(join("sidecars", keyPath(name)), s.Sidecars[name].validate())
-	}
+	errs.Add("", s.PodTemplate.validateParts())
 	return errs.Err()
 }
 
 // WithDefaults returns s: a pod stores its resolved template.
 func (s PodSpec) WithDefaults() PodSpec { return s }
-
-// Containers returns the pod's containers by name; the main one is "main".
-func (t PodTemplate) Containers() map[string]Container {
-	all := map[string]Container{MainContainer: t.Container}
-	for name, c := range t.Sidecars {
-		all[name] = c
-	}
-	return all
-}
-
-// Requests sums what the pod's containers reserve: thousandths of a core, and bytes.
-func (t PodTemplate) Requests() (milliCPU, memory int64) {
-	for _, c := range t.Containers() {
-		milliCPU += c.CPU.Milli()
-		memory += c.Memory.Bytes()
-	}
-	return milliCPU, memory
-}
 
 // Phase is where a pod is in its life. It only moves forward.
 type Phase string

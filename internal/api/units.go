@@ -162,3 +162,19 @@ func sortedKeys[V any](m map[string]V) []string {
 	slices.Sort(keys)
 	return keys
 }
+
+func checkCPU(c CPU) error {
+	if c == "" {
+		return nil
+	}
+	_, err := ParseCPU(string(c))
+	return err
+}
+
+func checkMemory(m Memory) error {
+	if m == "" {
+		return nil
+	}
+	_, err := ParseMemory(string(m))
+	return err
+}

@@ -20,9 +20,9 @@ func testPod() *api.Pod {
 	return &api.Pod{
 		Kind: "Pod", Meta: api.Meta{Name: "web-1", Namespace: "shop", UID: "u1"},
 		Spec: api.PodSpec{App: "web", Node: "w1", PodTemplate: api.PodTemplate{
-			Container: api.Container{Image: "nginx:1", CPU: "100m", Memory: "64Mi", Ports: map[string]api.Port{"http": "80"}},
-			Health:    &api.Health{HTTP: "/", Interval: "2s", Timeout: "1s", GracePeriod: "10s", Threshold: &three},
-			Stop:      &api.Stop{GracePeriod: "10s"},
+			Container: api.Container{Image: "nginx:1", CPU: "100m", Memory: "64Mi", Ports: map[string]api.Port{"http": "80"},
+				Health: &api.Health{HTTP: "/", Interval: "2s", Timeout: "1s", GracePeriod: "10s", Threshold: &three}},
+			Stop: &api.Stop{GracePeriod: "10s"},
 		}},
 	}
 }
