@@ -312,6 +312,17 @@ func testExec(t *testing.T) {
 	if out := ok(t, "exec", "app/web", "--", "echo", "-n"); out != "-n\n" {
 		t.Errorf("exec in an app printed %q", out)
 	}
+	t.Run("FlagsBehindTheNameAreOurs", func(t *testing.T) {
+		if out := ok(t, "exec", pod, "-c", "main", "-n", "default", "--", "echo", "-n"); out != "-n\n" {
+			t.Errorf("exec printed %q", out)
+		}
+		if out := ok(t, "exec", pod, "echo", "-c"); out != "-c\n" {
+			t.Errorf("exec without dashes printed %q", out)
+		}
+		refused(t, "nope", "exec", pod, "-c", "nope", "--", "true")
+		refused(t, "unknown flag: --nope", "exec", pod, "--nope", "--", "true")
+		refused(t, "what to run?", "exec", pod, "-t")
+	})
 	refused(t, "not found", "exec", "pod/nope", "--", "true")
 	refused(t, "want pod/<name>", "exec", "node/w1", "--", "true")
 	refused(t, "app/default/nope", "exec", "app/nope", "--", "true")

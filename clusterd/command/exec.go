@@ -31,10 +31,11 @@ type session struct {
 func (c *cli) exec() *cobra.Command {
 	var s session
 	cmd := &cobra.Command{
-		Use:   "exec pod/<name> | app/<name> -- <command> [argument…]",
+		Use:   "exec pod/<name> | app/<name> [flags] -- <command> [argument…]",
 		Short: "Run a command in a container of a pod, or of an app's first ready pod",
 		Example: `  clusterd exec pod/web-x7k2pa-1 -- nginx -v
   clusterd exec -it pod/web-x7k2pa-1 -- bash
+  clusterd exec app/web -n shop -c log -- ls /var/log
   tar c . | clusterd exec -i pod/web-x7k2pa-1 -- tar x -C /tmp`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: c.complete(api.Pods, api.Apps),
@@ -47,10 +48,11 @@ func (c *cli) exec() *cobra.Command {
 			if kind != api.Pods.Name && kind != api.Apps.Name || name == "" {
 				return fmt.Errorf("%s: a command runs in a pod: want pod/<name> or app/<name>", args[0])
 			}
-			if s.command = args[1:]; len(s.command) > 0 && s.command[0] == "--" {
-				s.command = s.command[1:]
+			// Flags stand behind the name too: no command begins with a dash.
+			if err := cmd.ParseFlags(args[1:]); err != nil {
+				return err
 			}
-			if len(s.command) == 0 {
+			if s.command = cmd.Flags().Args(); len(s.command) == 0 {
 				return fmt.Errorf("what to run? want: clusterd exec %s -- <command>", args[0])
 			}
 			if s.pod = name; kind == api.Apps.Name {
