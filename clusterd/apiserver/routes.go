@@ -51,6 +51,9 @@ func (s *Server) routes() []route {
 		route{method: "POST", path: onePod + "/exec", kind: pods, serve: servePodStream("exec"), doc: doc{
 			summary: "Run a command in a container: upgrade the connection to clusterd-exec", status: http.StatusSwitchingProtocols, query: []param{
 				{"container", "Which container; by default the main one."}, {"command", "The command, one parameter per word."}, {"tty", "true: with a terminal."}, {"stdin", "true: with input."}}}},
+		route{method: "POST", path: onePod + "/connect", kind: pods, serve: servePodStream("connect"), doc: doc{
+			summary: "Connect to a port of a pod: upgrade the connection to clusterd-exec", status: http.StatusSwitchingProtocols, query: []param{
+				{"port", "The port, by number."}}}},
 		route{method: "GET", path: onePod + "/drained", kind: pods, serve: (*Server).serveDrained, doc: doc{
 			summary: "Wait until no node sends new connections to the pod", out: reflect.TypeFor[api.DrainedAnswer](), query: []param{{"timeout", "How long to wait at most, 2s by default."}}}},
 		route{method: "POST", path: "/v1/nodes/{name}/applied", kind: nodes, serve: (*Server).serveApplied, doc: doc{

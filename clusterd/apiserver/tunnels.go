@@ -59,7 +59,7 @@ func (s *Server) pod(r *request) (*object, *snapshot, error) {
 	return o, snap, nil
 }
 
-// servePodStream answers …/logs and …/exec of a pod: the agent of its node
+// servePodStream answers …/logs, …/exec and …/connect of a pod: the agent of its node
 // does, through its tunnel.
 func servePodStream(what string) func(*Server, http.ResponseWriter, *request) error {
 	return func(s *Server, w http.ResponseWriter, r *request) error {

@@ -103,6 +103,8 @@ func TestCluster(t *testing.T) {
 	t.Run("complete", testComplete)
 	t.Run("logs", testLogs)
 	t.Run("exec", testExec)
+	t.Run("port-forward", testPortForward)
+	t.Run("events", testEvents)
 	t.Run("cordon", testCordon)
 	t.Run("token", func(t *testing.T) { testToken(t, c) })
 	t.Run("follow", func(t *testing.T) { testFollow(t, c) })

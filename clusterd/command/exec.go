@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -40,14 +41,6 @@ func (c *cli) exec() *cobra.Command {
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: c.complete(api.Pods, api.Apps),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, name, err := find(args[:1])
-			if err != nil {
-				return err
-			}
-			kind := k.Info().Name
-			if kind != api.Pods.Name && kind != api.Apps.Name || name == "" {
-				return fmt.Errorf("%s: a command runs in a pod: want pod/<name> or app/<name>", args[0])
-			}
 			// Flags stand behind the name too: no command begins with a dash.
 			if err := cmd.ParseFlags(args[1:]); err != nil {
 				return err
@@ -55,11 +48,11 @@ func (c *cli) exec() *cobra.Command {
 			if s.command = cmd.Flags().Args(); len(s.command) == 0 {
 				return fmt.Errorf("what to run? want: clusterd exec %s -- <command>", args[0])
 			}
-			if s.pod = name; kind == api.Apps.Name {
-				if s.pod, err = c.readyPod(cmd.Context(), name); err != nil {
-					return err
-				}
+			pod, err := c.podOf(cmd.Context(), args[0])
+			if err != nil {
+				return err
 			}
+			s.pod = pod
 			return c.run(cmd.Context(), s)
 		},
 	}
@@ -69,6 +62,21 @@ func (c *cli) exec() *cobra.Command {
 	f.BoolVarP(&s.stdin, "stdin", "i", false, "pass this program's input on")
 	f.BoolVarP(&s.tty, "tty", "t", false, "give the command a terminal")
 	return cmd
+}
+
+// podOf reads pod/<name>, or app/<name> for the first of its pods that serves.
+func (c *cli) podOf(ctx context.Context, word string) (string, error) {
+	k, name, err := find([]string{word})
+	if err != nil {
+		return "", err
+	}
+	switch kind := k.Info().Name; {
+	case name != "" && kind == api.Pods.Name:
+		return name, nil
+	case name != "" && kind == api.Apps.Name:
+		return c.readyPod(ctx, name)
+	}
+	return "", fmt.Errorf("%s is no pod: want pod/<name> or app/<name>", word)
 }
 
 // readyPod names the first pod of an app that serves.
@@ -100,39 +108,13 @@ func (c *cli) run(ctx context.Context, s session) error {
 		return err
 	}
 	defer cl.Close()
-	// Who cannot be reached is found out where it is tried again, and said well.
-	if _, err := client.Of(cl, api.Pods).Get(ctx, c.to.ns(), s.pod); err != nil {
-		return err
-	}
-	tok, err := c.to.token()
-	if err != nil {
-		return err
-	}
-	conf, err := c.to.tls()
-	if err != nil {
-		return err
-	}
 	q := url.Values{"command": s.command, "tty": {strconv.FormatBool(s.tty)}, "stdin": {strconv.FormatBool(s.stdin)}}
 	if s.container != "" {
 		q.Set("container", s.container)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+host(cl)+client.Path(api.Pods.Info(), c.to.ns(), s.pod)+"/exec?"+q.Encode(), nil)
+	conn, err := c.stream(ctx, cl, s.pod, "exec", q)
 	if err != nil {
 		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+tok)
-	req.Header.Set("User-Agent", "clusterd/"+daemon.Version())
-	conn, err := tunnel.Dial(ctx, host(cl), conf, req, tunnel.ExecProtocol)
-	if no, ok := errors.AsType[*tunnel.StatusError](err); ok {
-		e := &api.Error{}
-		if json.Unmarshal(no.Body, e) != nil || e.Message == "" {
-			e.Message = no.Error()
-		}
-		e.Code = api.Code(no.Status)
-		return e
-	}
-	if err != nil {
-		return fmt.Errorf("exec in pod %s: %w", s.pod, err)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
@@ -148,11 +130,46 @@ func (c *cli) run(ctx context.Context, s session) error {
 		}
 		frames.Write(tunnel.FrameCloseStdin, nil)
 	}()
-	return c.show(ctx, frames, s.pod)
+	return c.show(ctx, frames, s.pod, c.out)
 }
 
-// show prints what the command writes; its exit code is the result.
-func (c *cli) show(ctx context.Context, frames *tunnel.Frames, pod string) error {
+// stream opens a connection of frames to what of a pod.
+func (c *cli) stream(ctx context.Context, cl *client.Client, pod, what string, q url.Values) (net.Conn, error) {
+	// Who cannot be reached is found out where it is tried again, and said well.
+	if _, err := client.Of(cl, api.Pods).Get(ctx, c.to.ns(), pod); err != nil {
+		return nil, err
+	}
+	tok, err := c.to.token()
+	if err != nil {
+		return nil, err
+	}
+	conf, err := c.to.tls()
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+host(cl)+client.Path(api.Pods.Info(), c.to.ns(), pod)+"/"+what+"?"+q.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+tok)
+	req.Header.Set("User-Agent", "clusterd/"+daemon.Version())
+	conn, err := tunnel.Dial(ctx, host(cl), conf, req, tunnel.ExecProtocol)
+	if no, ok := errors.AsType[*tunnel.StatusError](err); ok {
+		e := &api.Error{}
+		if json.Unmarshal(no.Body, e) != nil || e.Message == "" {
+			e.Message = no.Error()
+		}
+		e.Code = api.Code(no.Status)
+		return nil, e
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s in pod %s: %w", what, pod, err)
+	}
+	return conn, nil
+}
+
+// show prints what the command writes to out; its exit code is the result.
+func (c *cli) show(ctx context.Context, frames *tunnel.Frames, pod string, out io.Writer) error {
 	for {
 		kind, data, err := frames.Read()
 		if err != nil {
@@ -163,7 +180,7 @@ func (c *cli) show(ctx context.Context, frames *tunnel.Frames, pod string) error
 		}
 		switch kind {
 		case tunnel.FrameStdout:
-			_, err = c.out.Write(data)
+			_, err = out.Write(data)
 		case tunnel.FrameStderr:
 			_, err = c.err.Write(data)
 		case tunnel.FrameExit:

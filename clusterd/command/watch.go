@@ -28,7 +28,15 @@ type change struct {
 // prints what has changed meanwhile.
 func (c *cli) watch(ctx context.Context, cl *client.Client, q query) error {
 	w := watcher{q: q, c: cl, known: map[api.Ref]json.RawMessage{}, show: c.shower(q)}
+	return w.run(ctx, func() error { return nil })
+}
+
+// run shows what is, calls listed, and then shows what changes.
+func (w *watcher) run(ctx context.Context, listed func() error) error {
 	if err := w.list(ctx); err != nil {
+		return err
+	}
+	if err := listed(); err != nil {
 		return err
 	}
 	for {

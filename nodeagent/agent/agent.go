@@ -13,16 +13,20 @@
 //
 //	GET  /v1/pods/{uid}/logs?container=main&follow=true&tail=10&since=5m&previous=true&timestamps=true
 //	POST /v1/pods/{uid}/exec?container=main&command=ls&command=-l&tty=true&stdin=true   Upgrade: clusterd-exec
+//	POST /v1/pods/{uid}/connect?port=80   Upgrade: clusterd-exec
 //	GET  /v1/images
 //	PUT  /v1/images         an OCI layout tar
 //
-// An exec session is frames (internal/tunnel): stdin, close stdin and resize
+// A connection to a port is frames too: what would be stdin goes in, and what
+// would be stdout comes back. An exec session is frames (internal/tunnel): stdin, close stdin and resize
 // one way; stdout, stderr and at last exit the other.
 package agent
 
 import (
 	"context"
 	"crypto/tls"
+	"io"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -52,6 +56,8 @@ type Config struct {
 	Store   pod.Store
 	Logs    string     // directory of container logs; "" keeps none
 	Files   *pod.Files // nil: containers get none
+	// Dial connects to an address (host:port) of a pod; nil: as the node does.
+	Dial func(ctx context.Context, address string) (io.ReadWriteCloser, error)
 
 	// Nodes hears of all nodes whenever one changes; nil: not wanted.
 	Nodes func([]api.Node)
@@ -74,6 +80,11 @@ type Agent struct {
 func New(cfg Config) *Agent {
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = func(ctx context.Context, address string) (io.ReadWriteCloser, error) {
+			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
+		}
 	}
 	a := &Agent{cfg: cfg, log: cfg.Log}
 	a.images = image.New(cfg.Runtime, func() { a.workers.Retry() })

@@ -11,8 +11,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -71,7 +74,7 @@ func (n *Node) Run(ctx context.Context) error { return n.Agent().Run(ctx) }
 func (n *Node) Agent() *agent.Agent {
 	return agent.New(agent.Config{
 		Name: n.cfg.Name, Client: n.cfg.Client, Runtime: n.Runtime, Network: n.Network, Prober: prober{n.Runtime},
-		Store: n.Store, Logs: n.cfg.Logs, Servers: n.cfg.Servers, TLS: n.cfg.TLS, Log: n.cfg.Log,
+		Dial: n.dial, Store: n.Store, Logs: n.cfg.Logs, Servers: n.cfg.Servers, TLS: n.cfg.TLS, Log: n.cfg.Log,
 		Status: api.NodeStatus{
 			Address: n.cfg.Address, Capacity: n.cfg.Has, Allocatable: n.cfg.Has,
 			Version: daemon.Version(), OS: "linux", Arch: "amd64", BootID: "hollow",
@@ -95,6 +98,28 @@ func (p prober) Probe(ctx context.Context, t pod.Target) error {
 	}
 	return nil
 }
+
+// dial connects to a pod: whatever its port, it says everything back.
+func (n *Node) dial(_ context.Context, address string) (io.ReadWriteCloser, error) {
+	ip, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	if !n.Network.has(ip) {
+		return nil, fmt.Errorf("dial %s: no route to host", address)
+	}
+	r, w := io.Pipe()
+	return echo{r, w}, nil
+}
+
+// echo is a connection that says everything back.
+type echo struct {
+	*io.PipeReader
+	*io.PipeWriter
+}
+
+func (e echo) Close() error      { return errors.Join(e.PipeReader.Close(), e.PipeWriter.Close()) }
+func (e echo) CloseWrite() error { return e.PipeWriter.Close() }
 
 // Network hands out addresses and nothing else.
 type Network struct {
@@ -169,6 +194,13 @@ func (n *Network) List(context.Context) ([]string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Sorted(maps.Keys(n.leases)), nil
+}
+
+// has reports whether a pod has the address.
+func (n *Network) has(ip string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.ContainsFunc(slices.Collect(maps.Values(n.leases)), func(a netip.Addr) bool { return a.String() == ip })
 }
 
 func (n *Network) reboot() {

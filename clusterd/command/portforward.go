@@ -1,0 +1,136 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/tunnel"
+)
+
+// forwarding is one local port and the port of a pod behind it.
+type forwarding struct{ local, remote int }
+
+func (c *cli) portForward() *cobra.Command {
+	var address string
+	cmd := &cobra.Command{
+		Use:   "port-forward pod/<name> | app/<name> [local:]<port>…",
+		Short: "Reach ports of a pod from this machine, through the control plane",
+		Long: `Listens on this machine and passes each connection on to a port of a pod. Of
+an app, each connection goes to a pod that serves then, so it outlives rollouts.
+Local port 0 takes a free one.`,
+		Example: `  clusterd port-forward app/web 8080:80
+  clusterd port-forward pod/db-0-7 5432`,
+		Args:              cobra.MinimumNArgs(2),
+		ValidArgsFunction: c.complete(api.Apps, api.Pods),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var all []forwarding
+			for _, word := range args[1:] {
+				f, err := parseForwarding(word)
+				if err != nil {
+					return err
+				}
+				all = append(all, f)
+			}
+			if _, err := c.podOf(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return c.forward(cmd.Context(), args[0], address, all)
+		},
+	}
+	cmd.Flags().StringVar(&address, "address", "127.0.0.1", "address of this machine to listen on")
+	return cmd
+}
+
+func parseForwarding(word string) (f forwarding, err error) {
+	local, remote, both := strings.Cut(word, ":")
+	if !both {
+		remote = local
+	}
+	for _, p := range []struct {
+		text  string
+		into  *int
+		least int
+	}{{local, &f.local, 0}, {remote, &f.remote, 1}} {
+		n, err := strconv.Atoi(p.text)
+		if err != nil || n < p.least || n > 65535 {
+			return f, fmt.Errorf("%q is no port: want local:port or port, such as 8080:80", word)
+		}
+		*p.into = n
+	}
+	return f, nil
+}
+
+// forward serves the local ports until ctx ends.
+func (c *cli) forward(ctx context.Context, target, address string, all []forwarding) error {
+	cl, err := c.to.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for _, f := range all {
+		l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(f.local)))
+		if err != nil {
+			return fmt.Errorf("listen for port %d: %w", f.remote, err)
+		}
+		fmt.Fprintf(c.out, "%s -> %s port %d\n", l.Addr(), target, f.remote)
+		defer context.AfterFunc(ctx, func() { l.Close() })()
+		wg.Go(func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				wg.Go(func() {
+					defer conn.Close()
+					if err := c.connect(ctx, cl, target, f.remote, conn); err != nil && ctx.Err() == nil {
+						fmt.Fprintln(plain{c.err}, "Error:", message(err))
+					}
+				})
+			}
+		})
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// connect passes one connection on, until both sides have said all.
+func (c *cli) connect(ctx context.Context, cl *client.Client, target string, port int, local net.Conn) error {
+	pod, err := c.podOf(ctx, target)
+	if err != nil {
+		return err
+	}
+	conn, err := c.stream(ctx, cl, pod, "connect", url.Values{"port": {strconv.Itoa(port)}})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close(); local.Close() })()
+	frames := tunnel.NewFrames(conn)
+	go func() {
+		if _, err := io.Copy(frames.Writer(tunnel.FrameStdin), local); err != nil {
+			conn.Close() // this side broke off: so does the other
+			return
+		}
+		frames.Write(tunnel.FrameCloseStdin, nil)
+	}()
+	err = c.show(ctx, frames, pod, local)
+	if _, code := errors.AsType[exitCode](err); code {
+		return nil // show has said why
+	}
+	return err
+}

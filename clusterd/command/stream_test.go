@@ -1,0 +1,164 @@
+package command
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// start runs a command until the test ends, and returns the lines it prints.
+func start(t *testing.T, args ...string) *bufio.Scanner {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	run := &cli{in: strings.NewReader(""), out: w, err: w}
+	root := run.root()
+	root.SetArgs(args)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.CloseWithError(root.ExecuteContext(ctx))
+	}()
+	t.Cleanup(func() {
+		cancel()
+		r.Close()
+		<-done
+	})
+	return bufio.NewScanner(r)
+}
+
+// testPortForward: what goes in at the local port comes back from the pod, to
+// its end; a second connection works as the first did.
+func testPortForward(t *testing.T) {
+	lines := start(t, "port-forward", "app/web", "0:80")
+	if !lines.Scan() {
+		t.Fatal(lines.Err())
+	}
+	address, _, ok := strings.Cut(lines.Text(), " -> app/web port 80")
+	if !ok {
+		t.Fatalf("printed %q", lines.Text())
+	}
+	for _, text := range []string{"hello", strings.Repeat("0123456789", 50_000)} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			io.WriteString(conn, text)
+			conn.(*net.TCPConn).CloseWrite()
+		}()
+		got, err := io.ReadAll(conn)
+		conn.Close()
+		if err != nil || string(got) != text {
+			t.Errorf("%d bytes came back of %d (%v)", len(got), len(text), err)
+		}
+	}
+	refused(t, "is no port", "port-forward", "app/web", "80:x")
+	refused(t, "app/default/nope", "port-forward", "app/nope", "80")
+	refused(t, "want pod/<name> or app/<name>", "port-forward", "node/w1", "80")
+}
+
+func testEvents(t *testing.T) {
+	if out := ok(t, "events"); !strings.Contains(out, "app/default/web") || !strings.Contains(out, "rollout_complete") {
+		t.Errorf("events: %s", out)
+	}
+	if out := ok(t, "events", "app/web"); strings.Contains(out, "pod/default/") || !strings.Contains(out, "rollout_started") {
+		t.Errorf("events of the app: %s", out)
+	}
+	if out := ok(t, "events", "app/nope"); out != "" {
+		t.Errorf("events of nothing: %s", out)
+	}
+	lines := start(t, "events", "-f", "app/web")
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "rollout_complete") {
+			return
+		}
+	}
+	t.Errorf("no rollout_complete: %v", lines.Err())
+}
+
+// TestCopyKeepsWhatWasPacked: a directory comes out as it went in.
+func TestCopyKeepsWhatWasPacked(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	if err := os.MkdirAll(filepath.Join(from, "a", "b"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]os.FileMode{"x.txt": 0o644, "a/run": 0o755, "a/b/y": 0o600} {
+		if err := os.WriteFile(filepath.Join(from, name), []byte(name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("run", filepath.Join(from, "a", "link")); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := pack(w, from, "site"); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	root, err := os.OpenRoot(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := unpack(root, tar.NewReader(&b), "site", "copy"); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]os.FileMode{"x.txt": 0o644, "a/run": 0o755, "a/b/y": 0o600} {
+		got, err := os.ReadFile(filepath.Join(to, "copy", name))
+		info, _ := os.Stat(filepath.Join(to, "copy", name))
+		if err != nil || string(got) != name || info.Mode() != mode {
+			t.Errorf("%s: %q %v (%v)", name, got, info, err)
+		}
+	}
+	if link, err := os.Readlink(filepath.Join(to, "copy", "a", "link")); err != nil || link != "run" {
+		t.Errorf("link to %q (%v)", link, err)
+	}
+}
+
+// TestCopyTrustsNoContainer: nothing a container sends leaves the directory.
+func TestCopyTrustsNoContainer(t *testing.T) {
+	for name, send := range map[string][]tar.Header{
+		"another name":        {{Name: "other", Typeflag: tar.TypeReg}},
+		"a longer name":       {{Name: "sited", Typeflag: tar.TypeReg}},
+		"a path upwards":      {{Name: "site/../../escaped", Typeflag: tar.TypeReg}},
+		"an absolute path":    {{Name: "/escaped", Typeflag: tar.TypeReg}},
+		"a link, and through": {{Name: "site", Typeflag: tar.TypeSymlink, Linkname: ".."}, {Name: "site/escaped", Typeflag: tar.TypeReg}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			to := filepath.Join(dir, "to")
+			if err := os.Mkdir(to, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			var b bytes.Buffer
+			w := tar.NewWriter(&b)
+			for _, h := range send {
+				h.Mode = 0o644
+				if err := w.WriteHeader(&h); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.Close()
+			root, err := os.OpenRoot(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer root.Close()
+			if err := unpack(root, tar.NewReader(&b), "site", "copy"); err == nil {
+				t.Error("was unpacked")
+			}
+			if _, err := os.Lstat(filepath.Join(dir, "escaped")); err == nil {
+				t.Error("left the directory")
+			}
+		})
+	}
+}
