@@ -46,8 +46,8 @@ func (t *txn) bind(b api.Binding) error {
 	return nil
 }
 
-// checkPlacement guards a pod's node: it is set once, and only to a node with
-// room. Everyone who binds to a node reads and writes the node's guard key, so
+// checkPlacement guards a pod's node: it is set once, and only to a node that
+// takes the pod and has room. Everyone who binds to a node reads and writes the node's guard key, so
 // two binds that each fit but not both cannot both commit.
 func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	was := nodeOf(old)
@@ -66,8 +66,8 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	if err := json.Unmarshal(no.body, &node); err != nil {
 		return fmt.Errorf("decode %s: %w", no.ref(), err)
 	}
-	if node.Effective.Cordoned {
-		return conflict(api.Conflict, o.ref(), "node %s is cordoned", name)
+	if why := node.Effective.Refuses(node.Meta.Labels, pod.Spec.Placement); why != "" {
+		return conflict(api.Conflict, o.ref(), "node %s is %s", name, why)
 	}
 	guard := guardPrefix + "node/" + name
 	t.read(guard)

@@ -15,10 +15,8 @@ const gone = "gone"
 // shutWhy says why a node takes no pods at all, as what it is: "" takes some.
 func shutWhy(n *api.Node) string {
 	switch v := n.Status.Health.Verdict; {
-	case n.Status.Health.Schedulable() && n.Spec.Cordoned:
-		return "cordoned"
 	case n.Status.Health.Schedulable():
-		return ""
+		return n.Spec.Closed()
 	case v == "":
 		return "joining"
 	case v == api.VerdictAgentDown:
@@ -30,28 +28,12 @@ func shutWhy(n *api.Node) string {
 	}
 }
 
-// request is what one pod asks for. Pods with equal keys ask for the same.
-type request struct {
-	key      string
-	group    group
-	cpu, mem int64
-	require  map[string]string
-	spread   string
-}
-
-func requestOf(namespace, app, revision string, t *api.PodTemplate) *request {
-	r := &request{group: groupOf(namespace, app, revision)}
-	r.cpu, r.mem = t.Requests()
-	if t.Placement != nil {
-		r.require, r.spread = t.Placement.Require, t.Placement.Spread
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s %d %d %s", r.group.revision, r.cpu, r.mem, r.spread)
-	for _, k := range slices.Sorted(maps.Keys(r.require)) {
-		fmt.Fprintf(&b, " %q=%q", k, r.require[k])
-	}
-	r.key = b.String()
-	return r
+// ask is a request put to the picture: what the pods that are there mean for it
+// is worked out.
+type ask struct {
+	*picture
+	*request
+	rules []rule
 }
 
 // A filter refuses nodes for one reason. Filters are asked in order; the first
@@ -59,151 +41,152 @@ func requestOf(namespace, app, revision string, t *api.PodTemplate) *request {
 type filter struct {
 	// load is whether the answer changes as pods come and go.
 	load bool
-	fits func(p *picture, i int, r *request) bool
-	// say puts the refusal of these nodes into words.
-	say func(p *picture, r *request, refused []int) string
+	// need is what a pod that is refused waits for.
+	need needs
+	fits func(a *ask, i int) bool
+	// say puts the refusal of these nodes into words, as counts.
+	say func(a *ask, refused []int) string
 }
 
-// filters is the one list of what makes a node fit. best repeats those that
-// depend on load as plain comparisons: it runs once per node and pod.
+// filters is the one list of what makes a node fit: for the scheduler, and for
+// what a plan says of it. best repeats those that depend on load as plain
+// comparisons: it runs once per node and pod.
 var filters = []filter{
 	{
-		fits: func(p *picture, i int, _ *request) bool { return p.shut[i] == "" },
-		say: func(p *picture, _ *request, refused []int) string {
-			count := map[string]int{}
-			for _, i := range refused {
-				count[p.shut[i]]++
-			}
-			var parts []string
-			for _, why := range slices.Sorted(maps.Keys(count)) {
-				parts = append(parts, fmt.Sprintf("%d %s %s", count[why], plural(count[why], "is", "are"), why))
-			}
-			return strings.Join(parts, ", ")
+		need: needNode,
+		fits: func(a *ask, i int) bool { return a.shut[i] == "" },
+		say: func(a *ask, refused []int) string {
+			return tally(refused, func(i int) string { return a.shut[i] }, func(n int, why string) string {
+				return fmt.Sprintf("%d %s %s", n, plural(n, "is", "are"), why)
+			})
 		},
 	},
 	{
-		fits: func(p *picture, i int, r *request) bool {
-			for k, v := range r.require {
-				if have, ok := p.labels[i][k]; !ok || have != v {
-					return false
-				}
-			}
-			return true
-		},
-		say: func(_ *picture, r *request, refused []int) string {
-			var want []string
-			for _, k := range slices.Sorted(maps.Keys(r.require)) {
-				want = append(want, k+"="+r.require[k])
-			}
-			return fmt.Sprintf("%d %s not labelled %s", len(refused), plural(len(refused), "is", "are"), strings.Join(want, ", "))
+		need: needNode,
+		fits: func(a *ask, i int) bool { return api.SelectsAll(a.require, a.labels[i]) },
+		say: func(a *ask, refused []int) string {
+			return fmt.Sprintf("%d %s not labelled %s", len(refused), plural(len(refused), "is", "are"), api.SelectorText(a.require))
 		},
 	},
 	{
-		load: true,
-		fits: func(p *picture, i int, r *request) bool { return p.freeCPU[i] >= r.cpu },
-		say: func(p *picture, r *request, refused []int) string {
-			return lacks(refused, p.freeCPU, p.capCPU, r.cpu, milli, "cpu")
+		need: needNode,
+		fits: func(a *ask, i int) bool { return api.Untolerated(a.taints[i], a.tolerate) == "" },
+		say: func(a *ask, refused []int) string {
+			return tally(refused, func(i int) string { return api.Untolerated(a.taints[i], a.tolerate) }, func(n int, taint string) string {
+				return fmt.Sprintf("%d %s tainted %s", n, plural(n, "is", "are"), taint)
+			})
 		},
 	},
 	{
-		load: true,
-		fits: func(p *picture, i int, r *request) bool { return p.freeMem[i] >= r.mem },
-		say: func(p *picture, r *request, refused []int) string {
-			return lacks(refused, p.freeMem, p.capMem, r.mem, mebi, "memory")
+		load: true, need: needPods,
+		fits: func(a *ask, i int) bool {
+			return !slices.ContainsFunc(a.rules, func(u rule) bool { return !u.fits(i) })
+		},
+		say: sayRules,
+	},
+	{
+		load: true, need: needRoom,
+		fits: func(a *ask, i int) bool { return a.freeCPU[i] >= a.cpu },
+		say: func(a *ask, refused []int) string {
+			return lacks(refused, a.freeCPU, a.capCPU, a.cpu, milli, "cpu")
 		},
 	},
 	{
-		load: true,
-		fits: func(p *picture, i int, _ *request) bool { return p.freePods[i] > 0 },
-		say: func(_ *picture, _ *request, refused []int) string {
+		load: true, need: needRoom,
+		fits: func(a *ask, i int) bool { return a.freeMem[i] >= a.mem },
+		say: func(a *ask, refused []int) string {
+			return lacks(refused, a.freeMem, a.capMem, a.mem, mebi, "memory")
+		},
+	},
+	{
+		load: true, need: needRoom,
+		fits: func(a *ask, i int) bool { return a.freePods[i] > 0 },
+		say: func(_ *ask, refused []int) string {
 			return fmt.Sprintf("%d %s no room for another pod", len(refused), plural(len(refused), "has", "have"))
 		},
 	},
 }
 
+// tally counts nodes by why, in the order of the words.
+func tally(refused []int, why func(int) string, say func(int, string) string) string {
+	count := map[string]int{}
+	for _, i := range refused {
+		count[why(i)]++
+	}
+	var parts []string
+	for _, w := range slices.Sorted(maps.Keys(count)) {
+		parts = append(parts, say(count[w], w))
+	}
+	return strings.Join(parts, ", ")
+}
+
 // static reports whether node i passes the filters that do not depend on load.
-func (p *picture) static(i int, r *request) bool {
+func static(a *ask, i int) bool {
 	for _, f := range filters {
-		if !f.load && !f.fits(p, i, r) {
+		if !f.load && !f.fits(a, i) {
 			return false
 		}
 	}
 	return true
 }
 
-// large reports whether node i would have room if it were empty.
-func (p *picture) large(i int, r *request) bool {
-	return p.capCPU[i] >= r.cpu && p.capMem[i] >= r.mem && p.capPods[i] > 0
+// large reports whether node i would fit if there were no pods but those that
+// the request wants to be with.
+func (c *class) large(p *picture, i int) bool {
+	r := c.request
+	return p.capCPU[i] >= r.cpu && p.capMem[i] >= r.mem && p.capPods[i] > 0 &&
+		!slices.ContainsFunc(c.rules, func(u rule) bool { return u.low > 0 && !u.fits(i) || u.of[i] < 0 && !u.outside })
 }
 
-// whyNot says why r fits no node, as counts of nodes per reason.
-func (p *picture) whyNot(r *request) string {
+// Reason is one reason for which nodes do not fit.
+type Reason struct {
+	Nodes  int
+	Reason string // with their number, such as "2 are cordoned"
+}
+
+// whyNot says why a class fits no node, as counts of nodes per reason, what
+// can be changed first, and what could help.
+func (p *picture) whyNot(c *class) (reasons []Reason, need needs) {
+	a := &ask{p, c.request, p.rulesOf(c)}
 	refused := make([][]int, len(filters))
-	nodes := 0
 	for i, shut := range p.shut {
 		if shut == gone {
 			continue
 		}
-		nodes++
 		for n, f := range filters {
-			if !f.fits(p, i, r) {
+			if !f.fits(a, i) {
 				refused[n] = append(refused[n], i)
 				break
 			}
 		}
 	}
-	if nodes == 0 {
+	tell := func(n int) {
+		if of := refused[n]; len(of) > 0 {
+			reasons = append(reasons, Reason{len(of), filters[n].say(a, of)})
+			need |= filters[n].need
+		}
+	}
+	for n, f := range filters {
+		if f.load {
+			tell(n)
+		}
+	}
+	for n := len(filters) - 1; n >= 0; n-- {
+		if !filters[n].load {
+			tell(n)
+		}
+	}
+	return reasons, need | needNode // a new node always may
+}
+
+// sentence is the reasons in one line.
+func sentence(reasons []Reason) string {
+	if len(reasons) == 0 {
 		return "no node fits: the cluster has no nodes; join one"
 	}
 	var parts []string
-	for _, n := range []int{2, 3, 4, 1, 0} { // what can be changed first
-		if len(refused[n]) > 0 {
-			parts = append(parts, filters[n].say(p, r, refused[n]))
-		}
+	for _, r := range reasons {
+		parts = append(parts, r.Reason)
 	}
 	return "no node fits: " + strings.Join(parts, ", ")
-}
-
-// lacks says that nodes have too little of what: free now, or at all.
-func lacks(refused []int, free, all []int64, want int64, text func(int64) string, what string) string {
-	n := len(refused)
-	has := text(most(free, refused)) + " free"
-	if total := most(all, refused); total < want {
-		has = text(total)
-	}
-	if n > 1 {
-		has += " at most"
-	}
-	return fmt.Sprintf("%d %s %s %s and %s %s", n, plural(n, "needs", "need"), text(want), what, plural(n, "has", "have"), has)
-}
-
-func most(free []int64, of []int) (m int64) {
-	for _, i := range of {
-		m = max(m, free[i])
-	}
-	return m
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return one
-	}
-	return many
-}
-
-func milli(n int64) string {
-	if n%1000 == 0 && n > 0 {
-		return fmt.Sprint(n / 1000)
-	}
-	return fmt.Sprintf("%dm", n)
-}
-
-func mebi(n int64) string {
-	switch {
-	case n >= 1<<30 && n%(1<<30) == 0:
-		return fmt.Sprintf("%dGi", n>>30)
-	case n%(1<<20) == 0 || n > 100<<20:
-		return fmt.Sprintf("%dMi", n>>20)
-	}
-	return fmt.Sprintf("%dKi", n>>10)
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -35,11 +34,15 @@ const (
 	// oftenest is how often a pod's reason is rewritten when it changes: its
 	// numbers move with every pod that comes and goes.
 	oftenest = 10 * time.Second
+	// hurtFor is how long a node on which a pod of an app failed is the last
+	// choice for that app.
+	hurtFor = 10 * time.Minute
 )
 
 // loop is the picture, the pods that wait, and what was decided for them.
 type loop struct {
 	client *client.Client
+	apps   *reconcile.Cache[api.AppSpec, api.AppStatus]
 	pods   client.Kind[api.PodSpec, api.PodStatus]
 	log    hclog.Logger
 	wake   chan struct{} // has a token when a plan may decide something new
@@ -49,17 +52,25 @@ type loop struct {
 	waiting map[string]candidate // by UID
 	bound   map[string]int64     // revision of binds that the cache has not shown yet, by UID
 	said    map[string]time.Time
+	hurts   []hurt
+}
+
+// hurt is a pod of an app that failed on a node.
+type hurt struct {
+	app  string
+	node int
+	at   time.Time
 }
 
 // Run schedules until ctx ends. Its end is not an error.
 func Run(ctx context.Context, cfg Config) error {
-	for _, synced := range []func(context.Context) error{cfg.Caches.Nodes.Synced, cfg.Caches.Pods.Synced} {
+	for _, synced := range []func(context.Context) error{cfg.Caches.Nodes.Synced, cfg.Caches.Pods.Synced, cfg.Caches.Apps.Synced} {
 		if synced(ctx) != nil {
 			return nil
 		}
 	}
 	l := &loop{
-		client: cfg.Client, pods: client.Of(cfg.Client, api.Pods), log: cfg.Log.Named("scheduler"), wake: make(chan struct{}, 1),
+		client: cfg.Client, apps: cfg.Caches.Apps, pods: client.Of(cfg.Client, api.Pods), log: cfg.Log.Named("scheduler"), wake: make(chan struct{}, 1),
 		picture: newPicture(), waiting: map[string]candidate{}, bound: map[string]int64{}, said: map[string]time.Time{},
 	}
 	defer cfg.Caches.Nodes.OnChange(l.nodeChanged)()
@@ -115,9 +126,23 @@ func (l *loop) nodeChanged(was, is *api.Node) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if is == nil {
-		l.picture.dropNode(was.Meta.Name)
-	} else if l.picture.setNode(is) {
-		l.poke()
+		l.awaken(l.picture.dropNode(was.Meta.Name))
+	} else {
+		l.awaken(l.picture.setNode(is))
+	}
+}
+
+// awaken has the pods looked at again that wait for something of better.
+func (l *loop) awaken(better needs) {
+	if better == 0 {
+		return
+	}
+	for uid, w := range l.waiting {
+		if w.parked&better != 0 {
+			w.parked = 0
+			l.waiting[uid] = w
+			l.poke()
+		}
 	}
 }
 
@@ -125,17 +150,12 @@ func (l *loop) podChanged(was, is *api.Pod) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if was != nil && (is == nil || is.Meta.UID != was.Meta.UID) {
-		uid := was.Meta.UID
-		delete(l.waiting, uid)
-		delete(l.bound, uid)
-		delete(l.said, uid)
-		if l.picture.unplace(uid) {
-			l.poke()
-		}
+		l.awaken(l.forget(was.Meta.UID) | l.picture.unplace(was.Meta.UID))
 	}
 	if is == nil {
 		return
 	}
+	l.noteFailure(was, is)
 	uid := is.Meta.UID
 	if waiting(is) {
 		if at, ok := l.bound[uid]; ok && is.Meta.Revision < at {
@@ -150,20 +170,95 @@ func (l *loop) podChanged(was, is *api.Pod) {
 		l.waiting[uid] = w
 		return
 	}
+	l.awaken(l.forget(uid) | l.picture.setPod(is))
+}
+
+// forget drops a pod that waits no more. What was kept for it is free.
+func (l *loop) forget(uid string) (better needs) {
+	if l.waiting[uid].nominated != "" {
+		better = needRoom
+	}
 	delete(l.waiting, uid)
 	delete(l.bound, uid)
 	delete(l.said, uid)
-	if l.picture.setPod(is) {
-		l.poke()
+	return better
+}
+
+// noteFailure remembers where a pod could not run, by itself or for certain.
+func (l *loop) noteFailure(was, is *api.Pod) {
+	failed := func(pod *api.Pod) bool {
+		return pod != nil && (pod.Status.Phase == api.PhaseFailed || pod.Status.Fatal != nil)
 	}
+	if is.Spec.Node == "" || !failed(is) || was != nil && was.Meta.UID == is.Meta.UID && failed(was) {
+		return
+	}
+	h := hurt{groupOf(is.Meta.Namespace, ownerOf(is), "").app, l.picture.at(is.Spec.Node), time.Now()}
+	l.hurts = append(l.hurts, h)
+	if l.picture.hurt[h.app] == nil {
+		l.picture.hurt[h.app] = map[int]int{}
+	}
+	l.picture.hurt[h.app][h.node]++
+}
+
+// heal forgets failures that are long ago.
+func (l *loop) heal(now time.Time) {
+	for len(l.hurts) > 0 && now.Sub(l.hurts[0].at) >= hurtFor {
+		h, of := l.hurts[0], l.picture.hurt[l.hurts[0].app]
+		l.hurts = l.hurts[1:]
+		if of[h.node]--; of[h.node] == 0 {
+			delete(of, h.node)
+		}
+		if len(of) == 0 {
+			delete(l.picture.hurt, h.app)
+		}
+	}
+}
+
+// plan decides for the pods that are to be looked at, and parks those that fit
+// nowhere. Those for whom room is kept are in every plan: it is kept there.
+func (l *loop) plan() decisions {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heal(time.Now())
+	var todo []candidate
+	awake := false
+	for _, w := range l.waiting {
+		if w.parked == 0 || w.nominated != "" {
+			todo = append(todo, w)
+			awake = awake || w.parked == 0
+		}
+	}
+	if !awake {
+		return nil
+	}
+	ds := planBinds(l.picture, todo, planSize, l.spare)
+	for _, d := range ds {
+		if w := l.waiting[d.pod.Meta.UID]; d.node == "" {
+			w.parked, w.nominated = d.need, d.nominated
+			l.waiting[d.pod.Meta.UID] = w
+		}
+	}
+	return ds
+}
+
+// spare is how many ready pods an app can do without.
+func (l *loop) spare(app string, ready int) int {
+	namespace, name, _ := strings.Cut(app, "/")
+	a := l.apps.Get(namespace, name)
+	if a == nil {
+		return ready
+	}
+	u := api.Deref(a.Effective.Update)
+	if u.MinAvailable == nil {
+		return max(api.Deref(u.MaxParallel), 1)
+	}
+	return ready - *u.MinAvailable
 }
 
 // round plans once and carries the plan out. It asks to be run again after
 // again, if positive.
 func (l *loop) round(ctx context.Context) (again time.Duration, err error) {
-	l.mu.Lock()
-	plan := planBinds(l.picture, slices.Collect(maps.Values(l.waiting)), planSize)
-	l.mu.Unlock()
+	plan := l.plan()
 	if len(plan) == 0 {
 		return 0, nil
 	}
@@ -183,14 +278,72 @@ func (l *loop) round(ctx context.Context) (again time.Duration, err error) {
 			err = failed
 		}
 	}
+	if err == nil {
+		err = l.evict(ctx, refused)
+	}
 	if err != nil {
+		l.unpark(refused)
 		return 0, err
+	}
+	if len(binds) > 0 {
+		l.mu.Lock()
+		l.awaken(needPods) // of an app that others want to be with
+		l.mu.Unlock()
 	}
 	if len(binds) == planSize {
 		l.poke() // there was more
 	}
 	return l.say(ctx, refused)
 }
+
+// unpark has pods looked at again whose decision was not carried out.
+func (l *loop) unpark(ds decisions) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range ds {
+		if w, ok := l.waiting[d.pod.Meta.UID]; ok {
+			w.parked = 0
+			l.waiting[d.pod.Meta.UID] = w
+		}
+	}
+}
+
+// evict asks pods to leave for those of a higher priority.
+func (l *loop) evict(ctx context.Context, ds decisions) error {
+	for _, d := range ds {
+		if len(d.victims) == 0 {
+			continue
+		}
+		ops := make([]api.BatchWrite, len(d.victims))
+		for i, v := range d.victims {
+			ops[i].Delete = &api.BatchDelete{Ref: v.Ref(), UID: v.Meta.UID}
+		}
+		if _, err := l.client.Batch(ctx, ops); err != nil {
+			return fmt.Errorf("make room for %s: %w", d.pod.Ref(), err)
+		}
+		l.mu.Lock()
+		for _, v := range d.victims {
+			if at, ok := l.picture.placed[v.Meta.UID]; ok {
+				at.evicted = true
+				l.picture.placed[v.Meta.UID] = at
+			}
+		}
+		l.mu.Unlock()
+		mine := priorityOf(d.pod)
+		for _, v := range d.victims {
+			why := fmt.Sprintf("%s of priority %d makes room on node %s for %s/%s of priority %d", v.Meta.Name, priorityOf(v), v.Spec.Node, d.pod.Meta.Namespace, d.pod.Meta.Name, mine)
+			l.log.Info("pod is preempted", "ref", v.Ref(), "node", v.Spec.Node, "for", d.pod.Ref())
+			e := api.Event{Warning: true, Reason: "preempted", Message: why, By: "scheduler"}
+			_ = l.client.Record(ctx, v.Ref(), e)
+			if v.Spec.App != "" {
+				_ = l.client.Record(ctx, api.Apps.Ref(v.Meta.Namespace, v.Spec.App), e)
+			}
+		}
+	}
+	return nil
+}
+
+func priorityOf(pod *api.Pod) int { return requestOfPod(pod).priority }
 
 // bind carries out one transaction's worth. Writes that the server refuses are
 // taken back, and the others tried once more without them.
@@ -244,7 +397,7 @@ func (l *loop) takeBack(ds decisions) {
 	defer l.mu.Unlock()
 	for _, d := range ds {
 		if _, ok := l.waiting[d.pod.Meta.UID]; ok {
-			l.picture.unplace(d.pod.Meta.UID)
+			l.awaken(l.picture.unplace(d.pod.Meta.UID))
 		}
 	}
 }
@@ -265,39 +418,47 @@ func named(err error, n int) map[int]bool {
 	return bad
 }
 
-// say writes on the pods why they have no node, when that has changed.
+// say writes on the pods why they have no node, when that has changed. Those it
+// does not get to are looked at again.
 func (l *loop) say(ctx context.Context, ds decisions) (again time.Duration, err error) {
 	now, written := time.Now(), 0
-	for _, d := range ds {
+	for i, d := range ds {
 		st := d.pod.Status
-		if st.Reason == api.Unschedulable && st.Message == d.why && st.Crowded == d.crowded {
+		reason := api.Unschedulable
+		if d.nominated != "" {
+			reason = api.MakingRoom
+		}
+		if st.Reason == reason && st.Message == d.why && st.Crowded == d.crowded {
 			continue
 		}
 		l.mu.Lock()
 		since := now.Sub(l.said[d.pod.Meta.UID])
 		l.mu.Unlock()
-		if wait := oftenest - since; st.Reason == api.Unschedulable && wait > 0 {
+		if wait := oftenest - since; st.Reason == reason && wait > 0 {
 			again = min(wait, cmp.Or(again, wait))
+			l.unpark(ds[i : i+1])
 			continue
 		}
 		if written++; written > sayAtOnce {
+			l.unpark(ds[i:])
 			return minRetry, nil
 		}
 		pod := *d.pod
-		pod.Status.Phase, pod.Status.Reason, pod.Status.Message = api.PhasePending, api.Unschedulable, d.why
+		pod.Status.Phase, pod.Status.Reason, pod.Status.Message = api.PhasePending, reason, d.why
 		pod.Status.Crowded = d.crowded
 		if _, err := l.pods.PutStatus(ctx, &pod); err != nil {
 			if api.Is(err, api.NotFound) || api.Is(err, api.Precondition) || api.Is(err, api.Conflict) {
 				continue // gone or bound meanwhile
 			}
+			l.unpark(ds[i:])
 			return 0, fmt.Errorf("say why %s waits: %w", d.pod.Ref(), err)
 		}
 		l.mu.Lock()
 		l.said[d.pod.Meta.UID] = now
 		l.mu.Unlock()
-		if st.Reason != api.Unschedulable {
+		if st.Reason != reason {
 			l.log.Info("pod fits no node", "ref", d.pod.Ref(), "why", d.why)
-			_ = l.client.Record(ctx, d.pod.Ref(), api.Event{Warning: true, Reason: api.Unschedulable, Message: d.why, By: "scheduler"})
+			_ = l.client.Record(ctx, d.pod.Ref(), api.Event{Warning: true, Reason: reason, Message: d.why, By: "scheduler"})
 		}
 	}
 	return again, nil

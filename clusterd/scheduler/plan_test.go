@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -18,14 +19,20 @@ type given struct {
 		Name, CPU, Memory string
 		Pods              int
 		Labels            map[string]string
+		Taints            map[string]string
 		Verdict           api.Verdict
 		Cordoned          bool
+		Draining          bool
 	}
 	Pods []struct {
 		Name, App, Revision, Node, CPU, Memory string
 		Count                                  int
 		Placement                              *api.Placement
+		Ready, Deleting                        bool
 	}
+	MinAvailable map[string]int
+	Hurt         map[string]map[string]int // by app and node
+	Again        bool                      // plan twice: what is asked to leave goes in between
 }
 
 func (g given) build() (p *picture, pending []candidate) {
@@ -35,7 +42,12 @@ func (g given) build() (p *picture, pending []candidate) {
 		if v == "" {
 			v = api.VerdictReady
 		}
-		p.setNode(testNode(n.Name, n.CPU, n.Memory, n.Pods, n.Labels, v, n.Cordoned))
+		node := testNode(n.Name, n.CPU, n.Memory, n.Pods, n.Labels, v, n.Cordoned)
+		node.Spec.Taints = n.Taints
+		if n.Draining {
+			node.Spec.Drain = new(api.Drain)
+		}
+		p.setNode(node)
 	}
 	for _, q := range g.Pods {
 		for i := range max(q.Count, 1) {
@@ -44,7 +56,10 @@ func (g given) build() (p *picture, pending []candidate) {
 				name = fmt.Sprintf("%s-%d", q.Name, i)
 			}
 			pod := testPod(name, q.App, q.CPU, q.Memory, q.Placement)
-			pod.Spec.Node, pod.Spec.Revision = q.Node, q.Revision
+			pod.Spec.Node, pod.Spec.Revision, pod.Status.Ready = q.Node, q.Revision, q.Ready
+			if q.Deleting {
+				pod.Meta.DeletedAt = new(time.Time)
+			}
 			if q.Node != "" {
 				p.setPod(pod)
 			} else {
@@ -52,7 +67,18 @@ func (g given) build() (p *picture, pending []candidate) {
 			}
 		}
 	}
+	for app, nodes := range g.Hurt {
+		p.hurt["default/"+app] = map[int]int{}
+		for node, n := range nodes {
+			p.hurt["default/"+app][p.at(node)] = n
+		}
+	}
 	return p, pending
+}
+
+func (g given) spare(app string, ready int) int {
+	_, name, _ := strings.Cut(app, "/")
+	return ready - g.MinAvailable[name]
 }
 
 func testNode(name, cpu, memory string, pods int, labels map[string]string, v api.Verdict, cordoned bool) *api.Node {
@@ -75,7 +101,25 @@ func TestPlanGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 		p, pending := g.build()
-		return planBinds(p, pending, 1000).String()
+		plan := planBinds(p, pending, 1000, g.spare)
+		out := plan.String()
+		if !g.Again {
+			return out
+		}
+		var next []candidate
+		for _, d := range plan {
+			for _, v := range d.victims {
+				p.unplace(v.Meta.UID)
+				v.Spec.Node = "" // its app makes another
+				next = append(next, newCandidate(v))
+			}
+			if d.node == "" {
+				w := newCandidate(d.pod)
+				w.nominated = d.nominated
+				next = append(next, w)
+			}
+		}
+		return out + "then\n" + planBinds(p, next, 1000, g.spare).String()
 	})
 }
 
@@ -111,8 +155,8 @@ func TestPlanIsExact(t *testing.T) {
 			return p
 		}
 		p := build()
-		plan := planBinds(p, pods, 1000)
-		if again := planBinds(build(), pods, 1000); again.String() != plan.String() {
+		plan := planBinds(p, pods, 1000, nil)
+		if again := planBinds(build(), pods, 1000, nil); again.String() != plan.String() {
 			t.Fatalf("not the same twice:\n%s\n%s", plan, again)
 		}
 		if len(plan) != len(pods) {
@@ -120,10 +164,11 @@ func TestPlanIsExact(t *testing.T) {
 		}
 		truth := build() // counted again, one by one
 		for _, d := range plan {
-			r := requestOf("default", d.pod.Spec.App, "", &d.pod.Spec.PodTemplate)
+			r := requestOfPod(d.pod)
+			a := &ask{truth, r, truth.rulesOf(truth.newClass(r))}
 			fits := func(i int) bool {
 				for _, f := range filters {
-					if !f.fits(truth, i, r) {
+					if !f.fits(a, i) {
 						return false
 					}
 				}
@@ -141,7 +186,7 @@ func TestPlanIsExact(t *testing.T) {
 			if !fits(i) {
 				t.Fatalf("%s does not fit %s", d.pod.Meta.Name, d.node)
 			}
-			truth.take(d.pod.Meta.UID, r.group, i, r.cpu, r.mem)
+			truth.take(d.pod.Meta.UID, r, i, d.pod)
 		}
 		for _, d := range plan {
 			p.unplace(d.pod.Meta.UID)
@@ -172,17 +217,18 @@ func TestNodeChanges(t *testing.T) {
 	early := testPod("early", "web", "500m", "64Mi", nil)
 	early.Spec.Node = "w1"
 	p.setPod(early) // its node is not known yet
-	if !p.setNode(testNode("w1", "1", "1Gi", 10, nil, api.VerdictReady, false)) {
+	if p.setNode(testNode("w1", "1", "1Gi", 10, nil, api.VerdictReady, false)) == 0 {
 		t.Error("a new node helps nobody")
 	}
 	if p.freeCPU[0] != 500 || p.freePods[0] != 9 {
 		t.Errorf("free: %dm, %d pods", p.freeCPU[0], p.freePods[0])
 	}
-	if p.setNode(testNode("w1", "1", "1Gi", 10, nil, api.VerdictReady, true)) {
+	if p.setNode(testNode("w1", "1", "1Gi", 10, nil, api.VerdictReady, true)) != 0 {
 		t.Error("a cordon helps somebody")
 	}
 	p.dropNode("w1")
-	if why := p.whyNot(requestOf("default", "web", "", &early.Spec.PodTemplate)); !strings.Contains(why, "no nodes") {
+	reasons, _ := p.whyNot(p.newClass(requestOfPod(early)))
+	if why := sentence(reasons); !strings.Contains(why, "no nodes") {
 		t.Error(why)
 	}
 	p.setNode(testNode("w1", "2", "1Gi", 10, map[string]string{"zone": "a"}, api.VerdictReady, false))
@@ -212,7 +258,7 @@ func benchmark(b *testing.B, nodes int) {
 	b.ResetTimer()
 	done := 0
 	for b.Loop() {
-		plan := planBinds(p, pending, len(pending))
+		plan := planBinds(p, pending, len(pending), nil)
 		done += len(plan)
 		b.StopTimer()
 		for _, d := range plan {

@@ -1,47 +1,72 @@
 package scheduler
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
 
 // A score ranks the nodes a pod fits; the highest wins, and the first of
 // equals. Room counts 0 to 200: the free share of cpu and of memory after the
 // pod is there, less their difference, so that neither runs out alone. Each
-// pod of the same revision on the node, and each in the node's domain beyond
-// the emptiest, outweighs all that: an app spreads first. Pods of its other
-// revisions count little: after a rollout they are gone.
+// pod of the same revision on the node outweighs that, and so, more and more,
+// do a preferred label, a pod of the app that failed there lately, and each pod
+// in the node's domain beyond the emptiest: an app spreads first. Pods of its
+// other revisions count little: after a rollout they are gone.
 const (
 	perPodOnNode   = 300
 	perOtherOnNode = 30
+	perPreferred   = 10_000
+	perFailure     = 20_000
 	perPodInDomain = 100_000
 )
 
-// best returns the node for r among candidates, or -1 when it fits none.
-func (p *picture) best(r *request, candidates []int32) int {
+// bonusOf is what node i is worth to a request whatever the load.
+func (p *picture) bonusOf(r *request, i int) (bonus float32) {
+	for k, v := range r.prefer {
+		if have, ok := p.labels[i][k]; api.Selects(v, have, ok) {
+			bonus += perPreferred
+		}
+	}
+	return bonus - float32(min(p.hurt[r.group.app][i], 3))*perFailure
+}
+
+// best returns the node for the next pod of the class, or -1 when it fits none.
+func (p *picture) best(c *class) int {
+	r := c.request
 	var onNode, ofApp, inDomain, domainOf []int32
 	if s := p.apps[r.group.app]; s != nil {
 		ofApp = s.onNode // those of the same revision, too
 	}
 	if s := p.apps[r.group.revision]; s != nil {
 		onNode = s.onNode
-		if r.spread != "" {
-			inDomain, domainOf = p.perDomain(s, r.spread), p.domainOf(r.spread).of
-		}
-	} else if r.spread != "" {
-		d := p.domainOf(r.spread)
-		inDomain, domainOf = make([]int32, len(d.number)), d.of
 	}
 	emptiest, outside := int32(0), int32(0)
-	if len(inDomain) > 0 {
-		emptiest = slices.Min(inDomain)
-		outside = slices.Max(inDomain) + 1 - emptiest // a node outside every domain is the last resort
+	if r.spread != "" {
+		domainOf, inDomain = p.domainOf(r.spread).of, p.perDomain(r.group.revision, r.spread)
+		if inDomain == nil {
+			inDomain = make([]int32, len(p.domainOf(r.spread).number))
+		}
+		if len(inDomain) > 0 {
+			emptiest = c.emptiest(inDomain)
+			outside = slices.Max(inDomain) + 1 - emptiest // a node outside every domain is the last resort
+		}
 	}
+	rules := p.rulesOf(c)
 	best, high := -1, float32(0)
 	cpu, mem := r.cpu, r.mem
 	freeCPU, freeMem, freePods, perCPU, perMem := p.freeCPU, p.freeMem, p.freePods, p.perCPU, p.perMem
-	for _, c := range candidates {
-		i := int(c)
+search:
+	for k, at := range c.candidates {
+		i := int(at)
 		left, leftMem := freeCPU[i]-cpu, freeMem[i]-mem
 		if left < 0 || leftMem < 0 || freePods[i] <= 0 {
 			continue
+		}
+		for u := range rules {
+			if !rules[u].fits(i) {
+				continue search
+			}
 		}
 		a, b := float32(left)*perCPU[i], float32(leftMem)*perMem[i]
 		score := 2 * min(a, b) // a + b - |a-b|
@@ -57,6 +82,9 @@ func (p *picture) best(r *request, candidates []int32) int {
 			} else {
 				score -= float32(outside) * perPodInDomain
 			}
+		}
+		if c.bonus != nil {
+			score += c.bonus[k]
 		}
 		if best < 0 || score > high {
 			best, high = i, score

@@ -55,6 +55,17 @@ func (s NodeSpec) Validate() error {
 	return errs.Err()
 }
 
+// Closed says why an operator's will keeps new pods away, "" if it does not.
+func (s NodeSpec) Closed() string {
+	switch {
+	case s.Drain != nil:
+		return "draining"
+	case s.Cordoned:
+		return "cordoned"
+	}
+	return ""
+}
+
 // Drain asks that a node's pods run elsewhere. Replacements are ready before
 // pods go, and no app is taken below its min_available; only at the deadline
 // pods are stopped all the same.

@@ -1,6 +1,9 @@
 package api
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // DomainNode is the domain every node is one of by itself.
 const DomainNode = "node"
@@ -11,7 +14,7 @@ type Placement struct {
 	Require      map[string]string `json:"require,omitempty" doc:"Node labels that a pod's node must have; a value of a|b takes either, and !a takes any other."`
 	Prefer       map[string]string `json:"prefer,omitempty" doc:"Node labels that a pod's node should have if it can."`
 	Spread       string            `json:"spread,omitempty" doc:"Node label whose values pods are spread over; pods always prefer nodes with fewer of the same app."`
-	MaxSkew      *int              `json:"max_skew,omitempty" doc:"With spread: no value may have so many more pods than another one that fits; without, spread is a preference."`
+	MaxSkew      *int              `json:"max_skew,omitempty" doc:"With spread: the most by which pods of one value may outnumber those of another where pods fit; without, spread is a preference."`
 	OnePer       string            `json:"one_per,omitempty" doc:"At most one pod of the app per node, or per value of this node label."`
 	Affinity     map[string]string `json:"affinity,omitempty" doc:"Run where pods of other apps run: the domain by the app's name, such as cache = \"node\"."`
 	AntiAffinity map[string]string `json:"anti_affinity,omitempty" doc:"Run where no pods of other apps run: the domain by the app's name, such as batch = \"node\"."`
@@ -66,6 +69,59 @@ func (p *Placement) withDefaults() *Placement {
 	in := Deref(p)
 	in.Priority = or(in.Priority, DefaultPriority)
 	return &in
+}
+
+// SelectsAll reports whether labels are what a selector wants of each.
+func SelectsAll(want, labels map[string]string) bool {
+	for k, v := range want {
+		have, ok := labels[k]
+		if !Selects(v, have, ok) {
+			return false
+		}
+	}
+	return true
+}
+
+// SelectorText is a selector in words: zone=a|b, disk=ssd.
+func SelectorText(want map[string]string) string {
+	var out []string
+	for _, k := range sortedKeys(want) {
+		out = append(out, k+"="+want[k])
+	}
+	return strings.Join(out, ", ")
+}
+
+// Refuses says why a node is not for pods of a placement, whatever runs there:
+// as what it is, such as "tainted dedicated=shop". "" takes them. Health is not
+// its word.
+func (s NodeSpec) Refuses(labels map[string]string, p *Placement) string {
+	want := Deref(p)
+	if why := s.Closed(); why != "" {
+		return why
+	}
+	if taint := Untolerated(s.Taints, want.Tolerate); taint != "" {
+		return "tainted " + taint
+	}
+	if !SelectsAll(want.Require, labels) {
+		return "not labelled " + SelectorText(want.Require)
+	}
+	return ""
+}
+
+// Untolerated returns the first taint that a pod's tolerations do not cover, as
+// key=value, or "".
+func Untolerated(taints map[string]string, tolerate []string) string {
+	for _, key := range sortedKeys(taints) {
+		value, _ := SplitTaint(taints[key])
+		taint := key
+		if value != "" {
+			taint += "=" + value
+		}
+		if !slices.Contains(tolerate, taint) && !slices.Contains(tolerate, key) {
+			return taint
+		}
+	}
+	return ""
 }
 
 // checkSelector accepts labels whose values may be a|b or !a.

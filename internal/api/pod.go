@@ -87,6 +87,10 @@ func (p Phase) MayBecome(next Phase) bool {
 // the rollout that fails for it.
 const Unschedulable = "unschedulable"
 
+// MakingRoom is the reason on the status of a pod whose node pods of a lower
+// priority are about to leave.
+const MakingRoom = "making_room"
+
 // PodStatus is written by the pod's agent alone; by the node loop once the
 // node is dead, and by the scheduler (Reason, Message) before it has a node.
 type PodStatus struct {

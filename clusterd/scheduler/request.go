@@ -1,0 +1,81 @@
+package scheduler
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// request is what one pod asks for. Pods with equal keys ask for the same; a
+// field that a filter looks at is part of the key.
+type request struct {
+	key      string
+	group    group
+	cpu, mem int64
+	priority int
+
+	require, prefer map[string]string
+	tolerate        []string
+	spread          string
+	maxSkew         int32 // 0: spread is a preference
+	onePer          string
+	affinity, anti  []relation
+}
+
+// relation is a wish about another app's pods in a domain.
+type relation struct{ app, domain string }
+
+// group is whom a pod shares its work with: all pods of its app, and among
+// them those of its revision, which are the ones that stay.
+type group struct{ app, revision string }
+
+func groupOf(namespace, owner, revision string) group {
+	name := namespace + "/" + owner
+	return group{name, name + "@" + revision}
+}
+
+// ownerOf names whom a pod belongs to, within its namespace.
+func ownerOf(pod *api.Pod) string {
+	if pod.Spec.Job != "" {
+		return "job/" + pod.Spec.Job
+	}
+	return cmp.Or(pod.Spec.App, "pod/"+pod.Meta.Name)
+}
+
+func requestOfPod(pod *api.Pod) *request {
+	return requestOf(pod.Meta.Namespace, ownerOf(pod), pod.Spec.Revision, &pod.Spec.PodTemplate)
+}
+
+func requestOf(namespace, owner, revision string, t *api.PodTemplate) *request {
+	r := &request{group: groupOf(namespace, owner, revision), priority: api.DefaultPriority}
+	r.cpu, r.mem = t.Requests()
+	r.key = fmt.Sprintf("%s %d %d", r.group.revision, r.cpu, r.mem)
+	at := t.Placement
+	if at == nil {
+		return r
+	}
+	r.require, r.prefer, r.tolerate = at.Require, at.Prefer, at.Tolerate
+	r.spread, r.maxSkew, r.onePer = at.Spread, int32(api.Deref(at.MaxSkew)), at.OnePer
+	r.affinity, r.anti = relations(namespace, at.Affinity), relations(namespace, at.AntiAffinity)
+	if at.Priority != nil {
+		r.priority = *at.Priority
+	}
+	words, err := json.Marshal(at)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	r.key += string(words)
+	return r
+}
+
+// relations orders wishes about apps of the same namespace.
+func relations(namespace string, domains map[string]string) (out []relation) {
+	for _, app := range slices.Sorted(maps.Keys(domains)) {
+		out = append(out, relation{namespace + "/" + app, domains[app]})
+	}
+	return out
+}
