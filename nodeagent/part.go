@@ -116,7 +116,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 		return err
 	}
 	a := agent.New(agent.Config{
-		Name: s.Name, Status: status, Client: c, Runtime: rt, Network: nodeNetwork{nw}, Prober: pod.Dialer{},
+		Name: s.Name, Status: status, Client: c, Runtime: rt, Network: nodeNetwork{nw, s.Address}, Prober: pod.Dialer{},
 		Store: agent.Dir(filepath.Join(s.DataDir, "pods")), Logs: filepath.Join(s.DataDir, "logs"),
 		Files: &pod.Files{
 			Dir:    filepath.Join(s.DataDir, "files"),
@@ -249,16 +249,23 @@ func (s *settings) renew(ctx context.Context, id *pki.Identity, servers []string
 }
 
 // nodeNetwork is the node's network as pods see it.
-type nodeNetwork struct{ *network.Network }
+type nodeNetwork struct {
+	*network.Network
+	address string // of the node
+}
 
-func (n nodeNetwork) Setup(ctx context.Context, uid, hostname string) (pod.Sandbox, error) {
-	sb, err := n.Network.Setup(ctx, uid, hostname)
+func (n nodeNetwork) Setup(ctx context.Context, uid, hostname string, hostNetwork bool) (pod.Sandbox, error) {
+	sb, err := n.Network.Setup(ctx, uid, hostname, hostNetwork)
 	if err != nil {
 		return pod.Sandbox{}, err
 	}
+	ip := n.address
+	if sb.IP.IsValid() {
+		ip = sb.IP.String()
+	}
 	return pod.Sandbox{
 		Sandbox: runtime.Sandbox{Net: sb.Net, IPC: sb.IPC, UTS: sb.UTS, Hostname: sb.Hostname},
-		IP:      sb.IP.String(), Fresh: sb.Fresh,
+		IP:      ip, Fresh: sb.Fresh,
 	}, nil
 }
 

@@ -78,7 +78,7 @@ func (b *book) exited(pid, code int, at time.Time) {
 	}
 	b.record.Exit = &journal.Exit{Code: code, At: at}
 	// The kernel's notice can come after the end it caused; its count does not.
-	if b.record.OOMAt.IsZero() && code == 137 && oomKills(b.cgroup) > 0 {
+	if b.record.OOMAt.IsZero() && code != 0 && oomKills(b.cgroup) > 0 {
 		b.record.OOMAt = at
 	}
 	if err := b.save(); err != nil {

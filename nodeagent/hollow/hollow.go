@@ -64,7 +64,7 @@ func New(cfg Config) *Node {
 	}
 	cfg.Has = cmp.Or(cfg.Has, api.Resources{CPU: "8", Memory: "16Gi", Pods: 250})
 	cfg.Address = cmp.Or(cfg.Address, "127.0.0.1")
-	return &Node{Runtime: cfg.Runtime, Network: &Network{subnet: cfg.Subnet}, Store: &agent.Memory{}, cfg: cfg}
+	return &Node{Runtime: cfg.Runtime, Network: &Network{subnet: cfg.Subnet, node: netip.MustParseAddr(cfg.Address)}, Store: &agent.Memory{}, cfg: cfg}
 }
 
 // Run is the node's agent, until ctx ends. Its containers go on.
@@ -124,6 +124,7 @@ func (e echo) CloseWrite() error { return e.PipeWriter.Close() }
 // Network hands out addresses and nothing else.
 type Network struct {
 	subnet netip.Prefix
+	node   netip.Addr // what pods with the node's network have
 
 	mu     sync.Mutex
 	last   netip.Addr
@@ -140,7 +141,7 @@ func (n *Network) Break(err error) {
 }
 
 // Setup gives a pod its address.
-func (n *Network) Setup(_ context.Context, uid, hostname string) (pod.Sandbox, error) {
+func (n *Network) Setup(_ context.Context, uid, hostname string, hostNetwork bool) (pod.Sandbox, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.down != nil {
@@ -150,7 +151,12 @@ func (n *Network) Setup(_ context.Context, uid, hostname string) (pod.Sandbox, e
 		n.leases, n.up = map[string]netip.Addr{}, map[string]bool{}
 	}
 	ip, ok := n.leases[uid]
-	if !ok {
+	switch {
+	case ok:
+	case hostNetwork:
+		ip = n.node
+		n.leases[uid] = ip
+	default:
 		if ip, ok = n.free(); !ok {
 			return pod.Sandbox{}, fmt.Errorf("all addresses of %s are in use", n.subnet)
 		}

@@ -110,7 +110,7 @@ func TestPodStarts(t *testing.T) {
 			t.Errorf("status is %+v", p.Status)
 		}
 		spec, _ := c.rt.Container(c.mainID("web-1"))
-		if spec.MemoryLimit != 64<<20 || spec.MilliCPU != 100 || spec.LogPath == "" || spec.Sandbox.Hostname != "web-1" {
+		if spec.MemoryLimit != 64<<20 || spec.CPU != 100 || spec.LogPath == "" || spec.Sandbox.Hostname != "web-1" {
 			t.Errorf("container is %+v", spec)
 		}
 	})

@@ -10,11 +10,14 @@ import (
 	"path/filepath"
 )
 
-// lease is an address a pod holds.
+// lease is an address a pod holds, or none: the pod has the node's network.
 type lease struct {
-	IP       netip.Addr `json:"ip"`
+	IP       netip.Addr `json:"ip,omitzero"`
 	Hostname string     `json:"hostname"`
 }
+
+// hostNetwork reports whether the pod has the node's network.
+func (l lease) hostNetwork() bool { return !l.IP.IsValid() }
 
 // leases are the addresses in use, kept in a file.
 type leases struct {
@@ -43,20 +46,23 @@ func openLeases(path string, subnet netip.Prefix) (*leases, error) {
 }
 
 // take returns the lease of a pod, a new one if it has none.
-func (l *leases) take(uid, hostname string) (lease, error) {
+func (l *leases) take(uid, hostname string, hostNetwork bool) (lease, error) {
 	if have, ok := l.Pods[uid]; ok {
 		return have, nil
 	}
-	used := make(map[netip.Addr]bool, len(l.Pods))
-	for _, p := range l.Pods {
-		used[p.IP] = true
+	before, next := l.Last, lease{Hostname: hostname}
+	if !hostNetwork {
+		used := make(map[netip.Addr]bool, len(l.Pods))
+		for _, p := range l.Pods {
+			used[p.IP] = true
+		}
+		ip, ok := nextAddress(l.subnet, l.Last, used)
+		if !ok {
+			return lease{}, fmt.Errorf("all %d addresses of %s are in use", len(used), l.subnet)
+		}
+		l.Last, next.IP = ip, ip
 	}
-	ip, ok := nextAddress(l.subnet, l.Last, used)
-	if !ok {
-		return lease{}, fmt.Errorf("all %d addresses of %s are in use", len(used), l.subnet)
-	}
-	before := l.Last
-	l.Last, l.Pods[uid] = ip, lease{ip, hostname}
+	l.Pods[uid] = next
 	if err := l.save(); err != nil {
 		delete(l.Pods, uid)
 		l.Last = before

@@ -121,6 +121,9 @@ func (n *Network) assertPods() (want []hop, err error) {
 	}
 	var errs []error
 	for uid, l := range n.leases.Pods {
+		if l.hostNetwork() {
+			continue
+		}
 		name := hostLink(uid)
 		a := ours[name]
 		delete(ours, name)

@@ -47,7 +47,8 @@ type Config struct {
 }
 
 // Sandbox is what the containers of a pod share: paths of pinned namespaces
-// and an address.
+// and an address. With the node's network, Net is the node's own namespace and
+// IP is not valid.
 type Sandbox struct {
 	Net, IPC, UTS string
 	Hostname      string
@@ -148,8 +149,9 @@ func (n *Network) sandboxes() string     { return filepath.Join(n.cfg.RunDir, "s
 func (n *Network) dir(uid string) string { return filepath.Join(n.sandboxes(), uid) }
 
 // Setup returns the sandbox of a pod, and makes or repairs it first where
-// needed. A pod that was set up before keeps its address.
-func (n *Network) Setup(ctx context.Context, uid, hostname string) (Sandbox, error) {
+// needed. A pod that was set up before keeps its address. With hostNetwork it
+// gets none: it has the node's network.
+func (n *Network) Setup(ctx context.Context, uid, hostname string, hostNetwork bool) (Sandbox, error) {
 	if uid == "" || uid != filepath.Base(uid) {
 		return Sandbox{}, fmt.Errorf("sandbox: %q is not a pod UID", uid)
 	}
@@ -158,16 +160,22 @@ func (n *Network) Setup(ctx context.Context, uid, hostname string) (Sandbox, err
 	if err := ctx.Err(); err != nil {
 		return Sandbox{}, err
 	}
-	l, err := n.leases.take(uid, hostname)
+	l, err := n.leases.take(uid, hostname, hostNetwork)
 	if err != nil {
 		return Sandbox{}, fmt.Errorf("address of pod %s: %w", uid, err)
 	}
 	fresh := !isPinned(n.dir(uid))
-	if err := pin(n.dir(uid), l.Hostname); err != nil {
+	own := netns.None()
+	if l.hostNetwork() {
+		own = n.ns
+	}
+	if err := pin(n.dir(uid), l.Hostname, own); err != nil {
 		return Sandbox{}, fmt.Errorf("sandbox of pod %s: %w", uid, err)
 	}
-	if err := n.wire(uid, l.IP); err != nil {
-		return Sandbox{}, fmt.Errorf("network of pod %s: %w", uid, err)
+	if !l.hostNetwork() {
+		if err := n.wire(uid, l.IP); err != nil {
+			return Sandbox{}, fmt.Errorf("network of pod %s: %w", uid, err)
+		}
 	}
 	sb := n.sandbox(uid, l)
 	sb.Fresh = fresh
@@ -188,7 +196,7 @@ func (n *Network) Teardown(_ context.Context, uid string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l, known := n.leases.Pods[uid]
-	if known {
+	if known && !l.hostNetwork() {
 		if err := n.unroute(l.IP); err != nil {
 			return fmt.Errorf("network of pod %s: %w", uid, err)
 		}
@@ -202,8 +210,9 @@ func (n *Network) Teardown(_ context.Context, uid string) error {
 	return nil
 }
 
-// Pods returns the address of every pod between its Setup and its Teardown,
-// by UID; after a restart, those of the agent before.
+// Pods returns the address of every pod between its Setup and its Teardown, by
+// UID; after a restart, those of the agent before. Not valid is that of a pod
+// with the node's network.
 func (n *Network) Pods() map[string]netip.Addr {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -64,7 +65,7 @@ func (n *node) open(t testing.TB) {
 
 func (n *node) pod(t testing.TB, uid string) (*networktest.Machine, Sandbox) {
 	t.Helper()
-	s, err := n.Setup(t.Context(), uid, uid)
+	s, err := n.Setup(t.Context(), uid, uid, false)
 	must(t, err)
 	return networktest.At(t, s.Net), s
 }
@@ -120,7 +121,7 @@ func TestSandboxIsWhatPodsShare(t *testing.T) {
 			t.Errorf("%s is no namespace: %v", path, err)
 		}
 	}
-	again, err := n.Setup(t.Context(), "0a1b", "0a1b")
+	again, err := n.Setup(t.Context(), "0a1b", "0a1b", false)
 	must(t, err)
 	if !s.Fresh || again.Fresh {
 		t.Errorf("fresh at first: %v, then: %v", s.Fresh, again.Fresh)
@@ -136,7 +137,7 @@ func TestSandboxIsWhatPodsShare(t *testing.T) {
 	if _, next := n.pod(t, "other"); next.IP == s.IP {
 		t.Errorf("address %s was handed out again at once", s.IP)
 	}
-	if _, err := n.Setup(t.Context(), "../evil", "x"); err == nil {
+	if _, err := n.Setup(t.Context(), "../evil", "x", false); err == nil {
 		t.Error("a UID with a path in it was accepted")
 	}
 }
@@ -148,7 +149,7 @@ func TestRestartAdoptsPods(t *testing.T) {
 	b, bs := n.pod(t, "b")
 	b.Serve(t, "b", 80)
 	orphan := n.dir("orphan") // of a Setup that was killed before its address was kept
-	must(t, pin(orphan, "orphan"))
+	must(t, pin(orphan, "orphan", netns.None()))
 
 	n.Close()
 	n.open(t)
@@ -177,7 +178,7 @@ func TestRebootKeepsAddress(t *testing.T) {
 	n.Close()
 	must(t, unpin(n.dir("a"))) // what a reboot does to namespaces
 	n.open(t)
-	again, err := n.Setup(t.Context(), "a", "a")
+	again, err := n.Setup(t.Context(), "a", "a", false)
 	must(t, err)
 	if again.IP != s.IP {
 		t.Errorf("after the reboot the pod has %s instead of %s", again.IP, s.IP)
@@ -276,11 +277,42 @@ func BenchmarkSetup(b *testing.B) {
 	for b.Loop() {
 		uid := string(rune('a'+i%26)) + "-bench"
 		i++
-		if _, err := n.Setup(b.Context(), uid, uid); err != nil {
+		if _, err := n.Setup(b.Context(), uid, uid, false); err != nil {
 			b.Fatal(err)
 		}
 		if err := n.Teardown(b.Context(), uid); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestHostNetwork: such a pod has the node's own network namespace, no address
+// and no link of its own, and is the same after a restart of the agent.
+func TestHostNetwork(t *testing.T) {
+	n := nodes(t, 1)[0]
+	s, err := n.Setup(t.Context(), "h", "h", true)
+	must(t, err)
+	for range 2 {
+		ns, err := netns.GetFromPath(s.Net)
+		must(t, err)
+		if !ns.Equal(n.ns) || s.IP.IsValid() {
+			t.Errorf("not the node's network: %+v", s)
+		}
+		ns.Close()
+		must(t, n.Assert())
+		if _, err := n.nl.LinkByName(hostLink("h")); !notFound(err) {
+			t.Errorf("it has a link: %v", err)
+		}
+		must(t, n.Network.Close())
+		n.open(t)
+		again, err := n.Setup(t.Context(), "h", "h", true)
+		must(t, err)
+		if again.Fresh || again.Net != s.Net {
+			t.Errorf("after a restart: %+v", again)
+		}
+	}
+	must(t, n.Teardown(t.Context(), "h"))
+	if _, err := os.Stat(s.Net); !os.IsNotExist(err) || len(n.Pods()) > 0 {
+		t.Errorf("something is left: %v", err)
 	}
 }

@@ -42,9 +42,9 @@ func TestAddresses(t *testing.T) {
 func TestAddressesAreKept(t *testing.T) {
 	l, err := openLeases(filepath.Join(t.TempDir(), "node", "addresses.json"), netip.MustParsePrefix("10.244.3.0/24"))
 	must(t, err)
-	a, err := l.take("a", "web-1")
+	a, err := l.take("a", "web-1", false)
 	must(t, err)
-	_, err = l.take("b", "web-2")
+	_, err = l.take("b", "web-2", false)
 	must(t, err)
 	must(t, l.free("b"))
 	again, err := openLeases(l.path, l.subnet)
@@ -52,22 +52,22 @@ func TestAddressesAreKept(t *testing.T) {
 	if len(again.Pods) != 1 || again.Pods["a"] != a || again.Last != l.Last {
 		t.Errorf("read back %+v: want %+v", again, l)
 	}
-	if got, err := again.take("a", "other"); err != nil || got != a {
+	if got, err := again.take("a", "other", false); err != nil || got != a {
 		t.Errorf("%+v, %v: want %+v", got, err, a)
 	}
 }
 
 func TestFreedAddressIsLast(t *testing.T) {
 	l := &leases{Pods: map[string]lease{}, subnet: netip.MustParsePrefix("10.244.3.0/29"), path: filepath.Join(t.TempDir(), "a.json")}
-	first, err := l.take("a", "a")
+	first, err := l.take("a", "a", false)
 	must(t, err)
 	must(t, l.free("a"))
 	for _, uid := range []string{"b", "c", "d", "e", "f"} {
-		if got, err := l.take(uid, uid); err != nil || got.IP == first.IP {
+		if got, err := l.take(uid, uid, false); err != nil || got.IP == first.IP {
 			t.Fatalf("%s, %v before the circle was full", got.IP, err)
 		}
 	}
-	if got, err := l.take("g", "g"); err != nil || got.IP != first.IP {
+	if got, err := l.take("g", "g", false); err != nil || got.IP != first.IP {
 		t.Fatalf("%s, %v: want %s", got.IP, err, first.IP)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,8 +17,9 @@ import (
 var namespaces = [...]string{"net", "ipc", "uts"}
 
 // pin makes a sandbox in dir: new namespaces, bind-mounted as files. One that
-// is whole is left alone; a broken one is made anew.
-func pin(dir, hostname string) error {
+// is whole is left alone; a broken one is made anew. Where network is open, it
+// is the network namespace, instead of a new one.
+func pin(dir, hostname string, network netns.NsHandle) error {
 	if isPinned(dir) {
 		return nil
 	}
@@ -37,14 +39,22 @@ func pin(dir, hostname string) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread, and its namespaces, end with the goroutine
-		done <- unshare(dir, hostname)
+		done <- unshare(dir, hostname, network)
 	}()
 	return <-done
 }
 
 // unshare gives the calling thread new namespaces and pins them.
-func unshare(dir, hostname string) error {
-	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS); err != nil {
+func unshare(dir, hostname string, network netns.NsHandle) error {
+	kinds := unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	if network.IsOpen() {
+		if err := netns.Set(network); err != nil {
+			return fmt.Errorf("enter the node's network namespace: %w", err)
+		}
+	} else {
+		kinds |= unix.CLONE_NEWNET
+	}
+	if err := unix.Unshare(kinds); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
 	if err := unix.Sethostname([]byte(hostname)); err != nil {
@@ -52,7 +62,11 @@ func unshare(dir, hostname string) error {
 	}
 	// Containers run without CAP_NET_RAW and CAP_NET_BIND_SERVICE and still may
 	// ping and listen on port 80: the namespace is theirs.
-	for name, value := range map[string]string{"ping_group_range": "0 2147483647", "ip_unprivileged_port_start": "0"} {
+	sysctls := map[string]string{"ping_group_range": "0 2147483647", "ip_unprivileged_port_start": "0"}
+	if network.IsOpen() {
+		sysctls = nil // it is the node's
+	}
+	for name, value := range sysctls {
 		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0); err != nil {
 			return err
 		}

@@ -25,8 +25,9 @@ type API interface {
 // Network gives pods their namespaces and address.
 type Network interface {
 	// Setup makes a pod's sandbox, or finds the one that is there. A pod keeps
-	// its address until Teardown, across reboots.
-	Setup(ctx context.Context, uid, hostname string) (Sandbox, error)
+	// its address until Teardown, across reboots; with hostNetwork it has the
+	// node's.
+	Setup(ctx context.Context, uid, hostname string, hostNetwork bool) (Sandbox, error)
 	// Teardown removes it; an absent one is not an error.
 	Teardown(ctx context.Context, uid string) error
 	// List returns the UIDs that have one.

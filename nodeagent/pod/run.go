@@ -74,7 +74,7 @@ func (p *planner) story(name string, r runtime.Status) (reason, message string) 
 	l := p.life(name)
 	switch {
 	case r.Exit.OOM:
-		return "crash_loop", fmt.Sprintf("%s was killed%s for using more than its %s of memory", name, ran, p.spec(name).Memory)
+		return "crash_loop", fmt.Sprintf("%s was killed%s for using more than its %s of memory", name, ran, limits(p.spec(name)).Memory)
 	case l.Ending.Why != "":
 		return "unhealthy", fmt.Sprintf("%s was restarted%s: %s", name, ran, l.Ending.Why)
 	}

@@ -12,11 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
-
-// pidLimit keeps a fork bomb within its container.
-const pidLimit = 4096
 
 // undo takes out of the record what a plan noted of steps that were not done.
 func (r *record) undo(steps []step) {
@@ -83,7 +81,7 @@ func (w *worker) apply(ctx context.Context, steps []step) (done int, progress bo
 func (w *worker) id(s step) string { return ID(w.pod.Meta.UID, s.Container, s.Attempt) }
 
 func (w *worker) setup(ctx context.Context) error {
-	sb, err := w.cfg.Network.Setup(ctx, w.pod.Meta.UID, w.pod.Meta.Name)
+	sb, err := w.cfg.Network.Setup(ctx, w.pod.Meta.UID, w.pod.Meta.Name, api.Deref(w.pod.Spec.HostNetwork))
 	if err != nil {
 		return err
 	}
@@ -130,7 +128,8 @@ func (w *worker) container(s step, mounts []runtime.Mount) runtime.Container {
 	c := runtime.Container{
 		ID: w.id(s), Pod: w.pod.Meta.UID, Image: spec.Image, Command: spec.Command, Args: spec.Args,
 		Mounts: mounts, Sandbox: w.sandbox.Sandbox,
-		MilliCPU: spec.CPU.Milli(), MemoryLimit: spec.Memory.Bytes(), PIDLimit: pidLimit,
+		Security: security(spec.Security),
+		CPU:      spec.CPU.Milli(), CPULimit: limits(spec).CPU.Milli(), MemoryLimit: limits(spec).Memory.Bytes(), PIDLimit: int64(*limits(spec).PIDs),
 		Labels: map[string]string{
 			LabelNamespace: w.pod.Meta.Namespace, LabelPod: w.pod.Meta.Name, LabelUID: w.pod.Meta.UID,
 			LabelContainer: s.Container, LabelAttempt: strconv.Itoa(s.Attempt),

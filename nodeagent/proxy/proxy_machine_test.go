@@ -113,7 +113,7 @@ type clusterPod struct {
 
 func (n *clusterNode) pod(t testing.TB, name string) *clusterPod {
 	t.Helper()
-	s, err := n.network.Setup(t.Context(), name, name)
+	s, err := n.network.Setup(t.Context(), name, name, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,10 @@ type Container struct {
 	Mounts  []Mount
 	Sandbox Sandbox
 
-	MilliCPU    int64 // share and limit, thousandths of a core; 0 is none
+	Security Security
+
+	CPU         int64 // reserved: its share when others want the processor too, thousandths of a core; 0 is none
+	CPULimit    int64 // what it is held to, thousandths of a core; 0 is none
 	MemoryLimit int64 // bytes; 0 is none
 	PIDLimit    int64 // processes and threads; 0 is none
 
@@ -50,6 +53,18 @@ type Container struct {
 type Sandbox struct {
 	Net, IPC, UTS string
 	Hostname      string
+}
+
+// Security is what a container may do on its node. The zero value is the usual.
+type Security struct {
+	User         string   // name or number, and of the group after a colon; "" is the image's
+	ReadOnlyRoot bool     // its own files cannot be changed; mounts can
+	Capabilities []string // without the CAP_; nil is the usual fourteen, empty none
+	Ambient      []string // of the capabilities: those that a user other than root has too
+	NewRights    bool     // programs gain rights by being run, such as by setuid
+	Unconfined   bool     // any system call
+	Devices      []string // of the node, such as /dev/fuse
+	Privileged   bool     // as root of the node: all capabilities, devices and system calls
 }
 
 // Mount shows a file or directory of the node inside a container.
@@ -114,7 +129,7 @@ type Size struct{ Cols, Rows uint16 }
 // Runtime runs containers. Every implementation passes runtimetest.Run.
 type Runtime interface {
 	// Create makes the container ready to start. ErrNotFound: the image is
-	// absent. ErrCannotStart: its user is not in it.
+	// absent. ErrCannotStart: its user is not in it, or the node lacks a device.
 	Create(ctx context.Context, c Container) error
 	// Start starts a created container; one that runs or has ended is left
 	// alone: to run it again, create another.

@@ -31,7 +31,7 @@ func BenchmarkPodStart(b *testing.B) {
 		b.StartTimer()
 		c := runtime.Container{
 			ID: pod + "-main", Pod: pod, Image: toolboxImage, Args: []string{"forever"}, Sandbox: sandbox,
-			MilliCPU: 500, MemoryLimit: 64 << 20, PIDLimit: 100, LogPath: filepath.Join(logs, pod),
+			CPU: 500, CPULimit: 500, MemoryLimit: 64 << 20, PIDLimit: 100, LogPath: filepath.Join(logs, pod),
 		}
 		if err := m.runtime.Create(b.Context(), c); err != nil {
 			b.Fatal(err)

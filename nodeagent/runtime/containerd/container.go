@@ -44,7 +44,11 @@ func (r *Runtime) Create(ctx context.Context, c runtime.Container) error {
 		}
 	}
 	if noSuchUser(err) {
-		err = fmt.Errorf("%w: the image runs as a user that is not in its /etc/passwd or /etc/group", runtime.ErrCannotStart)
+		who := "the image runs as a user"
+		if c.Security.User != "" {
+			who = "user " + c.Security.User + " is one"
+		}
+		err = fmt.Errorf("%w: %s that is not in the image's /etc/passwd or /etc/group", runtime.ErrCannotStart, who)
 	}
 	if err != nil {
 		return fmt.Errorf("create container %s: %w", c.ID, err)

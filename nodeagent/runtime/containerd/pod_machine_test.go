@@ -223,12 +223,12 @@ func (p *pod) cgroupFile(c runtime.Container, controller, v1, v2 string) string 
 func TestLimits(t *testing.T) {
 	p := newPod(t)
 	c := p.container("main", "wait=100ms", "fork=64", "forever")
-	c.MilliCPU, c.MemoryLimit, c.PIDLimit = 500, 64<<20, 16
+	c.CPU, c.CPULimit, c.MemoryLimit, c.PIDLimit = 500, 750, 64<<20, 16
 	p.start(c)
 	if got := p.cgroupFile(c, "memory", "memory.limit_in_bytes", "memory.max"); got != "67108864" {
 		t.Errorf("memory %s", got)
 	}
-	if got := p.cgroupFile(c, "cpu", "cpu.cfs_quota_us", "cpu.max"); got != "50000" && got != "50000 100000" {
+	if got := p.cgroupFile(c, "cpu", "cpu.cfs_quota_us", "cpu.max"); got != "75000" && got != "75000 100000" {
 		t.Errorf("cpu quota %s", got)
 	}
 	if got := p.cgroupFile(c, "cpu", "cpu.shares", "cpu.weight"); got != "512" && got != "20" {

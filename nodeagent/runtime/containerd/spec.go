@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	client "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -35,7 +34,7 @@ const cpuPeriod = 100_000
 
 // spec turns a container into an OCI spec. containerd's default gives it
 // no-new-privileges and the fourteen usual capabilities; the seccomp profile
-// depends on the capabilities and comes last.
+// depends on the capabilities, so what concerns security comes last.
 func (r *Runtime) spec(c runtime.Container, image client.Image) []oci.SpecOpts {
 	opts := []oci.SpecOpts{
 		oci.WithDefaultSpec(),
@@ -73,7 +72,7 @@ func (r *Runtime) spec(c runtime.Container, image client.Image) []oci.SpecOpts {
 			opts = append(opts, oci.WithLinuxNamespace(specs.LinuxNamespace{Type: kind, Path: file}))
 		}
 	}
-	return append(opts, limits(c), seccomp.WithDefaultProfile())
+	return slices.Concat(opts, []oci.SpecOpts{limits(c)}, security(c.Security))
 }
 
 func fileLimit() *specs.POSIXRlimit {
@@ -104,11 +103,16 @@ func limits(c runtime.Container) oci.SpecOpts {
 			s.Linux.Resources = &specs.LinuxResources{}
 		}
 		res := s.Linux.Resources
-		if c.MilliCPU > 0 {
-			shares := uint64(max(2, c.MilliCPU*1024/1000))
-			quota := max(1000, c.MilliCPU*cpuPeriod/1000)
-			period := uint64(cpuPeriod)
-			res.CPU = &specs.LinuxCPU{Shares: &shares, Quota: &quota, Period: &period}
+		if c.CPU > 0 || c.CPULimit > 0 {
+			res.CPU = &specs.LinuxCPU{}
+		}
+		if c.CPU > 0 {
+			shares := uint64(max(2, c.CPU*1024/1000))
+			res.CPU.Shares = &shares
+		}
+		if c.CPULimit > 0 {
+			quota, period := max(1000, c.CPULimit*cpuPeriod/1000), uint64(cpuPeriod)
+			res.CPU.Quota, res.CPU.Period = &quota, &period
 		}
 		if c.MemoryLimit > 0 {
 			limit := c.MemoryLimit

@@ -24,6 +24,7 @@ type container struct {
 	timer      *time.Timer // the next step, or the delayed answer to a signal
 	listening  bool
 	ignoreTerm bool
+	oom        bool // a process of it was killed for want of memory
 	termCode   int
 	termTakes  time.Duration
 	log        *logfile.Writer
@@ -42,6 +43,9 @@ func (r *Runtime) Create(_ context.Context, c runtime.Container) error {
 	ref, image, ok := r.find(c.Image)
 	if !ok {
 		return fmt.Errorf("create container %s: image %s: %w", c.ID, c.Image, runtime.ErrNotFound)
+	}
+	if why := refuses(c.Security, image); why != "" {
+		return fmt.Errorf("create container %s: %w: %s", c.ID, runtime.ErrCannotStart, why)
 	}
 	n := &container{rt: r, spec: c, image: image, script: image.Script, termCode: 143}
 	if image.ArgsReplace && len(c.Args) > 0 {
@@ -134,6 +138,12 @@ func (c *container) run() {
 		case "on-term":
 			code, takes, _ := strings.Cut(value, ",")
 			c.termCode, c.termTakes = atoi(code), duration(cmp.Or(takes, "0s"))
+		case "write", "id", "rights", "open", "fork":
+			if text := c.allowed(verb, value); text != "" {
+				c.print(logfile.Stdout, text)
+			}
+		case "oom-child":
+			c.oom = true
 		case "exit":
 			c.end(runtime.Exit{Code: atoi(value), At: time.Now()})
 		case "oom":
@@ -180,6 +190,7 @@ func (c *container) end(how runtime.Exit) {
 	if c.log != nil {
 		c.log.Close()
 	}
+	how.OOM = how.OOM || c.oom && how.Code != 0
 	c.status.State, c.status.PID, c.status.Exit = runtime.Exited, 0, how
 	c.listening = false
 	c.rt.tell(c.spec.ID)

@@ -16,6 +16,11 @@
 //	on-term=C      SIGTERM or the stop signal ends it with code C (143 unless said)
 //	on-term=C,2s   … after two seconds
 //	ignore-term    SIGTERM and the stop signal do nothing
+//	write=PATH     prints an error if it may not write there
+//	id, rights     print its user, and its capabilities and restrictions
+//	open=PATH      prints an error if it does not have the device
+//	fork=N         prints an error if it may not have so many processes
+//	oom-child      a child of it is killed for want of memory
 //	exit=C         ends with code C
 //	oom            ends with 137, out of memory
 //	forever        stays until it is stopped
@@ -45,6 +50,7 @@ type Image struct {
 	Script      []string
 	ArgsReplace bool     // a container's args, when it has any, are its script
 	Programs    []string // commands that exist in it; none is any
+	Users       []string // names in its /etc/passwd; none is any
 	StopSignal  string
 	Size        int64
 }
@@ -57,7 +63,7 @@ func Serve() Image {
 // Toolbox is an image whose containers' args are their script, as the program
 // of the same name in runtimetest does for real.
 func Toolbox() Image {
-	return Image{ArgsReplace: true, Programs: []string{"/toolbox"}, StopSignal: "SIGTERM"}
+	return Image{ArgsReplace: true, Programs: []string{"/toolbox"}, Users: []string{"root"}, StopSignal: "SIGTERM"}
 }
 
 // Named gives an image by the last part of its name, for those who can choose

@@ -11,10 +11,15 @@
 //	fork=N         starts N children that stay
 //	flood=N        prints N numbered lines
 //	hostname       prints it
+//	id             prints its user and group: 0:0
+//	rights         prints effective and ambient capabilities, no-new-privileges and seccomp
+//	open=PATH      opens a device, prints the error if it cannot
+//	oom-child      a child of it runs out of memory
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -61,6 +66,10 @@ var steps = map[string]func(value string){
 	"link":        link,
 	"fork":        fork,
 	"flood":       flood,
+	"id":          func(string) { fmt.Printf("%d:%d\n", os.Getuid(), os.Getgid()) },
+	"rights":      func(string) { rights() },
+	"open":        open,
+	"oom-child":   func(string) { exec.Command(os.Args[0], "oom").Run() },
 	"hostname":    func(string) { h, _ := os.Hostname(); fmt.Println(h) },
 }
 
@@ -164,4 +173,24 @@ func flood(v string) {
 	for i := range number(v) {
 		fmt.Fprintln(out, "line", i)
 	}
+}
+
+func open(v string) {
+	f, err := os.OpenFile(v, os.O_RDWR, 0)
+	report(err)
+	f.Close()
+}
+
+func rights() {
+	b, err := os.ReadFile("/proc/self/status")
+	report(err)
+	var out []string
+	for _, key := range []string{"CapEff:", "CapAmb:", "NoNewPrivs:", "Seccomp:"} {
+		for line := range strings.Lines(string(b)) {
+			if v, ok := strings.CutPrefix(line, key); ok {
+				out = append(out, cmp.Or(strings.TrimLeft(strings.TrimSpace(v), "0"), "0"))
+			}
+		}
+	}
+	fmt.Println(strings.Join(out, " "))
 }
