@@ -98,7 +98,7 @@ func readApp(ctx context.Context, c *cluster, in values, diags *diag.Diagnostics
 
 func viewApp(a *api.App, pods []api.Pod) *appView {
 	v := &appView{
-		Namespace: a.Meta.Namespace, Image: a.Spec.Image, Replicas: api.Deref(a.Effective.Replicas),
+		Namespace: a.Meta.Namespace, Image: a.Spec.Image, Replicas: api.Desired(a),
 		Ready: a.Status.Ready, Updated: a.Status.Updated, Message: a.Status.Message,
 		Rollout: viewRollout(&a.Status.Rollout), Pods: map[string]podView{},
 	}

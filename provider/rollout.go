@@ -111,7 +111,7 @@ func (r *kindResource[S, T]) untilReverted(ctx context.Context, o *api.Object[S,
 
 // progress says where an app stands, in a line.
 func progress(a *api.App) string {
-	s := fmt.Sprintf("%d of %d pods ready, %d updated", a.Status.Ready, api.Deref(a.Effective.Replicas), a.Status.Updated)
+	s := fmt.Sprintf("%d of %d pods ready, %d updated", a.Status.Ready, api.Desired(a), a.Status.Updated)
 	if a.Status.Message != "" {
 		s += " (" + a.Status.Message + ")"
 	}
@@ -146,7 +146,7 @@ func explain(a *api.App, failed *api.Rollout) *failure {
 	} else {
 		b.WriteString("The cluster recorded no cause.\n")
 	}
-	fmt.Fprintf(&b, "\nNow: %s, %d of %d pods ready.\n%s\n%s", a.Spec.Image, a.Status.Ready, api.Deref(a.Effective.Replicas), next, lookCloser(&a.Meta))
+	fmt.Fprintf(&b, "\nNow: %s, %d of %d pods ready.\n%s\n%s", a.Spec.Image, a.Status.Ready, api.Desired(a), next, lookCloser(&a.Meta))
 	f.detail = b.String()
 	return f
 }

@@ -124,7 +124,7 @@ func (p *page) head(o api.Any) {
 func (p *page) app(ctx context.Context, c *client.Client, a *api.App) error {
 	s := a.Status
 	p.section("Status", facts(
-		"ready", fmt.Sprintf("%d of %d", s.Ready, api.Deref(a.Effective.Replicas)),
+		"ready", fmt.Sprintf("%d of %d", s.Ready, api.Desired(a)),
 		"message", s.Message))
 	p.section("Rollout", rolloutLines(s.Rollout))
 	if !s.Rollout.Phase.Terminal() || s.Rollout.Cause == nil {

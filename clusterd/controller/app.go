@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -49,7 +50,11 @@ func (p appPlan) String() string {
 		fmt.Fprintf(&b, "- %s %s\n", r.pod.Meta.Name, r.why)
 	}
 	for _, pod := range p.create {
-		fmt.Fprintf(&b, "+ %s %s\n", pod.Meta.Name, pod.Spec.Image)
+		fmt.Fprintf(&b, "+ %s %s", pod.Meta.Name, pod.Spec.Image)
+		if pod.Spec.Target != "" {
+			fmt.Fprintf(&b, " on %s", pod.Spec.Target)
+		}
+		b.WriteByte('\n')
 	}
 	if p.finish {
 		b.WriteString("x the app\n")
@@ -58,7 +63,7 @@ func (p appPlan) String() string {
 		fmt.Fprintf(&b, "< %s\n", p.rollback)
 	}
 	st := p.status
-	fmt.Fprintf(&b, "= replicas=%d ready=%d updated=%d", st.Replicas, st.Ready, st.Updated)
+	fmt.Fprintf(&b, "= desired=%d replicas=%d ready=%d updated=%d", st.Desired, st.Replicas, st.Ready, st.Updated)
 	if st.Failures > 0 {
 		fmt.Fprintf(&b, " failures=%d", st.Failures)
 	}
@@ -92,6 +97,23 @@ func (p *appPlan) event(warning bool, reason, format string, args ...any) {
 	p.events = append(p.events, api.Event{Warning: warning, Reason: reason, Message: fmt.Sprintf(format, args...), By: "app"})
 }
 
+// facts is what an app's plan is made from beside the app itself.
+type facts struct {
+	pods  []*api.Pod
+	nodes map[string]*api.Node // by name
+	// contents returns the versions of the configs and secrets that pods of a
+	// template use. Nil: nothing is known of any.
+	contents func(api.PodTemplate) map[string]string
+	now      time.Time
+}
+
+func (see facts) contentsOf(t api.PodTemplate) map[string]string {
+	if see.contents == nil {
+		return nil
+	}
+	return see.contents(t)
+}
+
 // fleet is the pods of one app, sorted by what they are good for.
 type fleet struct {
 	all      []*api.Pod
@@ -122,17 +144,21 @@ func newFleet(pods []*api.Pod, revision string) (f fleet) {
 // nil app is one that is gone; its pods follow. A change of the spec begins a
 // rollout, which proceeds step by step until it is complete or has failed
 // (rollout.go says how, cause.go why); then pods are only kept alive.
-func planApp(app *api.App, pods []*api.Pod, now time.Time) (p appPlan) {
+func planApp(app *api.App, see facts) (p appPlan) {
 	if app == nil || app.Meta.Deleting() {
-		p.end(app, newFleet(pods, ""))
+		p.end(app, newFleet(see.pods, ""))
 		return p
 	}
 	p.status = app.Status
 	p.status.History = slices.Clone(p.status.History)
-	p.begin(app, now)
-	f := newFleet(pods, p.status.Rollout.Revision)
+	var hosts []string
+	p.status.Desired, hosts = size(app, see)
+	p.begin(app, see)
+	f := newFleet(see.pods, p.status.Rollout.Revision)
 	p.count(f)
-	r := newRollout(app, &p, f, now)
+	r := newRollout(app, &p, f, see)
+	r.hosts = hosts
+	r.expire()
 	if p.status.Rollout.Phase == api.RolloutInProgress {
 		r.proceed()
 	} else {
@@ -148,31 +174,69 @@ func planApp(app *api.App, pods []*api.Pod, now time.Time) (p appPlan) {
 	return p
 }
 
-// begin opens the rollout of a generation that has none yet, and closes the
-// one it supersedes.
-func (p *appPlan) begin(app *api.App, now time.Time) {
+// size says how many pods an app wants now, and where each has its own node,
+// on which.
+func size(app *api.App, see facts) (n int, hosts []string) {
+	s := app.Effective
+	switch {
+	case api.Deref(s.PerNode):
+		hosts = hostsOf(app, see)
+		return len(hosts), hosts
+	case s.Scale != nil:
+		return min(max(app.Status.Desired, api.Deref(s.Scale.Min)), s.Scale.Max), nil
+	}
+	return api.Deref(s.Replicas), nil
+}
+
+// begin opens a rollout of what is asked for, a generation, versions of its
+// contents and perhaps a restart, and closes the one it supersedes. What was
+// asked for once begins once, however it ended.
+func (p *appPlan) begin(app *api.App, see facts) {
 	st, s := &p.status, app.Effective
 	st.ObservedGeneration = app.Meta.Generation
+	contents, restart := see.contentsOf(s.Template()), st.Intent.Restart
+	asked := api.Asked(contents, restart)
 	if st.Rollout.Generation > app.Meta.Generation && len(st.History) > 0 {
 		// The spec that was put back was the declared one all along: there is no
 		// such generation.
 		st.Rollout, st.History = st.History[0], st.History[1:]
 	}
-	if st.RolloutOf(app.Meta.Generation) != nil {
+	old := st.Rollout
+	if old.Generation == app.Meta.Generation && old.Asked == asked {
 		return
 	}
-	p.retire(now)
+	p.retire(see.now)
 	st.Rollout = api.Rollout{
-		Generation: app.Meta.Generation, Revision: s.Revision(), Phase: api.RolloutInProgress, Image: s.Image,
-		StartedAt: now, ProgressAt: now,
+		Number: old.Number + 1, Generation: app.Meta.Generation, Revision: s.Revision(contents, restart), Phase: api.RolloutInProgress,
+		Image: s.Image, Contents: contents, Restarted: restart, Asked: asked, StartedAt: see.now, ProgressAt: see.now,
+	}
+	if old.Generation == app.Meta.Generation {
+		st.Rollout.Reason = sameGeneration(&old, &st.Rollout)
 	}
 	st.Failures, st.FailedAt = 0, time.Time{}
 	p.record = true
 	if healthy := st.LastHealthy(); healthy != nil && healthy.Revision == st.Rollout.Revision {
-		p.event(false, "scaled", "generation %d wants %d of revision %s", app.Meta.Generation, api.Deref(s.Replicas), st.Rollout.Revision)
+		p.event(false, "scaled", "generation %d wants %d of revision %s", app.Meta.Generation, st.Desired, st.Rollout.Revision)
 	} else {
 		p.event(false, "rollout_started", "generation %d rolls out revision %s with image %s", app.Meta.Generation, st.Rollout.Revision, s.Image)
 	}
+}
+
+// sameGeneration says why a generation is rolled out once more.
+func sameGeneration(was, is *api.Rollout) string {
+	if !is.Restarted.Equal(was.Restarted) && is.Restarted.After(was.StartedAt) {
+		return "restart"
+	}
+	var changed []string
+	for _, name := range slices.Sorted(maps.Keys(is.Contents)) {
+		if was.Contents[name] != is.Contents[name] {
+			changed = append(changed, name)
+		}
+	}
+	if len(changed) == 0 {
+		return "contents changed"
+	}
+	return "change of " + strings.Join(changed, ", ")
 }
 
 const maxHistory = 10
@@ -277,6 +341,7 @@ func (l *apps) loop() reconcile.Loop {
 				}
 				return []api.Ref{api.Apps.Ref(p.Meta.Namespace, p.Spec.App)}
 			}),
+			l.caches.Nodes.Refs(l.onNode),
 		},
 		Reconcile: l.reconcile,
 	}
@@ -298,11 +363,36 @@ func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 			return 0, err
 		}
 	}
-	p := planApp(app, pods, api.Now())
+	p := planApp(app, l.see(pods))
 	if err := l.apply(ctx, ref, app, p); err != nil {
 		return 0, err
 	}
 	return p.again, nil
+}
+
+// onNode returns the apps that a change of a node may concern: those that want
+// a pod on each, and those that have pods there.
+func (l *apps) onNode(n *api.Node) (refs []api.Ref) {
+	for _, app := range l.caches.Apps.List() {
+		if api.Deref(app.Effective.PerNode) {
+			refs = append(refs, refOf(api.Apps, app))
+		}
+	}
+	for _, pod := range l.caches.Pods.By("node", "", n.Meta.Name) {
+		if pod.Spec.App != "" {
+			refs = append(refs, api.Apps.Ref(pod.Meta.Namespace, pod.Spec.App))
+		}
+	}
+	return refs
+}
+
+// see gathers what a plan is made from.
+func (l *apps) see(pods []*api.Pod) facts {
+	nodes := map[string]*api.Node{}
+	for _, n := range l.caches.Nodes.List() {
+		nodes[n.Meta.Name] = n
+	}
+	return facts{pods: pods, nodes: nodes, now: api.Now()}
 }
 
 // apply carries a plan out in one transaction, which fails if the app is not

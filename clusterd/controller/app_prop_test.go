@@ -39,6 +39,8 @@ func (m *model) declare(spec api.AppSpec) {
 	m.app.Meta.Generation++
 }
 
+func (m *model) see() facts { return facts{pods: m.pods, now: m.now} }
+
 func (m *model) serving() (n int) {
 	for _, p := range m.pods {
 		if p.Status.Ready && !p.Meta.Deleting() && !p.Status.Phase.Ended() {
@@ -61,8 +63,8 @@ func (m *model) existing() (n int) {
 // was anything to do.
 func (m *model) plan() bool {
 	before := m.serving()
-	p := planApp(m.app, m.pods, m.now)
-	if again := planApp(m.app, m.pods, m.now); again.String() != p.String() {
+	p := planApp(m.app, m.see())
+	if again := planApp(m.app, m.see()); again.String() != p.String() {
 		m.t.Fatalf("not the same twice:\n%s\n%s", p, again)
 	}
 	ops := p.ops(m.app.Ref(), m.app)
@@ -140,7 +142,7 @@ func (m *model) settle() {
 			return
 		}
 	}
-	m.t.Fatalf("it never comes to rest:\n%s", planApp(m.app, m.pods, m.now))
+	m.t.Fatalf("it never comes to rest:\n%s", planApp(m.app, m.see()))
 }
 
 // step lets a pod do what its node would, or what goes wrong.
@@ -214,7 +216,7 @@ func TestPlanAppKeepsItsPromises(t *testing.T) {
 		quiet := 0
 		for n := 0; quiet < 150; n++ {
 			if n == 2000 {
-				t.Fatalf("no end:\n%s", planApp(m.app, m.pods, m.now))
+				t.Fatalf("no end:\n%s", planApp(m.app, m.see()))
 			}
 			m.now = m.now.Add(5 * time.Second)
 			for i := range m.pods {
@@ -233,11 +235,11 @@ func TestPlanAppKeepsItsPromises(t *testing.T) {
 		switch st.Rollout.Phase {
 		case api.RolloutComplete:
 			if want := *m.app.Effective.Replicas; m.app.Spec.Image != "bad" && (len(m.pods) != want || m.serving() != want || st.Updated != want) {
-				t.Fatalf("complete, but %d pods and %d serve of %d:\n%s", len(m.pods), m.serving(), want, planApp(m.app, m.pods, m.now))
+				t.Fatalf("complete, but %d pods and %d serve of %d:\n%s", len(m.pods), m.serving(), want, planApp(m.app, m.see()))
 			}
 		case api.RolloutFailed, api.RolloutPaused:
 		default:
-			t.Fatalf("ends as %s:\n%s", st.Rollout.Phase, planApp(m.app, m.pods, m.now))
+			t.Fatalf("ends as %s:\n%s", st.Rollout.Phase, planApp(m.app, m.see()))
 		}
 	})
 }

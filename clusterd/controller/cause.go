@@ -14,18 +14,22 @@ import (
 // cannot run as declared, fits no node that is or will be free, or time is up.
 // The cause says which pod, where, and what is known of it.
 
-// certain returns the cause when a pod of the revision cannot run as declared.
+// certain returns the cause when more pods of the revision cannot run as
+// declared than the failure budget has.
 func (r *rollout) certain() *api.Cause {
-	for _, pod := range append(slices.Clone(r.f.current), r.f.ended...) {
-		if pod.Spec.Revision != r.revision || pod.Status.Fatal == nil || pod.Status.Phase == api.PhaseLost || r.resize && !r.fresh(pod) {
-			continue
-		}
+	budget := api.Deref(r.update.FailureBudget)
+	fatal := filter(append(slices.Clone(r.f.current), r.f.ended...), func(pod *api.Pod) bool { return pod.Status.Fatal != nil && r.blames(pod) })
+	if n := r.status.Rollout.Failed + len(fatal); len(fatal) > 0 && n > budget {
+		pod := fatal[0]
 		c := *pod.Status.Fatal
 		c.Pod, c.Node = cmp.Or(c.Pod, pod.Meta.Name), cmp.Or(c.Node, pod.Spec.Node)
+		if budget > 0 {
+			c.Message += fmt.Sprintf("; %d pods of the revision have failed, and failure_budget is %d", n, budget)
+		}
 		return &c
 	}
 	failed := filter(r.f.ended, r.counts)
-	if len(failed) > 0 && r.status.Failures+1 >= failuresMost {
+	if len(failed) > 0 && r.status.Failures+1 >= max(failuresMost, budget+1) {
 		pod := failed[0]
 		c := r.causeOf(pod, "crash_loop", fmt.Sprintf("%d pods of the revision have failed, %s the last: %s", r.status.Failures+1, pod.Meta.Name, why(pod)))
 		return &c
@@ -36,7 +40,13 @@ func (r *rollout) certain() *api.Cause {
 // counts reports whether an ended pod says something about its revision: it
 // was not asked to stop, and its node did not die.
 func (r *rollout) counts(pod *api.Pod) bool {
-	return pod.Spec.Revision == r.revision && !pod.Meta.Deleting() && pod.Status.Phase != api.PhaseLost
+	return pod.Spec.Revision == r.is.revision && !pod.Meta.Deleting() && pod.Status.Phase != api.PhaseLost
+}
+
+// blames reports whether a failure of the pod is one of the rollout in
+// progress. Of a revision that was healthy before, only new pods are.
+func (r *rollout) blames(pod *api.Pod) bool {
+	return r.status.Rollout.Phase == api.RolloutInProgress && r.counts(pod) && (!r.resize || r.fresh(pod))
 }
 
 // stalled returns the cause when a rollout cannot go on by itself, or has had
@@ -70,15 +80,14 @@ func (r *rollout) stalled() *api.Cause {
 		}
 		r.sooner(left)
 	}
-	u := api.Deref(r.app.Effective.Update)
 	ro := &r.status.Rollout
-	deadline := u.Deadline.D()
+	deadline := r.update.Deadline.D()
 	left := deadline + r.healthyFor - r.now.Sub(ro.ProgressAt)
 	r.sooner(left)
 	if left > 0 {
 		return nil
 	}
-	progress := fmt.Sprintf("no progress for %s: %d of %d pods of the revision are healthy", deadline, len(r.f.current)-len(waiting), r.replicas)
+	progress := fmt.Sprintf("no progress for %s: %d of %d pods of the revision are healthy", deadline, len(r.f.current)-len(waiting), r.aim())
 	if len(waiting) > 0 {
 		pod := waiting[0]
 		c := r.causeOf(pod, "deadline", fmt.Sprintf("%s; %s: %s", progress, pod.Meta.Name, why(pod)))

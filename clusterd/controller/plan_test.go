@@ -95,7 +95,7 @@ func (g givenApp) build() (*api.App, []*api.Pod) {
 	before := ""
 	if g.Before != nil {
 		app.Meta.Generation = 2
-		before = effective(g.Before).Revision()
+		before = effective(g.Before).Revision(nil, time.Time{})
 		st.Rollout = api.Rollout{Generation: 1, Revision: before, Phase: api.RolloutComplete, Spec: g.Before, StartedAt: ago(3000), ProgressAt: ago(2990), EndedAt: ago(2990)}
 	}
 	if g.Since != nil {
@@ -110,7 +110,7 @@ func (g givenApp) build() (*api.App, []*api.Pod) {
 		if g.Progress != nil {
 			progress = *g.Progress
 		}
-		st.Rollout = api.Rollout{Generation: app.Meta.Generation, Revision: app.Effective.Revision(), Phase: phase, Reason: g.Reason,
+		st.Rollout = api.Rollout{Generation: app.Meta.Generation, Revision: app.Effective.Revision(nil, time.Time{}), Phase: phase, Reason: g.Reason,
 			Healthy: g.Healthy, Spec: g.Spec, StartedAt: ago(*g.Since), ProgressAt: ago(progress)}
 	}
 	if g.Failures > 0 {
@@ -122,7 +122,7 @@ func (g givenApp) build() (*api.App, []*api.Pod) {
 	}
 	var pods []*api.Pod
 	for _, p := range g.Pods {
-		revision := app.Effective.Revision()
+		revision := app.Effective.Revision(nil, time.Time{})
 		if p.Of == "before" {
 			revision = before
 		}
@@ -134,7 +134,7 @@ func (g givenApp) build() (*api.App, []*api.Pod) {
 func TestPlanAppGolden(t *testing.T) {
 	plans(t, "app", func(t *testing.T, g givenApp) fmt.Stringer {
 		app, pods := g.build()
-		return planApp(app, pods, noon)
+		return planApp(app, facts{pods: pods, now: noon})
 	})
 }
 

@@ -115,7 +115,7 @@ func noEndpoints(svc *api.Service, app *api.App, pods []*api.Pod) string {
 		return fmt.Sprintf("there is no app %s in namespace %s", name, svc.Meta.Namespace)
 	case app.Meta.Deleting():
 		return fmt.Sprintf("app %s is being deleted", name)
-	case api.Deref(app.Effective.Replicas) == 0:
+	case api.Desired(app) == 0:
 		return fmt.Sprintf("app %s has replicas = 0", name)
 	case app.Status.Message != "":
 		return fmt.Sprintf("no pod of app %s is ready: %s", name, app.Status.Message)

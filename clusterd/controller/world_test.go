@@ -254,6 +254,14 @@ type machine struct {
 	off   bool
 	begun map[string]bool // by UID, with /stop for the stop
 	ip    int
+	broke string // an image that fails here from now on
+}
+
+// fails makes pods of an image that start from now on crash.
+func (m *machine) fails(image string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.broke = image
 }
 
 func (m *machine) power(on bool) {
@@ -302,6 +310,11 @@ func (m *machine) start(ctx context.Context, pod *api.Pod) {
 	m.mu.Unlock()
 	m.report(ctx, pod, func(st *api.PodStatus) { st.Phase, st.IP, st.Reason, st.Message = api.PhaseRunning, ip, "", "" })
 	image, _, _ := strings.Cut(pod.Spec.Image, ":")
+	m.mu.Lock()
+	if image == m.broke {
+		image = "bad"
+	}
+	m.mu.Unlock()
 	switch image {
 	case "good":
 		sleep(ctx, time.Second)

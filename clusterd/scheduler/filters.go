@@ -150,7 +150,7 @@ func (p *picture) whyNot(c *class) (reasons []Reason, need needs) {
 	a := &ask{p, c.request, p.rulesOf(c)}
 	refused := make([][]int, len(filters))
 	for i, shut := range p.shut {
-		if shut == gone {
+		if shut == gone || c.request.elsewhere(p.names[i]) {
 			continue
 		}
 		for n, f := range filters {

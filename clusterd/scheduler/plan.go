@@ -134,7 +134,7 @@ func (p *picture) newClass(r *request) *class {
 	a := &ask{picture: p, request: r}
 	graded := len(r.prefer) > 0 || p.hurt[r.group.app] != nil
 	for i := range p.names {
-		if !static(a, i) {
+		if r.elsewhere(p.names[i]) || !static(a, i) {
 			continue
 		}
 		c.candidates = append(c.candidates, int32(i))

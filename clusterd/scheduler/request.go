@@ -17,6 +17,7 @@ type request struct {
 	group    group
 	cpu, mem int64
 	priority int
+	target   string // the only node it may go to; "" is any
 
 	require, prefer map[string]string
 	tolerate        []string
@@ -47,8 +48,15 @@ func ownerOf(pod *api.Pod) string {
 }
 
 func requestOfPod(pod *api.Pod) *request {
-	return requestOf(pod.Meta.Namespace, ownerOf(pod), pod.Spec.Revision, &pod.Spec.PodTemplate)
+	r := requestOf(pod.Meta.Namespace, ownerOf(pod), pod.Spec.Revision, &pod.Spec.PodTemplate)
+	if r.target = pod.Spec.Target; r.target != "" {
+		r.key += " on " + r.target
+	}
+	return r
 }
+
+// elsewhere reports whether a node is not the one that is asked for.
+func (r *request) elsewhere(node string) bool { return r.target != "" && r.target != node }
 
 func requestOf(namespace, owner, revision string, t *api.PodTemplate) *request {
 	r := &request{group: groupOf(namespace, owner, revision), priority: api.DefaultPriority}

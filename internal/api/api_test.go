@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -155,7 +156,7 @@ func TestRevisionFollowsTemplate(t *testing.T) {
 	rev := func(change func(*AppSpec)) string {
 		s := Clone(base)
 		change(&s)
-		return s.WithDefaults().Revision()
+		return s.WithDefaults().Revision(nil, time.Time{})
 	}
 	same := rev(func(*AppSpec) {})
 	three := 3

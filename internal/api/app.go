@@ -7,14 +7,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Apps keep pods of one template running.
 var Apps = Kind[AppSpec, AppStatus]{
-	Name: "App", Plural: "apps", Aliases: []string{"app"}, Scope: Namespaced, TwoStep: true,
+	Name: "App", Plural: "apps", Aliases: []string{"app"}, Scope: Namespaced, TwoStep: true, Parts: []string{"intent"},
 	Doc: "A workload: pods of one template, kept running, healed, scaled and rolled out.",
 	Columns: []Column[AppSpec, AppStatus]{
-		{Name: "READY", Of: func(a *App) string { return fmt.Sprintf("%d/%d", a.Status.Ready, Deref(a.Effective.Replicas)) }},
+		{Name: "READY", Of: func(a *App) string { return fmt.Sprintf("%d/%d", a.Status.Ready, Desired(a)) }},
 		{Name: "UPDATED", Of: func(a *App) string { return fmt.Sprint(a.Status.Updated) }},
 		{Name: "ROLLOUT", Of: func(a *App) string { return string(a.Status.Rollout.Phase) }},
 		{Name: "REVISION", Of: func(a *App) string { return a.Status.Rollout.Revision }},
@@ -47,6 +48,22 @@ type AppSpec struct {
 	PullAuth    string `json:"pull_auth,omitempty" doc:"Name of a secret with username and password for the images' registry."`
 
 	DeletionProtection *bool `json:"deletion_protection,omitempty" doc:"Refuse to delete the app. Default: false."`
+}
+
+// Desired returns how many pods an app wants now: what is declared, or what its
+// scaler or the nodes ask for.
+func Desired(a *App) int {
+	if a.Effective.Replicas != nil {
+		return *a.Effective.Replicas
+	}
+	return a.Status.Desired
+}
+
+// Floor returns how many pods of an app nothing but a failure may take away:
+// min_available, and of what it wants now when that says nothing.
+func Floor(a *App) int {
+	u, want := Deref(a.Effective.Update), Desired(a)
+	return min(*or(u.MinAvailable, max(0, want-max(Deref(u.MaxParallel), 1))), want)
 }
 
 // MaxReplicas is the most pods one app may have.
@@ -144,9 +161,20 @@ func (s *AppSpec) setTemplate(t PodTemplate) {
 	s.HostNetwork, s.Pull, s.PullAuth = t.HostNetwork, t.Pull, t.PullAuth
 }
 
-// Revision is a short hash of the template: a change of it is a rollout.
-func (s AppSpec) Revision() string {
-	b, err := json.Marshal(s.Template())
+// Revision is a short hash of what pods are made from, the template, the
+// versions of the configs and secrets it uses, and when somebody last asked for
+// a restart: a change of any is a rollout. Call it on an effective spec.
+func (s AppSpec) Revision(contents map[string]string, restarted time.Time) string {
+	return shortHash(struct {
+		PodTemplate
+		Contents  map[string]string `json:"contents,omitempty"`
+		Restarted time.Time         `json:"restarted,omitzero"`
+	}{s.Template(), contents, restarted})
+}
+
+// shortHash names a value by its JSON.
+func shortHash(v any) string {
+	b, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // every api type marshals
 	}

@@ -45,6 +45,7 @@ type PodSpec struct {
 	Epoch     int64             `json:"epoch,omitempty" doc:"Of the pods of one ordinal, the later one has the larger epoch."`
 	Isolation string            `json:"on_isolation,omitempty" doc:"What its node does with it when it loses the control plane: stop or keep; empty: nothing."`
 	Once      bool              `json:"once,omitempty" doc:"The pod ends with its main container, which is not restarted."`
+	Target    string            `json:"target,omitempty" doc:"The only node it may be placed on: that of a pod of a per_node app."`
 	Node      string            `json:"node,omitempty" doc:"The node the pod belongs to. Written once, by the scheduler."`
 }
 

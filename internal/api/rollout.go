@@ -2,7 +2,9 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -24,6 +26,7 @@ func (p RolloutPhase) Terminal() bool { return p != "" && p != RolloutInProgress
 // AppStatus is what the app loop sees. It alone writes it.
 type AppStatus struct {
 	ObservedGeneration int64     `json:"observed_generation,omitempty" doc:"Generation of the spec this status speaks of."`
+	Desired            int       `json:"desired" doc:"Pods that are wanted now: replicas, or what the scaler or the nodes ask for."`
 	Replicas           int       `json:"replicas" doc:"Pods that exist and have not ended."`
 	Ready              int       `json:"ready" doc:"Pods that serve, of any revision."`
 	Updated            int       `json:"updated" doc:"Pods of the current revision that have not ended."`
@@ -32,21 +35,57 @@ type AppStatus struct {
 	Message            string    `json:"message,omitempty" doc:"What the app is waiting for, in words."`
 	Rollout            Rollout   `json:"rollout,omitzero" doc:"The current or last rollout."`
 	History            []Rollout `json:"history,omitempty" doc:"Earlier rollouts, newest first, at most 10."`
+	Intent             Intent    `json:"intent,omitzero" doc:"What users ask of the rollout."`
+}
+
+// Intent is what users ask of an app's rollouts without changing what is
+// declared. They write it, at the sub-path intent; the app loop obeys.
+type Intent struct {
+	Promote int64     `json:"promote,omitempty" doc:"Number of the rollout whose canary is promoted."`
+	Abort   int64     `json:"abort,omitempty" doc:"Number of the rollout that is given up."`
+	Restart time.Time `json:"restart,omitzero" doc:"When somebody asked for new pods of what is declared: part of the revision, so it rolls out, and back, like any change."`
 }
 
 // Rollout is one change of an app on its way to the pods, and how it ended.
 type Rollout struct {
-	Generation int64           `json:"generation"`
-	Revision   string          `json:"revision"`
-	Phase      RolloutPhase    `json:"phase"`
-	Image      string          `json:"image,omitempty"`
-	Reason     string          `json:"reason,omitempty" doc:"Why it was started, when not by a user: rollback of generation N."`
-	StartedAt  time.Time       `json:"started_at,omitzero"`
-	Healthy    int             `json:"healthy,omitempty" doc:"Most pods of the revision that were healthy at once."`
-	ProgressAt time.Time       `json:"progress_at,omitzero" doc:"When healthy last grew; the deadline counts from here."`
-	EndedAt    time.Time       `json:"ended_at,omitzero"`
-	Cause      *Cause          `json:"cause,omitempty" doc:"Why it failed."`
-	Spec       json.RawMessage `json:"spec,omitempty" doc:"The declared spec, verbatim, to roll back to."`
+	Number     int64             `json:"number,omitempty" doc:"Counts the app's rollouts: one generation may have several, when contents change or somebody asks for a restart."`
+	Generation int64             `json:"generation"`
+	Revision   string            `json:"revision"`
+	Phase      RolloutPhase      `json:"phase"`
+	Image      string            `json:"image,omitempty"`
+	Contents   map[string]string `json:"contents,omitempty" doc:"Versions of the configs and secrets its pods use."`
+	Restarted  time.Time         `json:"restarted,omitzero" doc:"The restart its pods come from."`
+	Asked      string            `json:"asked,omitempty" doc:"Hash of the contents and the restart that were there when it began: a rollback runs earlier ones, until they change again."`
+	Reason     string            `json:"reason,omitempty" doc:"Why it was started, when not by a change of the spec: rollback of generation N, restart, …"`
+	StartedAt  time.Time         `json:"started_at,omitzero"`
+	Healthy    int               `json:"healthy,omitempty" doc:"Most pods of the revision that were healthy at once."`
+	ProgressAt time.Time         `json:"progress_at,omitzero" doc:"When healthy last grew; the deadline counts from here."`
+	EndedAt    time.Time         `json:"ended_at,omitzero"`
+	Failed     int               `json:"failed,omitempty" doc:"Pods of it that failed for certain and were replaced; more than failure_budget and it has failed."`
+	HeldSince  time.Time         `json:"held_since,omitzero" doc:"Since when its canary is healthy and waits to be promoted or aborted."`
+	Promoted   bool              `json:"promoted,omitempty" doc:"Its canary was promoted."`
+	Cause      *Cause            `json:"cause,omitempty" doc:"Why it failed."`
+	Spec       json.RawMessage   `json:"spec,omitempty" doc:"The declared spec, verbatim, to roll back to."`
+}
+
+// rollbackOf begins the reason of a rollout that puts back an earlier one.
+const rollbackOf = "rollback of generation "
+
+// RollbackOf is the reason of a rollout that puts back what was before generation.
+func RollbackOf(generation int64) string { return fmt.Sprint(rollbackOf, generation) }
+
+// IsRollback reports whether the rollout puts back an earlier one by itself.
+func (r *Rollout) IsRollback() bool { return strings.HasPrefix(r.Reason, rollbackOf) }
+
+// Asked names the versions of contents, and the restart, that a rollout is to bring.
+func Asked(contents map[string]string, restart time.Time) string {
+	if len(contents) == 0 && restart.IsZero() {
+		return ""
+	}
+	return shortHash(struct {
+		Contents map[string]string
+		Restart  time.Time
+	}{contents, restart})
 }
 
 // LastHealthy returns the newest completed rollout, or nil.
@@ -60,20 +99,34 @@ func (s *AppStatus) LastHealthy() *Rollout {
 	return nil
 }
 
-// RolloutOf returns the rollout of a generation, or nil when it is unknown.
-func (s *AppStatus) RolloutOf(generation int64) *Rollout {
-	if s.Rollout.Generation == generation {
-		return &s.Rollout
+// RolloutOf returns the newest rollout of a generation, or nil when it is
+// unknown. A rollback within the generation is not what was asked for: it
+// returns the one that failed.
+func (s *AppStatus) RolloutOf(generation int64) (ro *Rollout) {
+	for i := -1; i < len(s.History); i++ {
+		r := &s.Rollout
+		if i >= 0 {
+			r = &s.History[i]
+		}
+		if r.Generation != generation {
+			continue
+		}
+		if !r.IsRollback() {
+			return r
+		}
+		if ro == nil {
+			ro = r
+		}
 	}
-	if i := slices.IndexFunc(s.History, func(r Rollout) bool { return r.Generation == generation }); i >= 0 {
-		return &s.History[i]
-	}
-	return nil
+	return ro
 }
+
+// Aborted is the reason of a rollout that a user gave up.
+const Aborted = "aborted"
 
 // Cause says why something failed: the same facts in apply, describe and events.
 type Cause struct {
-	Reason    string   `json:"reason" doc:"crash_loop, cannot_start, image_unavailable, unhealthy, unschedulable, deadline, …"`
+	Reason    string   `json:"reason" doc:"aborted, crash_loop, cannot_start, image_unavailable, unhealthy, unschedulable, deadline, …"`
 	Message   string   `json:"message" doc:"In words, with the way out."`
 	Pod       string   `json:"pod,omitempty"`
 	Node      string   `json:"node,omitempty"`
