@@ -51,6 +51,8 @@ func TestAcceptance(t *testing.T) {
 		"NoNamespace":    testNoNamespace,
 		"Prefetch":       testPrefetch,
 		"Data":           testData,
+		"DataLists":      testDataLists,
+		"Functions":      testFunctions,
 		"PlanWarnings":   testPlanWarnings,
 		"DryRun":         testDryRun,
 		"Interrupt":      testInterrupt,

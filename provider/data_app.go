@@ -68,8 +68,7 @@ func newAppData() datasource.DataSource {
 		name: "app",
 		doc:  "An app as it is: its pods, where they are, and how its last rollout went.",
 		inputs: map[string]schema.Attribute{
-			"name":      schema.StringAttribute{Required: true, MarkdownDescription: "Name of the app."},
-			"namespace": schema.StringAttribute{Optional: true, Computed: true, MarkdownDescription: "Namespace of the app. Default: the provider's."},
+			"name": inputName, "namespace": inputNamespace,
 		},
 		read: readApp,
 	}
@@ -77,8 +76,7 @@ func newAppData() datasource.DataSource {
 
 func readApp(ctx context.Context, c *cluster, in values, diags *diag.Diagnostics) *appView {
 	name, _ := in.text("name")
-	namespace, _ := in.text("namespace")
-	namespace = cmp.Or(namespace, c.namespace, api.DefaultNamespace)
+	namespace := c.namespaceOf(in)
 	a, err := client.Of(c.client, api.Apps).Get(ctx, namespace, name)
 	if err != nil {
 		at := "name"
@@ -110,13 +108,17 @@ func viewApp(a *api.App, pods []api.Pod) *appView {
 		if p.Spec.Node != "" {
 			nodes[p.Spec.Node] = true
 		}
-		v.Pods[p.Meta.Name] = podView{
-			Node: p.Spec.Node, IP: p.Status.IP, Phase: string(cmp.Or(p.Status.Phase, api.PhasePending)), Ready: p.Status.Ready,
-			Restarts: p.Status.Restarts(), Revision: p.Spec.Revision, Message: p.Status.Message,
-		}
+		v.Pods[p.Meta.Name] = viewPod(&p)
 	}
 	v.Nodes = slices.Sorted(maps.Keys(nodes))
 	return v
+}
+
+func viewPod(p *api.Pod) podView {
+	return podView{
+		Node: p.Spec.Node, IP: p.Status.IP, Phase: string(cmp.Or(p.Status.Phase, api.PhasePending)), Ready: p.Status.Ready,
+		Restarts: p.Status.Restarts(), Revision: p.Spec.Revision, Message: p.Status.Message,
+	}
 }
 
 func viewRollout(r *api.Rollout) rolloutView {

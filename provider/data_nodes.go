@@ -3,16 +3,12 @@ package provider
 import (
 	"cmp"
 	"context"
-	"reflect"
 
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
 	"github.com/hashicorp/terraform-plugin-framework/datasource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
-	"github.com/hashicorp/terraform-plugin-framework/path"
-	"github.com/hashicorp/terraform-plugin-framework/types"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
-	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
 
 // nodesView is the cluster's machines.
@@ -41,26 +37,15 @@ func newNodesData() datasource.DataSource {
 		name: "nodes",
 		doc:  "The machines that run pods: their capacity, labels and health.",
 		inputs: map[string]schema.Attribute{
-			"labels": schema.MapAttribute{Optional: true, ElementType: types.StringType, MarkdownDescription: "Only nodes that have all of these labels."},
+			"labels": inputLabels,
 		},
 		read: readNodes,
 	}
 }
 
 func readNodes(ctx context.Context, c *cluster, in values, diags *diag.Diagnostics) *nodesView {
-	var labels map[string]string
-	new(reader).expand(in["labels"], reflect.ValueOf(&labels).Elem(), path.Root("labels"))
-	filter := client.Filter{}
-	for k, v := range labels {
-		filter.Add("label", k+"="+v)
-	}
-	nodes, _, err := client.Of(c.client, api.Nodes).List(ctx, "", filter)
-	if err != nil {
-		diags.AddError("Cannot list the nodes", sentence(err.Error()))
-		return nil
-	}
 	v := &nodesView{Nodes: map[string]nodeView{}}
-	for _, n := range nodes {
+	for _, n := range listAll(ctx, c, api.Nodes, "", labelFilter(in), diags) {
 		can := n.Status.Allocatable
 		v.Nodes[n.Meta.Name] = nodeView{
 			Health: string(cmp.Or(n.Status.Health.Verdict, api.VerdictJoining)), Message: n.Status.Health.Message, Cordoned: n.Spec.Cordoned,

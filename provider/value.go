@@ -44,6 +44,16 @@ func (v values) flag(name string, unset bool) (b bool) {
 	return unset
 }
 
+// number returns a whole number, or what it means when it is not set.
+func (v values) number(name string, unset int) int {
+	var n big.Float
+	if isSet(v[name]) && v[name].As(&n) == nil {
+		i, _ := n.Int64()
+		return int(i)
+	}
+	return unset
+}
+
 // timeout returns how long an operation may take.
 func (v values) timeout(operation string, unset time.Duration) time.Duration {
 	s, _ := valuesOf(v["timeouts"]).text(operation)

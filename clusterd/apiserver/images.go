@@ -244,23 +244,16 @@ func imagesIn(path string) ([]api.ImageSpec, error) {
 	return out, nil
 }
 
-// fullReference completes a reference the way container runtimes do: nginx:1
-// is docker.io/library/nginx:1. A bare tag names nothing.
+// fullReference completes a reference. A bare tag names nothing.
 func fullReference(ref string) string {
 	if !strings.ContainsAny(ref, ":/") {
 		return ""
 	}
-	first, _, slash := strings.Cut(ref, "/")
-	switch {
-	case !slash:
-		ref = "docker.io/library/" + ref
-	case !strings.ContainsAny(first, ".:") && first != "localhost":
-		ref = "docker.io/" + ref
+	r, err := api.ParseImage(ref)
+	if err != nil {
+		return ""
 	}
-	if tail := ref[strings.LastIndex(ref, "/"):]; !strings.ContainsAny(tail, ":@") {
-		ref += ":latest"
-	}
-	return ref
+	return r.String()
 }
 
 // imageName makes an object's name of a reference: readable, and unique.

@@ -1,0 +1,5 @@
+data "clusterd_cluster" "this" {}
+
+output "free" {
+  value = data.clusterd_cluster.this.free
+}

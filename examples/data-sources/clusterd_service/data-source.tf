@@ -1,0 +1,7 @@
+data "clusterd_service" "web" {
+  name = "web"
+}
+
+output "address" {
+  value = data.clusterd_service.web.virtual_ip
+}

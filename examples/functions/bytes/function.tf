@@ -1,0 +1,3 @@
+output "bytes" {
+  value = provider::clusterd::bytes("64Mi") # 67108864
+}

@@ -1,0 +1,3 @@
+output "millicpu" {
+  value = provider::clusterd::millicpu("0.5") # 500
+}

@@ -1,0 +1,83 @@
+package provider_test
+
+import (
+	"regexp"
+	"testing"
+
+	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
+)
+
+// testDataLists: what the cluster says of everything that is not one app.
+func testDataLists(t *testing.T, c *cluster) {
+	ns := c.namespace(t)
+	const workload = `
+resource "clusterd_app" "web" {
+  name     = "web"
+  image    = "nginx:1"
+  replicas = 2
+  ports    = { http = 80 }
+  labels   = { team = "shop" }
+  update   = { healthy_for = "0s" }
+}
+resource "clusterd_service" "web" {
+  name  = "web"
+  app   = clusterd_app.web.name
+  ports = { http = { port = 8080 } }
+}
+`
+	check := resource.TestCheckResourceAttr
+	apply(t,
+		resource.TestStep{Config: c.config(ns, "%s", workload)},
+		resource.TestStep{Config: c.config(ns, "%s", workload+`
+data "clusterd_apps" "shop" { labels = { team = "shop" } }
+data "clusterd_apps" "none" { labels = { team = "nobody" } }
+data "clusterd_pods" "web" { app = "web" }
+data "clusterd_service" "web" { name = "web" }
+data "clusterd_cluster" "this" {}
+data "clusterd_events" "web" {
+  kind = "app"
+  name = "web"
+}
+data "clusterd_events" "quiet" {
+  kind = "app"
+  name = "nobody"
+}
+data "clusterd_logs" "web" {
+  app  = "web"
+  tail = 1
+}
+`), Check: resource.ComposeTestCheckFunc(
+			check("data.clusterd_apps.shop", "apps.web.ready", "2"),
+			check("data.clusterd_apps.shop", "apps.web.phase", "complete"),
+			check("data.clusterd_apps.none", "apps.%", "0"),
+			check("data.clusterd_pods.web", "pods.%", "2"),
+			check("data.clusterd_service.web", "ports.http.port", "8080"),
+			check("data.clusterd_service.web", "endpoints.%", "2"),
+			resource.TestCheckResourceAttrPair("data.clusterd_service.web", "virtual_ip", "clusterd_service.web", "virtual_ip"),
+			check("data.clusterd_cluster.this", "nodes", "3"),
+			check("data.clusterd_cluster.this", "servers.s1.leader", "true"),
+			resource.TestMatchResourceAttr("data.clusterd_cluster.this", "free.millicpu", regexp.MustCompile(`^[1-9]\d+$`)),
+			check("data.clusterd_events.web", "events.01.reason", "rollout_started"),
+			check("data.clusterd_events.quiet", "events.%", "0"),
+			check("data.clusterd_logs.web", "pods.%", "2"),
+		)},
+		resource.TestStep{Config: c.config(ns, `data "clusterd_events" "web" {
+  kind = "nonsense"
+  name = "web"
+}`), ExpectError: regexp.MustCompile(`(?s)Bad kind.*Unknown kind`)},
+		resource.TestStep{Config: c.config(ns, `data "clusterd_logs" "web" { app = "nobody" }`), ExpectError: regexp.MustCompile(`Cannot read app`)},
+		resource.TestStep{Config: c.config(ns, `data "clusterd_service" "web" { name = "nobody" }`), ExpectError: regexp.MustCompile(`Cannot read service`)},
+	)
+}
+
+// testFunctions: they compute as the cluster does, and name what they cannot read.
+func testFunctions(t *testing.T, c *cluster) {
+	config := func(expr string) string { return c.config("default", "output \"it\" { value = %s }", expr) }
+	apply(t,
+		resource.TestStep{Config: config(`provider::clusterd::parse_image("localhost:5000/shop/api:2").repository`), Check: resource.TestCheckOutput("it", "shop/api")},
+		resource.TestStep{Config: config(`provider::clusterd::parse_image("nginx").tag`), Check: resource.TestCheckOutput("it", "latest")},
+		resource.TestStep{Config: config(`tostring(provider::clusterd::bytes("1.5Gi"))`), Check: resource.TestCheckOutput("it", "1610612736")},
+		resource.TestStep{Config: config(`tostring(provider::clusterd::millicpu("0.25"))`), Check: resource.TestCheckOutput("it", "250")},
+		resource.TestStep{Config: config(`provider::clusterd::bytes("lots")`), ExpectError: regexp.MustCompile(`"lots"\s+is\s+not\s+an\s+amount`)},
+	)
+}
