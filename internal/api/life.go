@@ -53,6 +53,9 @@ func (r Restart) validate() error {
 	return errs.Err()
 }
 
+// OrDefault is what holds when r says nothing, or not everything.
+func (r *Restart) OrDefault() Restart { return *r.withDefaults() }
+
 func (r *Restart) withDefaults() *Restart {
 	in := Deref(r)
 	in.Backoff, in.MaxBackoff = cmp.Or(in.Backoff, "1s"), cmp.Or(in.MaxBackoff, "60s")

@@ -18,7 +18,7 @@ var Pods = Kind[PodSpec, PodStatus]{
 		"app":  func(p *Pod) string { return p.Spec.App },
 	},
 	Columns: []Column[PodSpec, PodStatus]{
-		{Name: "READY", Of: func(p *Pod) string { return p.Status.readyColumn() }},
+		{Name: "READY", Of: readyColumn},
 		{Name: "PHASE", Of: func(p *Pod) string { return phaseColumn(p) }},
 		{Name: "RESTARTS", Of: func(p *Pod) string { return fmt.Sprint(p.Status.Restarts()) }},
 		{Name: "NODE", Of: func(p *Pod) string { return dash(p.Spec.Node) }},
@@ -59,6 +59,17 @@ func (s PodSpec) Validate() error {
 
 // WithDefaults returns s: a pod stores its resolved template.
 func (s PodSpec) WithDefaults() PodSpec { return s }
+
+// Hostname is what the pod called name calls itself: pods of a stateful app
+// keep theirs, whichever pod has the ordinal.
+func (s PodSpec) Hostname(name string) string {
+	if s.Ordinal == nil {
+		return name
+	}
+	const most = 63
+	ordinal := fmt.Sprintf("-%d", *s.Ordinal)
+	return s.App[:min(len(s.App), most-len(ordinal))] + ordinal
+}
 
 // Phase is where a pod is in its life. It only moves forward.
 type Phase string
@@ -122,7 +133,7 @@ type ContainerStatus struct {
 	Restarts  int       `json:"restarts"`
 	PID       int       `json:"pid,omitempty"`
 	StartedAt time.Time `json:"started_at,omitzero"`
-	Reason    string    `json:"reason,omitempty" doc:"Why it waits: pulling, crash_loop, cannot_start, image_unavailable."`
+	Reason    string    `json:"reason,omitempty" doc:"Why it waits, or does not serve: initializing, pulling, restarting, unhealthy, crash_loop, out_of_memory, cannot_start, image_unavailable."`
 	Message   string    `json:"message,omitempty"`
 	Image     string    `json:"image,omitempty" doc:"Digest of the image that runs."`
 	Last      *Exit     `json:"last,omitempty" doc:"How its previous run ended."`
@@ -144,14 +155,18 @@ func (s PodStatus) Restarts() (n int) {
 	return n
 }
 
-func (s PodStatus) readyColumn() string {
-	ready := 0
-	for _, c := range s.Containers {
-		if c.Ready {
+// readyColumn counts the containers that run side by side.
+func readyColumn(p *Pod) string {
+	ready, all := 0, 0
+	for name, c := range p.Status.Containers {
+		if _, init := p.Spec.Init[name]; init {
+			continue
+		}
+		if all++; c.Ready {
 			ready++
 		}
 	}
-	return fmt.Sprintf("%d/%d", ready, len(s.Containers))
+	return fmt.Sprintf("%d/%d", ready, all)
 }
 
 func phaseColumn(p *Pod) string {

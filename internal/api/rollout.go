@@ -126,7 +126,7 @@ const Aborted = "aborted"
 
 // Cause says why something failed: the same facts in apply, describe and events.
 type Cause struct {
-	Reason    string   `json:"reason" doc:"aborted, crash_loop, cannot_start, image_unavailable, unhealthy, unschedulable, deadline, …"`
+	Reason    string   `json:"reason" doc:"aborted, crash_loop, out_of_memory, cannot_start, image_unavailable, unhealthy, unschedulable, deadline, …"`
 	Message   string   `json:"message" doc:"In words, with the way out."`
 	Pod       string   `json:"pod,omitempty"`
 	Node      string   `json:"node,omitempty"`

@@ -125,6 +125,16 @@ func (t PodTemplate) Containers() map[string]Container {
 	return all
 }
 
+// All returns every container by name: those that run side by side, and the
+// init ones before them.
+func (t PodTemplate) All() map[string]Container {
+	all := t.Containers()
+	for name, c := range t.Init {
+		all[name] = c.Container()
+	}
+	return all
+}
+
 // Requests returns what the pod reserves: thousandths of a core, and bytes. Init
 // containers run alone, so the largest of them counts if it is more than the
 // others together.

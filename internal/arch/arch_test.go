@@ -55,7 +55,7 @@ var rules = map[string]rule{
 
 	"nodeagent":                    {"nodeagent internal", log + " " + cli},
 	"nodeagent/agent":              {"internal nodeagent", log},
-	"nodeagent/pod":                {"internal/api internal/client internal/tunnel nodeagent/runtime nodeagent/pod", log},
+	"nodeagent/pod":                {"internal/api internal/client internal/tunnel nodeagent/runtime nodeagent/pod", log + " google.golang.org/grpc"},
 	"nodeagent/runtime":            {"nodeagent/runtime", log + " " + sys},
 	"nodeagent/runtime/containerd": {"nodeagent/runtime", log + " github.com/containerd github.com/opencontainers github.com/distribution/reference " + sys},
 	"nodeagent/network":            {"internal/api nodeagent/network", log + " github.com/vishvananda github.com/google/nftables github.com/mdlayher " + sys},

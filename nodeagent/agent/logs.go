@@ -122,7 +122,7 @@ func (a *Agent) awaitNext(ctx context.Context, uid, container string, attempt in
 		switch {
 		case run.Attempt > attempt && run.Running:
 			return true
-		case !ok || v.Phase.Ended():
+		case !ok || v.Phase.Ended() || run.Done:
 			return false
 		}
 		select {

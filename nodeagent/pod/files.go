@@ -26,10 +26,11 @@ func (f *Files) write(p *api.Pod, ip string) ([]runtime.Mount, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("files of pod %s: %w", p.Meta.Name, err)
 	}
+	hostname := p.Spec.Hostname(p.Meta.Name)
 	var mounts []runtime.Mount
 	for _, file := range []struct{ name, text string }{
-		{"hostname", p.Meta.Name + "\n"},
-		{"hosts", f.Hosts(p.Meta.Name, ip)},
+		{"hostname", hostname + "\n"},
+		{"hosts", f.Hosts(hostname, ip)},
 		{"resolv.conf", f.Resolv(p.Meta.Namespace)},
 	} {
 		path := filepath.Join(dir, file.name)

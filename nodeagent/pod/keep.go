@@ -43,12 +43,16 @@ func exitOf(r runtime.Status) *api.Exit {
 	return e
 }
 
-// backoff is the wait before the run after n bad ones: 1 s, doubling, at most a
-// minute, shortened by up to a quarter so that pods do not march in step.
-func backoff(n int, jitter float64) time.Duration {
-	d := maxBackoff
-	if n < 7 {
-		d = min(minBackoff<<max(n-1, 0), maxBackoff)
+// restart is how the pod's containers are started again. A pod that was stored
+// before there was a choice has none.
+func (p *planner) restart() api.Restart { return p.pod.Spec.Restart.OrDefault() }
+
+// backoff is the wait before the run after n bad ones: first, doubling, at most
+// most, shortened by up to a quarter so that pods do not march in step.
+func backoff(first, most time.Duration, n int, jitter float64) time.Duration {
+	d := min(first, most)
+	for ; n > 1 && d < most; n-- {
+		d = min(2*d, most)
 	}
 	return d - time.Duration(jitter*float64(d)/4)
 }
@@ -68,61 +72,23 @@ func hash(s string) uint32 {
 // keep looks after a running container: what it was asked to do, whether it
 // serves, and how long it has been well.
 func (p *planner) keep(name string, r runtime.Status) {
+	if p.isInit(name) {
+		return // it is waited for
+	}
 	l := p.life(name)
 	if l.Streak > 0 {
-		if p.past(r.StartedAt.Add(stableAfter)) {
+		if p.past(r.StartedAt.Add(p.restart().ResetAfter.D())) {
 			l.Streak, l.Reason, l.Message = 0, "", ""
 			p.setLife(name, l)
-			p.mended(name, "crash_loop", "unhealthy")
+			p.mended(name, "crash_loop", "out_of_memory", "unhealthy")
 		}
 	}
-	if name == api.MainContainer && p.pod.Spec.Health != nil {
-		p.probe(r)
-	} else if l.Streak == 0 || p.past(r.StartedAt.Add(settle)) {
-		l.Healthy = true
-		p.setLife(name, l)
-	}
+	p.judge(name, r)
 	if p.life(name).Healthy && p.rec.Status.Fatal != nil && p.past(r.StartedAt.Add(wellAfter)) {
-		p.mended(name, "crash_loop")
+		p.mended(name, "crash_loop", "out_of_memory", "unhealthy")
 	}
+	p.check(name, r)
 	p.force(name)
-}
-
-// probe judges the health check of the main container, and asks for the next.
-func (p *planner) probe(r runtime.Status) {
-	const name = api.MainContainer
-	l, h, f := p.life(name), p.pod.Spec.Health, p.see.Probe
-	if f.Attempt != l.Attempt {
-		f = probeFact{Attempt: l.Attempt}
-	}
-	threshold := p.threshold()
-	switch {
-	case f.Count > 0 && f.Failures == 0:
-		if !l.Healthy {
-			p.event(false, "healthy", "%s passes its health check", name)
-		}
-		l.Healthy = true
-		p.mended(name, "unhealthy")
-	case f.Failures >= threshold && l.Healthy:
-		l.Healthy = false
-		p.event(true, "unhealthy", "%s fails its health check: %s", name, f.Err)
-	}
-	if f.Failures >= 3*threshold && l.Ending.Since.IsZero() {
-		l.Ending = ending{Since: p.now, Why: fmt.Sprintf("%d health checks failed in a row: %s", f.Failures, f.Err)}
-		p.do(step{Do: signal, Container: name, Attempt: l.Attempt, Arg: p.stopSignal(name)})
-	}
-	p.setLife(name, l)
-	if f.Busy || !l.Ending.Since.IsZero() {
-		return
-	}
-	if p.past(f.next(r.StartedAt, h.Interval.D(), l.Healthy)) {
-		p.do(step{Do: probe, Container: name, Attempt: l.Attempt})
-	}
-}
-
-// threshold is how many failed checks in a row make the pod not ready.
-func (p *planner) threshold() int {
-	return max(api.Deref(api.Deref(p.pod.Spec.Health).Threshold), 1)
 }
 
 // force kills a run that was asked to end and did not within its grace.
@@ -131,7 +97,7 @@ func (p *planner) force(name string) {
 	if l.Ending.Since.IsZero() || l.Ending.Killed {
 		return
 	}
-	if !p.past(l.Ending.Since.Add(p.grace())) {
+	if !p.past(l.Ending.Since.Add(graceOf(p.pod))) {
 		return
 	}
 	l.Ending.Killed = true
@@ -139,7 +105,7 @@ func (p *planner) force(name string) {
 	p.do(step{Do: signal, Container: name, Attempt: l.Attempt, Arg: "SIGKILL"})
 }
 
-func (p *planner) grace() time.Duration { return api.Deref(p.pod.Spec.Stop).GracePeriod.D() }
+func graceOf(pod *api.Pod) time.Duration { return api.Deref(pod.Spec.Stop).GracePeriod.D() }
 
 // stopSignal asks a container to end: the spec's signal is the main one's; an
 // image may have its own.

@@ -9,6 +9,10 @@
 //   - A container runs at most once at a time. "I do not know" starts nothing.
 //   - What runs is adopted, never restarted, when the agent comes back, and
 //     readiness does not flip with it.
+//   - Containers begin in order: each init container once those before it have
+//     ended well, then the sidecars, then main once they serve. An init
+//     container that ended well runs again only in a new sandbox.
+//   - A pod that runs once begins its main container once.
 //   - A pod that may have clients is signalled only after the proxies of the
 //     cluster know, or after a bounded wait.
 //   - Why a pod cannot run is said while it goes on trying.
@@ -26,14 +30,11 @@ import (
 )
 
 const (
-	stableAfter = 10 * time.Minute // a run this long forgets the ends before it
-	certainAt   = 3                // ends in a row that make a crash loop certain
-	imageGrace  = 10 * time.Second // an image that cannot be had for this long will not come
-	drainBound  = 2 * time.Second  // for the API, and for the proxies, each
-	minBackoff  = time.Second
-	maxBackoff  = time.Minute
-	wellAfter   = time.Minute // healthy for this long, a container is no longer called crashing
-	settle      = time.Second // a container that just crashed is up this long before it counts
+	certainAt  = 3                // ends in a row that make a crash loop certain
+	imageGrace = 10 * time.Second // an image that cannot be had for this long will not come
+	drainBound = 2 * time.Second  // for the API, and for the proxies, each
+	wellAfter  = time.Minute      // healthy for this long, a container is no longer called crashing
+	settle     = time.Second      // a container that just crashed is up this long before it counts
 )
 
 // record is what a pod has been through on this node. It is checkpointed, and
@@ -41,8 +42,11 @@ const (
 type record struct {
 	Status api.PodStatus   `json:"status"`
 	Lives  map[string]life `json:"lives,omitempty"`  // by container
+	Begun  bool            `json:"begun,omitempty"`  // main was begun in the sandbox that is there
 	Served bool            `json:"served,omitempty"` // was ready once: clients may know it
 	Stop   stopping        `json:"stop,omitzero"`
+	// Outcome is what a pod becomes that ends by itself.
+	Outcome api.Phase `json:"outcome,omitempty"`
 }
 
 // life is the story of one container: a run after a run.
@@ -53,7 +57,11 @@ type life struct {
 	Last    *api.Exit `json:"last,omitempty"`
 	Reason  string    `json:"reason,omitempty"` // why the last run ended
 	Message string    `json:"message,omitempty"`
+	Done    bool      `json:"done,omitempty"` // an init container: it ended well
 	Healthy bool      `json:"healthy,omitempty"`
+	Start   tally     `json:"start,omitzero"` // of the checks of the current run
+	Ready   tally     `json:"ready,omitzero"`
+	Live    tally     `json:"live,omitzero"`
 	Ending  ending    `json:"ending,omitzero"`
 }
 
@@ -69,7 +77,8 @@ type stopping struct {
 	Since   time.Time `json:"since,omitzero"`
 	Asked   time.Time `json:"asked,omitzero"` // when the proxies were asked to drain it
 	Drained time.Time `json:"drained,omitzero"`
-	Signal  time.Time `json:"signal,omitzero"`
+	Signal  time.Time `json:"signal,omitzero"`  // from here on the containers are asked to end
+	Hooked  bool      `json:"hooked,omitempty"` // pre_stop has run, or had its time
 }
 
 // facts are what the node sees of a pod right now.
@@ -85,7 +94,8 @@ type facts struct {
 	Images  map[string]imageFact // by reference
 	Failed  map[string]failure   // by container: starts that went wrong
 	Tails   map[string][]string  // by container: last lines of the run that just ended
-	Probe   probeFact
+	Checks  map[string]checkFact // by container and kind
+	Hook    hookFact
 
 	Disowned bool      // gone from the API, or lost: stop it without ceremony
 	Offline  bool      // the control plane does not answer
@@ -101,6 +111,12 @@ type imageFact struct {
 	Failed  time.Time // the last try did
 	Tries   int
 	Err     string
+}
+
+// hookFact is how pre_stop goes.
+type hookFact struct {
+	Busy, Done bool
+	Err        string
 }
 
 type failure struct {
@@ -130,6 +146,7 @@ const (
 	remove        verb = "-"
 	probe         verb = "?"
 	drain         verb = "~ drain"
+	hook          verb = "~ pre_stop"
 )
 
 // step is one thing to do.
@@ -137,15 +154,15 @@ type step struct {
 	Do        verb
 	Container string
 	Attempt   int
-	Arg       string // image reference, signal
+	Arg       string // image reference, signal, kind of check
 }
 
 // async reports whether the step only begins something that tells later.
-func (s step) async() bool { return s.Do == pull || s.Do == probe || s.Do == drain }
+func (s step) async() bool { return s.Do == pull || s.Do == probe || s.Do == drain || s.Do == hook }
 
 func (s step) String() string {
 	switch s.Do {
-	case addSandbox, removeSandbox, drain:
+	case addSandbox, removeSandbox, drain, hook:
 		return string(s.Do)
 	case pull:
 		return string(s.Do) + " " + s.Arg
@@ -201,7 +218,7 @@ func planPod(pod *api.Pod, rec record, see facts, now time.Time) podPlan {
 		return p.out
 	case p.rec.Status.Phase.Ended():
 		p.clean()
-	case see.Disowned || pod.Meta.Deleting() || !p.rec.Stop.Since.IsZero():
+	case see.Disowned || pod.Meta.Deleting() || p.ending() || p.rec.Status.Phase == api.PhaseStopping:
 		p.stop()
 	default:
 		p.run()
@@ -254,16 +271,25 @@ func (p *planner) forward(next api.Phase) {
 	}
 }
 
-// names lists the containers in the order they are started: main last.
+// inits and sidecars list the containers of the kind in the order they are
+// started, names all of them: main last.
+func (p *planner) inits() []string    { return slices.Sorted(maps.Keys(p.pod.Spec.Init)) }
+func (p *planner) sidecars() []string { return slices.Sorted(maps.Keys(p.pod.Spec.Sidecars)) }
 func (p *planner) names() []string {
-	return append(slices.Sorted(maps.Keys(p.pod.Spec.Sidecars)), api.MainContainer)
+	return append(append(p.inits(), p.sidecars()...), api.MainContainer)
 }
 
+func (p *planner) isInit(name string) bool    { _, ok := p.pod.Spec.Init[name]; return ok }
+func (p *planner) isSidecar(name string) bool { _, ok := p.pod.Spec.Sidecars[name]; return ok }
+
 func (p *planner) spec(name string) api.Container {
-	if name == api.MainContainer {
-		return p.pod.Spec.Container
+	switch {
+	case p.isInit(name):
+		return p.pod.Spec.Init[name].Container()
+	case p.isSidecar(name):
+		return p.pod.Spec.Sidecars[name]
 	}
-	return p.pod.Spec.Sidecars[name]
+	return p.pod.Spec.Container
 }
 
 func (p *planner) life(name string) life { return p.rec.Lives[name] }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,20 +25,47 @@ type world struct {
 	now   time.Time
 	draws int
 
-	ends map[string]time.Time // when the last run of a container ended badly
-	done bool
+	ends     map[string]time.Time // when the last run of a container ended badly
+	finished map[string]bool      // init containers that ended well in this sandbox
+	started  map[string]int
+	fresh    bool // the sandbox that is to be made is a new one
+	done     bool
 }
 
 func newWorld(t *rapid.T) *world {
 	p := testPod()
 	if rapid.Bool().Draw(t, "sidecar") {
 		p.Spec.Sidecars = map[string]api.Container{"log": {Image: "vector:1"}}
+		if rapid.Bool().Draw(t, "sidecar has a health check") {
+			p.Spec.Sidecars["log"] = api.Container{Image: "vector:1", Health: p.Spec.Health}
+		}
 	}
-	if rapid.Bool().Draw(t, "no health check") {
+	for _, name := range []string{"a", "b"}[:rapid.IntRange(0, 2).Draw(t, "inits")] {
+		if p.Spec.Init == nil {
+			p.Spec.Init = map[string]api.Init{}
+		}
+		p.Spec.Init[name] = api.Init{Image: "nginx:1"}
+	}
+	p.Spec.Once = rapid.Bool().Draw(t, "once")
+	if rapid.Bool().Draw(t, "pre_stop") {
+		p.Spec.Stop.PreStop = []string{"prepare"}
+	}
+	if n := rapid.IntRange(0, 6).Draw(t, "attempts"); n > 0 {
+		p.Spec.Restart = &api.Restart{Attempts: &n}
+	}
+	three := 3
+	check := &api.Check{HTTP: "/", Interval: "1s", Threshold: &three}
+	switch rapid.IntRange(0, 3).Draw(t, "health") {
+	case 0:
 		p.Spec.Health = nil
+	case 1:
+		p.Spec.Health.Start = check
+	case 2:
+		p.Spec.Health = &api.Health{Ready: check, Live: check, Start: check}
 	}
-	return &world{T: t, pod: p, now: noon, ends: map[string]time.Time{}, see: facts{
+	return &world{T: t, pod: p, now: noon, fresh: true, ends: map[string]time.Time{}, finished: map[string]bool{}, started: map[string]int{}, see: facts{
 		Runs: map[string]runtime.Status{}, Images: map[string]imageFact{}, Failed: map[string]failure{}, Tails: map[string][]string{},
+		Checks: map[string]checkFact{},
 	}}
 }
 
@@ -55,8 +83,11 @@ func (w *world) plan(n int) {
 	w.check(p)
 	w.rec, w.see.Rebuilt, w.done = p.Record, w.see.Rebuilt && w.see.Unknown, p.Done
 	n = min(n, len(p.Steps))
-	for _, s := range p.Steps[:n] {
-		w.apply(s)
+	for i, s := range p.Steps[:n] {
+		if w.apply(s); w.see.Rebuilt {
+			n = i + 1
+			break
+		}
 	}
 	w.rec.undo(p.Steps[n:])
 }
@@ -81,18 +112,56 @@ func (w *world) check(p podPlan) {
 			if w.see.Unknown || w.see.Hold || w.see.Disowned || w.pod.Meta.Deleting() {
 				w.Fatalf("begins a run it must not:\n%s", p)
 			}
-			if bad, ok := w.ends[s.Container]; ok && w.now.Before(bad.Add(minBackoff*3/4)) {
+			if bad, ok := w.ends[s.Container]; ok && w.now.Before(bad.Add(750*time.Millisecond)) {
 				w.Fatalf("begins %s after its bad end:\n%s", w.now.Sub(bad), p)
 			}
+			w.checkTurn(s.Container, p)
 		case signal:
-			if p.Record.Status.Phase == api.PhaseStopping && p.Record.Served && !w.see.Disowned && !w.see.Offline && !w.see.Drained &&
+			if s.Container == api.MainContainer && s.Arg != "SIGKILL" && p.Record.Status.Phase == api.PhaseStopping && len(w.pod.Spec.Stop.PreStop) > 0 &&
+				!p.Record.Stop.Hooked && !w.see.Disowned {
+				w.Fatalf("signals before pre_stop:\n%s", p)
+			}
+			if p.Record.Status.Phase == api.PhaseStopping && p.Record.Served && p.Record.Outcome == "" && !w.see.Disowned && !w.see.Offline && !w.see.Drained &&
 				w.now.Before(p.Record.Stop.Since.Add(drainBound)) {
 				w.Fatalf("signals before the proxies know:\n%s", p)
 			}
 		}
 	}
+	for name, l := range p.Record.Lives {
+		if _, sidecar := w.pod.Spec.Sidecars[name]; !sidecar && l.Streak >= *w.pod.Spec.Restart.OrDefault().Attempts && p.Record.Outcome == "" {
+			w.Fatalf("%s ended %d times and the pod goes on:\n%s", name, l.Streak, p)
+		}
+	}
+	if is.Phase.Ended() && p.Record.Outcome != "" && is.Phase != p.Record.Outcome {
+		w.Fatalf("%s, and should be %s", is.Phase, p.Record.Outcome)
+	}
 	if p.Done && (len(w.see.Runs) > 0 || !w.see.Gone) {
 		w.Fatalf("done with things left behind: %v", w.see.Runs)
+	}
+}
+
+// checkTurn: what begins has waited for all that comes before it.
+func (w *world) checkTurn(name string, p podPlan) {
+	if w.finished[name] {
+		w.Fatalf("%s has ended well and begins again:\n%s", name, p)
+	}
+	if name == api.MainContainer && w.pod.Spec.Once && w.started[name] > 0 {
+		w.Fatalf("main begins a second time:\n%s", p)
+	}
+	if w.started[api.MainContainer] > 0 {
+		return
+	}
+	for init := range w.pod.Spec.Init {
+		if init < name && !w.finished[init] {
+			w.Fatalf("%s begins before init %s has ended:\n%s", name, init, p)
+		}
+	}
+	if name == api.MainContainer {
+		for sidecar := range w.pod.Spec.Sidecars {
+			if l := p.Record.Lives[sidecar]; w.see.Runs[ID("u1", sidecar, l.Attempt)].State != runtime.Running || !l.Healthy {
+				w.Fatalf("main begins before sidecar %s serves:\n%s", sidecar, p)
+			}
+		}
 	}
 }
 
@@ -101,6 +170,16 @@ func (w *world) apply(s step) {
 	switch s.Do {
 	case addSandbox:
 		w.see.Sandbox, w.see.IP = true, "10.244.0.2"
+		w.see.Rebuilt = w.fresh && (len(w.see.Runs) > 0 || len(w.rec.Lives) > 0)
+		w.fresh = false
+		if w.see.Rebuilt {
+			clear(w.finished)
+			once := w.started[api.MainContainer]
+			clear(w.started)
+			if w.pod.Spec.Once {
+				w.started[api.MainContainer] = once
+			}
+		}
 	case removeSandbox:
 		w.see.Sandbox, w.see.Gone = false, true
 	case pull:
@@ -124,6 +203,7 @@ func (w *world) apply(s step) {
 	case start:
 		if r := w.see.Runs[id]; r.State == runtime.Created {
 			r.State, r.StartedAt, r.PID = runtime.Running, w.now, 1
+			w.started[s.Container]++
 			w.see.Runs[id] = r
 		}
 	case signal:
@@ -133,10 +213,14 @@ func (w *world) apply(s step) {
 	case remove:
 		delete(w.see.Runs, id)
 	case probe:
-		if w.see.Probe.Attempt != s.Attempt {
-			w.see.Probe = probeFact{Attempt: s.Attempt}
+		f := w.see.Checks[checkKey(s.Container, s.Arg)]
+		if f.Attempt != s.Attempt {
+			f = checkFact{Attempt: s.Attempt}
 		}
-		w.see.Probe.Busy = true
+		f.Busy = true
+		w.see.Checks[checkKey(s.Container, s.Arg)] = f
+	case hook:
+		w.see.Hook = hookFact{Busy: true, Done: w.chance("prepares")}
 	case drain:
 		w.see.Drained = w.chance("drains")
 	}
@@ -154,24 +238,61 @@ func (w *world) exit(id string, code int, unseen bool) {
 	}
 	r.State, r.PID, r.Exit = runtime.Exited, 0, runtime.Exit{Code: code, At: w.now, Unknown: unseen}
 	w.see.Runs[id] = r
-	if !unseen {
+	name := r.Labels[LabelContainer]
+	if _, init := w.pod.Spec.Init[name]; init && code == 0 && !unseen {
+		w.finished[name] = true
+	} else if !unseen {
 		w.ends[r.Labels[LabelContainer]] = w.now
 	} else {
 		delete(w.ends, r.Labels[LabelContainer])
 	}
 }
 
+// answer lets what was asked be answered; fails says how.
+func (w *world) answer(fails func() bool) {
+	for _, key := range slices.Sorted(maps.Keys(w.see.Checks)) {
+		f := w.see.Checks[key]
+		name, kind, _ := strings.Cut(key, " ")
+		l := w.rec.Lives[name]
+		if !f.Busy {
+			continue
+		}
+		f.Busy, f.Last = false, w.now
+		f.Count++
+		w.see.Checks[key] = f
+		if f.Attempt != l.Attempt {
+			continue
+		}
+		var err error
+		if fails() {
+			err = errRefused
+		}
+		l.note(w.pod.Spec.All()[name].Health, kind, err, w.now, w.now.Add(-time.Hour))
+		w.rec.Lives[name] = l
+	}
+}
+
+// reboot ends everything, and the agent, which goes on from its record.
+func (w *world) reboot() {
+	for id := range w.see.Runs {
+		w.exit(id, 0, true)
+	}
+	w.see.Sandbox, w.fresh = false, true
+	w.see.Checks, w.see.Hook = map[string]checkFact{}, hookFact{}
+}
+
 // happen lets one thing happen.
 func (w *world) happen() {
 	running := slices.Sorted(maps.Keys(w.see.Runs))
-	switch w.draws++; rapid.IntRange(0, 13).Draw(w.T, fmt.Sprintf("happens %d", w.draws)) {
+	switch w.draws++; rapid.IntRange(0, 15).Draw(w.T, fmt.Sprintf("happens %d", w.draws)) {
 	case 0, 1:
 		w.now = w.now.Add(time.Duration(rapid.IntRange(1, 5000).Draw(w.T, fmt.Sprintf("ms %d", w.draws))) * time.Millisecond)
 	case 2:
 		w.now = w.now.Add(11 * time.Minute)
 	case 3, 4:
 		if len(running) > 0 {
-			w.exit(rapid.SampledFrom(running).Draw(w.T, fmt.Sprintf("exits %d", w.draws)), 1, w.chance("unseen"))
+			code := rapid.IntRange(0, 1).Draw(w.T, fmt.Sprintf("code %d", w.draws))
+			w.exit(rapid.SampledFrom(running).Draw(w.T, fmt.Sprintf("exits %d", w.draws)), code, w.chance("unseen"))
 		}
 	case 5, 6:
 		for ref, f := range w.see.Images {
@@ -189,13 +310,7 @@ func (w *world) happen() {
 			}
 		}
 	case 8, 9:
-		if w.see.Probe.Busy {
-			var err error
-			if w.chance("fails") {
-				err = fmt.Errorf("refused")
-			}
-			w.see.Probe.note(err, w.now, w.now.Add(-time.Hour), *w.pod.Spec.Health)
-		}
+		w.answer(func() bool { return w.chance("fails") })
 	case 10:
 		w.see.Unknown = !w.see.Unknown
 	case 11:
@@ -204,6 +319,10 @@ func (w *world) happen() {
 		w.see.Offline = !w.see.Offline
 	case 13:
 		w.see.Acked = w.rec.Status.Phase
+	case 14:
+		w.reboot()
+	case 15:
+		w.see.Hook.Done = w.see.Hook.Busy
 	}
 }
 
@@ -249,7 +368,8 @@ func TestStopConverges(t *testing.T) {
 	})
 }
 
-// TestRunConverges: in a world where everything works, a pod becomes ready.
+// TestRunConverges: in a world where everything works, a pod becomes ready, or
+// has ended of what happened before.
 func TestRunConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
@@ -263,10 +383,13 @@ func TestRunConverges(t *testing.T) {
 			for ref := range w.see.Images {
 				w.see.Images[ref] = imageFact{Present: true}
 			}
-			if w.see.Probe.Busy {
-				w.see.Probe.note(nil, w.now, w.now, *w.pod.Spec.Health)
+			for id, r := range w.see.Runs {
+				if _, init := w.pod.Spec.Init[r.Labels[LabelContainer]]; init {
+					w.exit(id, 0, false)
+				}
 			}
-			if w.rec.Status.Ready {
+			w.answer(func() bool { return false })
+			if w.rec.Status.Ready || w.rec.Outcome != "" {
 				return
 			}
 			w.now = w.now.Add(250 * time.Millisecond)

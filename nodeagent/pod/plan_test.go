@@ -75,11 +75,11 @@ func whole(p podPlan) string {
 func TestBackoffBounds(t *testing.T) {
 	for n := 1; n < 100; n++ {
 		for _, j := range []float64{0, 0.5, 0.999} {
-			d := backoff(n, j)
-			if d > maxBackoff || d < minBackoff*3/4 {
+			d := backoff(time.Second, time.Minute, n, j)
+			if d > time.Minute || d < 750*time.Millisecond {
 				t.Errorf("backoff(%d, %g) is %s", n, j, d)
 			}
-			if n > 1 && backoff(n, 0) < backoff(n-1, 0) {
+			if n > 1 && backoff(time.Second, time.Minute, n, 0) < backoff(time.Second, time.Minute, n-1, 0) {
 				t.Errorf("backoff shrinks at %d", n)
 			}
 		}

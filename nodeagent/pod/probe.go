@@ -10,23 +10,36 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 )
 
-// Target is what to check of a pod.
+// Target is what to check of a pod over its network: with neither HTTP nor
+// GRPC, a connection that opens is enough.
 type Target struct {
 	Container string // id of the run
 	IP        string
 	Port      int
-	HTTP      string // path; empty: a connection that opens is enough
+	HTTP      string  // path
+	GRPC      *string // service
 	Timeout   time.Duration
 }
 
+func (t Target) address() string { return net.JoinHostPort(t.IP, strconv.Itoa(t.Port)) }
+
 func (t Target) String() string {
-	if t.HTTP == "" {
-		return "connect to " + net.JoinHostPort(t.IP, strconv.Itoa(t.Port))
+	switch {
+	case t.HTTP != "":
+		return "GET http://" + t.address() + t.HTTP
+	case t.GRPC != nil && *t.GRPC != "":
+		return "gRPC health of " + *t.GRPC + " at " + t.address()
+	case t.GRPC != nil:
+		return "gRPC health of " + t.address()
 	}
-	return "GET http://" + net.JoinHostPort(t.IP, strconv.Itoa(t.Port)) + t.HTTP
+	return "connect to " + t.address()
 }
 
 // Prober performs health checks. Its errors say what was tried and what came.
@@ -42,10 +55,13 @@ func (Dialer) Probe(ctx context.Context, t Target) error {
 	ctx, cancel := context.WithTimeout(ctx, t.Timeout)
 	defer cancel()
 	var err error
-	if t.HTTP == "" {
-		err = dial(ctx, t)
-	} else {
+	switch {
+	case t.HTTP != "":
 		err = get(ctx, t)
+	case t.GRPC != nil:
+		err = serving(ctx, t)
+	default:
+		err = dial(ctx, t)
 	}
 	if ctx.Err() == context.DeadlineExceeded {
 		err = fmt.Errorf("no answer within %s", t.Timeout)
@@ -57,7 +73,7 @@ func (Dialer) Probe(ctx context.Context, t Target) error {
 }
 
 func dial(ctx context.Context, t Target) error {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(t.IP, strconv.Itoa(t.Port)))
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", t.address())
 	if err != nil {
 		return plain(err)
 	}
@@ -67,7 +83,7 @@ func dial(ctx context.Context, t Target) error {
 // get counts 200 to 399 as healthy. It follows no redirect, which may lead
 // anywhere, and opens a connection per check, as a new client would.
 func get(ctx context.Context, t Target) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(t.IP, strconv.Itoa(t.Port))+t.HTTP, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.address()+t.HTTP, nil)
 	if err != nil {
 		return err
 	}
@@ -84,49 +100,32 @@ func get(ctx context.Context, t Target) error {
 	return nil
 }
 
+// serving asks by the gRPC health protocol, over a connection of its own.
+func serving(ctx context.Context, t Target) error {
+	conn, err := grpc.NewClient("passthrough:///"+t.address(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(), grpc.WithUserAgent("clusterd-health"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	resp, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: *t.GRPC})
+	switch {
+	case status.Code(err) == codes.NotFound:
+		return fmt.Errorf("the server knows no service %q", *t.GRPC)
+	case status.Code(err) == codes.Unimplemented:
+		return errors.New("the server does not speak the gRPC health protocol")
+	case err != nil:
+		return errors.New(status.Convert(err).Message())
+	case resp.Status != healthpb.HealthCheckResponse_SERVING:
+		return fmt.Errorf("answered %s", resp.Status)
+	}
+	return nil
+}
+
 // plain drops the addresses, which the target has already.
 func plain(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
 		return op.Err
 	}
 	return err
-}
-
-// probeFact is what the checks of the current run came to.
-type probeFact struct {
-	Attempt  int
-	Busy     bool
-	Count    int       // checks made
-	Last     time.Time // when
-	Failures int       // in a row
-	Err      string    // of the last failure
-}
-
-// next is when to check again: at once after a start, soon while the answer is
-// awaited, then every interval.
-func (f probeFact) next(started time.Time, interval time.Duration, healthy bool) time.Time {
-	const eager = 100 * time.Millisecond
-	switch {
-	case f.Count == 0:
-		return started
-	case healthy || f.Count > 10:
-		return f.Last.Add(interval)
-	}
-	return f.Last.Add(min(eager<<(f.Count-1), interval))
-}
-
-// note adds the outcome of a check. Failures within the grace period make a
-// pod not ready and go no further.
-func (f *probeFact) note(err error, at, started time.Time, h api.Health) {
-	f.Count++
-	f.Last, f.Busy = at, false
-	if err == nil {
-		f.Failures, f.Err = 0, ""
-		return
-	}
-	f.Failures++
-	f.Err = err.Error()
-	if at.Before(started.Add(h.GracePeriod.D())) {
-		f.Failures = min(f.Failures, max(api.Deref(h.Threshold), 1))
-	}
 }

@@ -1,7 +1,6 @@
 package pod
 
 import (
-	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -47,47 +46,5 @@ func TestDialer(t *testing.T) {
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q on %d: %v, want %q", c.path, c.port, err, c.want)
 		}
-	}
-}
-
-// Failures within the grace period make a pod not ready and go no further.
-func TestProbeGrace(t *testing.T) {
-	h, f := *testPod().Spec.Health, probeFact{}
-	for i := range 30 {
-		at := noon.Add(time.Duration(i) * time.Second)
-		f.note(errors.New("refused"), at, noon, h)
-		most := 3
-		if i >= 10 {
-			most = 3 + i - 9
-		}
-		if f.Failures > most {
-			t.Fatalf("%d failures after %ds", f.Failures, i)
-		}
-	}
-	if f.Failures < 9 {
-		t.Errorf("only %d failures after the grace", f.Failures)
-	}
-	f.note(nil, noon, noon, h)
-	if f.Failures != 0 || f.Err != "" || f.Count != 31 {
-		t.Errorf("after a success: %+v", f)
-	}
-}
-
-// Until the first success checks come often; then at the interval.
-func TestProbeNext(t *testing.T) {
-	f := probeFact{}
-	if got := f.next(noon, 2*time.Second, false); got != noon {
-		t.Errorf("the first is at %s", got)
-	}
-	f.Last = noon
-	for count, want := range map[int]time.Duration{1: 100 * time.Millisecond, 2: 200 * time.Millisecond, 5: 1600 * time.Millisecond, 6: 2 * time.Second, 50: 2 * time.Second} {
-		f.Count = count
-		if got := f.next(noon, 2*time.Second, false).Sub(noon); got != want {
-			t.Errorf("after %d checks: %s, want %s", count, got, want)
-		}
-	}
-	f.Count = 1
-	if got := f.next(noon, 2*time.Second, true).Sub(noon); got != 2*time.Second {
-		t.Errorf("once healthy: %s", got)
 	}
 }

@@ -37,21 +37,23 @@ func (p *planner) report() {
 		c := p.container(name)
 		c.Restarts = max(c.Restarts, old[name].Restarts)
 		st.Containers[name] = c
-		ready = ready && c.Ready
-		// The main container is the last of names, and has the last word.
-		if c.Reason != "" {
+		// A sidecar that says how to tell that it serves is needed for that.
+		if name == api.MainContainer || p.isSidecar(name) && p.spec(name).Health != nil {
+			ready = ready && c.Ready
+		}
+		// The main container is the last of names, and has the last word, unless
+		// all it has to say is that it waits for another.
+		if c.Reason != "" && (c.Reason != initializing || st.Reason == "" || st.Reason == initializing) {
 			st.Reason, st.Message = c.Reason, c.Message
 		}
 	}
 	main := st.Containers[api.MainContainer]
-	switch f := p.see.Probe; {
+	switch {
 	case st.Phase == api.PhaseStopping:
 		st.Reason, st.Message = "", ""
 		if p.rec.Stop.Signal.IsZero() {
 			st.Reason, st.Message = "draining", "waits until no proxy sends new connections here"
 		}
-	case st.Reason == "" && main.State == api.ContainerRunning && !main.Ready && f.Attempt == p.life(api.MainContainer).Attempt && f.Failures >= p.threshold():
-		st.Reason, st.Message = "unhealthy", "main does not pass its health check: "+f.Err
 	case !ready && p.see.Trouble != "":
 		st.Reason, st.Message = "node_trouble", p.see.Trouble
 	}
@@ -72,6 +74,18 @@ func (p *planner) ready(ready bool) {
 	st.Ready = ready
 }
 
+// initializing is the reason of a container whose turn has not come.
+const initializing = "initializing"
+
+// waiting says in words for whom a container waits.
+func (p *planner) waiting(name string) string {
+	first := p.awaits(name)
+	if p.isInit(first) {
+		return fmt.Sprintf("%s waits for init container %s to end", name, first)
+	}
+	return fmt.Sprintf("%s waits for sidecar %s to be ready", name, first)
+}
+
 // container says what is so of one container.
 func (p *planner) container(name string) api.ContainerStatus {
 	l, spec := p.life(name), p.spec(name)
@@ -82,17 +96,23 @@ func (p *planner) container(name string) api.ContainerStatus {
 	case begun && r.State == runtime.Running:
 		c.State, c.Restarts, c.PID, c.StartedAt, c.Image = api.ContainerRunning, l.Attempt, r.PID, r.StartedAt.UTC(), r.Image
 		c.Ready = l.Healthy
+		if why := p.ailing(name); why != "" {
+			c.Reason, c.Message = "unhealthy", why
+		}
 	case begun && r.State == runtime.Exited:
 		c.State, c.Restarts, c.Image = api.ContainerExited, l.Attempt, r.Image
+	case l.Done:
+		c.State, c.Restarts = api.ContainerExited, l.Attempt
 	case begun || p.see.Hold:
 	case l.Streak >= certainAt || l.Reason == "cannot_start":
 		c.Reason, c.Message = l.Reason, l.Message
 	case l.Streak > 0 && p.now.Before(l.Until):
 		c.Reason, c.Message = "restarting", l.Message
-	case image.Present:
-	case image.Err != "":
+	case !image.Present && image.Err != "":
 		c.Reason, c.Message = "image_unavailable", fmt.Sprintf("image %s: %s", spec.Image, image.Err)
-	default:
+	case p.awaits(name) != "":
+		c.Reason, c.Message = initializing, p.waiting(name)
+	case !image.Present:
 		c.Reason, c.Message = "pulling", "fetching image "+spec.Image
 	}
 	return c

@@ -9,7 +9,7 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
 
-// run keeps every container running.
+// run keeps every container running, each from when its turn has come.
 func (p *planner) run() {
 	if !p.see.Sandbox && !p.see.Hold {
 		p.do(step{Do: addSandbox})
@@ -17,120 +17,73 @@ func (p *planner) run() {
 	if !p.see.Hold {
 		p.forward(api.PhaseStarting)
 	}
+	if p.see.Rebuilt {
+		p.rec.Begun = false
+	}
 	for _, name := range p.names() {
 		p.book(name)
-		p.advance(name)
+	}
+	if _, begun := p.current(api.MainContainer); begun && !p.rec.Begun {
+		p.begun()
+	}
+	if !p.ending() {
+		p.next()
+	}
+	if p.ending() {
+		p.rec.undo(p.out.Steps)
+		p.out.Steps = nil
+		p.stop()
 	}
 }
 
-// book notes what became of the current run of a container.
-func (p *planner) book(name string) {
-	p.adopt(name)
-	l := p.life(name)
-	r, begun := p.current(name)
-	switch f, failed := p.see.Failed[name]; {
-	case begun && p.see.Rebuilt:
-		l = life{Attempt: l.Attempt + 1, Last: l.Last}
-		if r.State == runtime.Exited && !r.Exit.Unknown {
-			l.Last = exitOf(r)
-		}
-		p.event(true, "restarted", "%s starts again: the node was rebooted", name)
+func (p *planner) ending() bool { return !p.rec.Stop.Since.IsZero() }
+
+// begun notes that main was begun, so whatever comes before it is over.
+func (p *planner) begun() {
+	p.rec.Begun = true
+	for _, name := range p.inits() {
+		l := p.life(name)
+		l.Done = true
 		p.setLife(name, l)
-	case failed && f.Attempt == l.Attempt:
-		p.ended(name, f.At, &api.Exit{Code: 127, At: f.At}, "cannot_start", fmt.Sprintf("%s cannot start: %s", name, f.Err))
-	case begun && r.State == runtime.Exited && r.Exit.Unknown:
-		// The machine or the runtime went away under it: no fault of its own.
-		p.event(true, "restarted", "%s ended and nobody saw how", name)
-		p.setLife(name, life{Attempt: l.Attempt + 1, Streak: l.Streak, Last: l.Last})
-	case begun && r.State == runtime.Exited:
-		if !r.StartedAt.IsZero() && r.Exit.At.Sub(r.StartedAt) >= stableAfter {
-			l.Streak = 0
-			p.setLife(name, l)
-		}
-		reason, message := p.story(name, r)
-		p.ended(name, orTime(r.Exit.At, p.now), exitOf(r), reason, message)
 	}
 }
 
-// adopt takes the newest run of a container for the current one, should the
-// record not know of it.
-func (p *planner) adopt(name string) {
-	for _, r := range p.see.Runs {
-		if r.Labels[LabelContainer] != name {
-			continue
-		}
-		if n := attemptOf(r.Labels); n > p.life(name).Attempt {
-			p.setLife(name, life{Attempt: n, Streak: p.life(name).Streak, Healthy: p.life(name).Healthy})
+// next moves on every container whose turn it is. Images of the others are
+// fetched meanwhile.
+func (p *planner) next() {
+	for _, name := range p.names() {
+		switch {
+		case p.life(name).Done:
+		case p.awaits(name) == "":
+			p.advance(name)
+		case !p.see.Hold:
+			p.fetch(name, p.spec(name).Image)
 		}
 	}
 }
 
-// story says in words how a run ended.
-func (p *planner) story(name string, r runtime.Status) (reason, message string) {
-	ran := ""
-	if !r.StartedAt.IsZero() {
-		ran = " after " + span(r.Exit.At.Sub(r.StartedAt))
+// awaits names the container that another one has to wait for until it may
+// begin; "" when its turn has come. Once main was begun, all restart on their own.
+func (p *planner) awaits(name string) string {
+	if p.rec.Begun {
+		return ""
 	}
-	l := p.life(name)
-	switch {
-	case r.Exit.OOM:
-		return "crash_loop", fmt.Sprintf("%s was killed%s for using more than its %s of memory", name, ran, limits(p.spec(name)).Memory)
-	case l.Ending.Why != "":
-		return "unhealthy", fmt.Sprintf("%s was restarted%s: %s", name, ran, l.Ending.Why)
+	for _, init := range p.inits() {
+		if init == name {
+			return ""
+		}
+		if !p.life(init).Done {
+			return init
+		}
 	}
-	return "crash_loop", fmt.Sprintf("%s exited with code %d%s", name, r.Exit.Code, ran)
-}
-
-// span renders how long a run was, to a readable precision.
-func span(d time.Duration) string {
-	if d < time.Second {
-		return d.Round(time.Millisecond).String()
+	if name == api.MainContainer {
+		for _, sidecar := range p.sidecars() {
+			if r, begun := p.current(sidecar); !begun || r.State != runtime.Running || !p.life(sidecar).Healthy {
+				return sidecar
+			}
+		}
 	}
-	return d.Round(100 * time.Millisecond).String()
-}
-
-// ended books the bad end of the current run, and when the next begins.
-func (p *planner) ended(name string, at time.Time, exit *api.Exit, reason, message string) {
-	l := p.life(name)
-	what := reason
-	if reason == "crash_loop" { // one end is none yet
-		what = "exited"
-	}
-	p.event(true, what, "%s", message)
-	streak := l.Streak + 1
-	p.setLife(name, life{
-		Attempt: l.Attempt + 1, Streak: streak, Last: exit, Reason: reason, Message: message,
-		Until: at.Add(backoff(streak, jitter(p.pod.Meta.UID, name, l.Attempt))),
-	})
-	if streak < certainAt && reason != "cannot_start" {
-		return
-	}
-	cause := &api.Cause{Reason: reason, Message: message, Pod: p.pod.Meta.Name, Node: p.pod.Spec.Node, Container: name, OOM: exit.OOM, Log: p.see.Tails[name]}
-	if reason == "cannot_start" {
-		cause.Message += "; check command and image"
-	} else {
-		cause.ExitCode = &exit.Code
-		cause.Message = fmt.Sprintf("%s, %d times in a row", message, streak)
-	}
-	if streak == certainAt {
-		p.event(true, reason, "%s", cause.Message)
-	}
-	p.fatal(cause)
-}
-
-// fatal declares what is certain now. What was declared of another container
-// stays until it mends.
-func (p *planner) fatal(c *api.Cause) {
-	if old := p.rec.Status.Fatal; old == nil || old.Container == c.Container {
-		p.rec.Status.Fatal = c
-	}
-}
-
-// mended takes back what was declared of a container for one of the reasons.
-func (p *planner) mended(name string, reasons ...string) {
-	if f := p.rec.Status.Fatal; f != nil && f.Container == name && slices.Contains(reasons, f.Reason) {
-		p.rec.Status.Fatal = nil
-	}
+	return ""
 }
 
 // advance moves a container one step towards running.
@@ -151,7 +104,6 @@ func (p *planner) advance(name string) {
 	case !p.past(l.Until):
 	case !p.fetch(name, ref):
 	default:
-		p.mended(name, "image_unavailable")
 		for _, old := range p.older(name) {
 			p.do(step{Do: remove, Container: name, Attempt: old})
 		}
@@ -175,24 +127,28 @@ func (p *planner) older(name string) []int {
 func (p *planner) fetch(name, ref string) bool {
 	f := p.see.Images[ref]
 	if f.Present {
+		p.mended(name, "image_unavailable")
 		return true
 	}
 	if f.Tries > 0 && f.Failed.Sub(f.First) >= imageGrace {
 		first := p.rec.Status.Fatal == nil
-		p.fatal(&api.Cause{
-			Reason: "image_unavailable", Pod: p.pod.Meta.Name, Node: p.pod.Spec.Node, Container: name,
-			Message: fmt.Sprintf("image %s is not on the node and cannot be fetched: %s; check its name, or load it with: clusterd image load <oci-tar>", ref, f.Err),
-		})
+		cause := p.cause(name, "image_unavailable",
+			fmt.Sprintf("image %s is not on the node and cannot be fetched: %s; check its name, or load it with: clusterd image load <oci-tar>", ref, f.Err))
+		p.fatal(cause)
 		if first {
 			p.event(true, "image_unavailable", "image %s: %s", ref, f.Err)
 		}
+		if p.pod.Spec.Once && !p.rec.Begun {
+			p.over(cause)
+			return false
+		}
 	}
-	if f.Busy {
+	if f.Busy || p.pulling(ref) {
 		return false
 	}
 	if f.Tries > 0 {
 		// The first tries come soon enough to be certain in time.
-		next := f.Failed.Add(min(backoff(f.Tries, jitter(p.pod.Meta.UID, ref, f.Tries)), imageGrace))
+		next := f.Failed.Add(backoff(time.Second, imageGrace, f.Tries, jitter(p.pod.Meta.UID, ref, f.Tries)))
 		if certain := f.First.Add(imageGrace); f.Failed.Before(certain) && next.After(certain) {
 			next = certain
 		}
@@ -202,4 +158,9 @@ func (p *planner) fetch(name, ref string) bool {
 	}
 	p.do(step{Do: pull, Container: name, Arg: ref})
 	return false
+}
+
+// pulling reports whether this plan fetches the image already, for another container.
+func (p *planner) pulling(ref string) bool {
+	return slices.ContainsFunc(p.out.Steps, func(s step) bool { return s.Do == pull && s.Arg == ref })
 }

@@ -65,6 +65,8 @@ func (w *worker) apply(ctx context.Context, steps []step) (done int, progress bo
 			w.probe(ctx, s)
 		case drain:
 			w.drain(ctx)
+		case hook:
+			w.hook(ctx)
 		}
 		if err != nil {
 			return done, true, fmt.Errorf("%s: %w", s, err)
@@ -81,13 +83,13 @@ func (w *worker) apply(ctx context.Context, steps []step) (done int, progress bo
 func (w *worker) id(s step) string { return ID(w.pod.Meta.UID, s.Container, s.Attempt) }
 
 func (w *worker) setup(ctx context.Context) error {
-	sb, err := w.cfg.Network.Setup(ctx, w.pod.Meta.UID, w.pod.Meta.Name, api.Deref(w.pod.Spec.HostNetwork))
+	sb, err := w.cfg.Network.Setup(ctx, w.pod.Meta.UID, w.pod.Spec.Hostname(w.pod.Meta.Name), api.Deref(w.pod.Spec.HostNetwork))
 	if err != nil {
 		return err
 	}
 	w.sandbox = sb
 	w.see.Sandbox, w.see.IP = true, sb.IP
-	w.see.Rebuilt = sb.Fresh && len(w.see.Runs) > 0
+	w.see.Rebuilt = sb.Fresh && (len(w.see.Runs) > 0 || len(w.rec.Lives) > 0)
 	return nil
 }
 
@@ -124,7 +126,7 @@ func (w *worker) begin(ctx context.Context, s step) error {
 }
 
 func (w *worker) container(s step, mounts []runtime.Mount) runtime.Container {
-	spec := w.pod.Spec.Containers()[s.Container]
+	spec := w.pod.Spec.All()[s.Container]
 	c := runtime.Container{
 		ID: w.id(s), Pod: w.pod.Meta.UID, Image: spec.Image, Command: spec.Command, Args: spec.Args,
 		Mounts: mounts, Sandbox: w.sandbox.Sandbox,
@@ -228,27 +230,6 @@ func (w *worker) pull(ctx context.Context, ref string) {
 			f.Busy, f.Failed, f.Err = false, time.Now(), essence(err, runtime.ErrUnavailable)
 			f.Tries++
 			w.see.Images[ref] = f
-		})
-	})
-}
-
-func (w *worker) probe(ctx context.Context, s step) {
-	h := *w.pod.Spec.Health
-	port, err := h.PortOf(w.pod.Spec.Ports)
-	target := Target{Container: w.id(s), IP: w.see.IP, Port: port, HTTP: h.HTTP, Timeout: h.Timeout.D()}
-	if w.see.Probe.Attempt != s.Attempt {
-		w.see.Probe = probeFact{Attempt: s.Attempt}
-	}
-	w.see.Probe.Busy = true
-	started := w.see.Runs[w.id(s)].StartedAt
-	w.async.Go(func() {
-		if err == nil {
-			err = w.cfg.Prober.Probe(ctx, target)
-		}
-		w.post(func() {
-			if w.see.Probe.Attempt == s.Attempt && ctx.Err() == nil {
-				w.see.Probe.note(err, time.Now(), started, h)
-			}
 		})
 	})
 }

@@ -21,6 +21,7 @@ type Run struct {
 	ID      string
 	Attempt int
 	Running bool
+	Done    bool // of an init container that is not to run again
 }
 
 // views are the pods' views, for those that serve logs and exec.

@@ -37,6 +37,8 @@ type worker struct {
 	saved   []byte
 	trouble *retry // steps that go wrong for now
 
+	deleted bool // belongs to Workers: the API told that the pod is gone
+
 	out  outbox
 	view func(View) // tells others
 }
@@ -62,7 +64,11 @@ func newWorker(cfg *Config, starts chan struct{}, p api.Pod, rec record) *worker
 		rec.Served = true
 		rec.Lives = map[string]life{}
 		for name, c := range p.Status.Containers {
-			rec.Lives[name] = life{Attempt: c.Restarts, Healthy: c.Ready, Last: c.Last}
+			_, init := p.Spec.Init[name]
+			rec.Lives[name] = life{
+				Attempt: c.Restarts, Healthy: c.Ready, Last: c.Last, Start: tally{Passed: c.Ready},
+				Done: init && c.State == api.ContainerExited && c.Last != nil && c.Last.Code == 0,
+			}
 		}
 	}
 	w := &worker{
@@ -71,7 +77,7 @@ func newWorker(cfg *Config, starts chan struct{}, p api.Pod, rec record) *worker
 		stale: map[string]bool{}, trouble: &retry{},
 		see: facts{
 			Unknown: true, Runs: map[string]runtime.Status{}, Images: map[string]imageFact{},
-			Failed: map[string]failure{}, Tails: map[string][]string{}, IP: rec.Status.IP,
+			Failed: map[string]failure{}, Tails: map[string][]string{}, Checks: map[string]checkFact{}, IP: rec.Status.IP,
 		},
 	}
 	return w
@@ -151,10 +157,10 @@ func (w *worker) carryOut(ctx context.Context, steps []step) (progress bool) {
 // show tells those who serve logs and exec.
 func (w *worker) show() {
 	v := View{Ref: w.pod.Ref(), UID: w.pod.Meta.UID, IP: w.rec.Status.IP, Phase: w.rec.Status.Phase, Containers: map[string]Run{}}
-	for name := range w.pod.Spec.Containers() {
-		n := w.rec.Lives[name].Attempt
-		id := ID(v.UID, name, n)
-		v.Containers[name] = Run{ID: id, Attempt: n, Running: w.see.Runs[id].State == runtime.Running}
+	for name := range w.pod.Spec.All() {
+		l := w.rec.Lives[name]
+		id := ID(v.UID, name, l.Attempt)
+		v.Containers[name] = Run{ID: id, Attempt: l.Attempt, Running: w.see.Runs[id].State == runtime.Running, Done: l.Done}
 	}
 	w.view(v)
 }
@@ -240,7 +246,7 @@ func (w *worker) look(ctx context.Context) {
 	if w.see.Unknown {
 		return
 	}
-	for _, c := range w.pod.Spec.Containers() {
+	for _, c := range w.pod.Spec.All() {
 		if _, known := w.see.Images[c.Image]; known {
 			continue
 		}

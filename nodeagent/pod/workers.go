@@ -3,6 +3,7 @@ package pod
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type Workers struct {
 	ctx     context.Context // of Run
 	workers sync.WaitGroup
 	pods    map[string]*worker                   // by UID
+	ended   map[string]int64                     // pods of which nothing is left, by UID: the revision that the API has of them
 	runs    map[string]map[string]runtime.Status // what the runtime had when it was last listed, by UID and id
 	synced  bool                                 // the API told everything once
 }
@@ -38,7 +40,7 @@ func New(cfg Config) *Workers {
 	return &Workers{
 		mailbox: newMailbox(), cfg: cfg, starts: make(chan struct{}, starters),
 		views: views{pods: map[string]View{}, changed: make(chan struct{})},
-		pods:  map[string]*worker{},
+		pods:  map[string]*worker{}, ended: map[string]int64{},
 	}
 }
 
@@ -71,6 +73,7 @@ func (s *Workers) Sync(pods []api.Pod) {
 	s.post(func() {
 		s.synced = true
 		named := map[string]bool{}
+		defer maps.DeleteFunc(s.ended, func(uid string, _ int64) bool { return !named[uid] })
 		for _, p := range pods {
 			named[p.Meta.UID] = true
 			s.put(p)
@@ -90,7 +93,9 @@ func (s *Workers) Put(p api.Pod) { s.post(func() { s.put(p) }) }
 // Delete says that a pod is gone from the API.
 func (s *Workers) Delete(uid string) {
 	s.post(func() {
+		delete(s.ended, uid)
 		if w := s.pods[uid]; w != nil {
+			w.deleted = true
 			w.post(func() { w.disown("it is gone from the API") })
 		}
 	})
@@ -119,7 +124,11 @@ func (s *Workers) put(p api.Pod) {
 		w.post(func() { w.heard(p) })
 		return
 	}
-	// An ended pod has nothing here, or what it had is swept away.
+	// An ended pod has nothing here, or what it had is swept away. What is told of
+	// it after its end may be of before.
+	if p.Meta.Revision <= s.ended[p.Meta.UID] {
+		return
+	}
 	if !p.Status.Phase.Ended() {
 		w := newWorker(&s.cfg, s.starts, p, record{})
 		w.heard(p)
@@ -178,6 +187,9 @@ func (s *Workers) add(w *worker) {
 func (s *Workers) drop(w *worker) {
 	uid := w.pod.Meta.UID
 	delete(s.pods, uid)
+	if !w.deleted {
+		s.ended[uid] = w.out.rev
+	}
 	s.views.remove(uid)
 	if err := s.cfg.Store.Delete(uid); err != nil {
 		w.log.Error("its checkpoint stays", "error", err)

@@ -23,6 +23,7 @@ type container struct {
 	script     []string
 	timer      *time.Timer // the next step, or the delayed answer to a signal
 	listening  bool
+	commands   int // what they end with; 0: as they do
 	ignoreTerm bool
 	oom        bool // a process of it was killed for want of memory
 	termCode   int
@@ -133,6 +134,8 @@ func (c *container) run() {
 			c.listening = true
 		case "deaf":
 			c.listening = false
+		case "commands":
+			c.commands = atoi(value)
 		case "ignore-term":
 			c.ignoreTerm = true
 		case "on-term":

@@ -19,10 +19,10 @@ func (r *Runtime) Exec(ctx context.Context, id string, command []string, tty boo
 	c, err := r.get(id)
 	var state runtime.State
 	var missing string
-	found := true
+	found, code := true, 0
 	var spec runtime.Container
 	if err == nil {
-		state, spec = c.status.State, c.spec
+		state, spec, code = c.status.State, c.spec, c.commands
 		missing, found = c.image.missing(command)
 	}
 	r.mu.Unlock()
@@ -33,6 +33,9 @@ func (r *Runtime) Exec(ctx context.Context, id string, command []string, tty boo
 		return 0, fmt.Errorf("exec in container %s: it is %s: %w", id, state, runtime.ErrNotRunning)
 	case !found:
 		return 0, fmt.Errorf("%w: %s", runtime.ErrCannotStart, missing)
+	}
+	if code != 0 {
+		return code, nil
 	}
 	p := &process{ctx: ctx, out: streams.Stdout, err: streams.Stderr, in: streams.Stdin, resize: streams.Resize, env: spec.Env}
 	if p.out == nil {

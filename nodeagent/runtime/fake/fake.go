@@ -15,6 +15,7 @@
 //	wait=5s        time passes
 //	on-term=C      SIGTERM or the stop signal ends it with code C (143 unless said)
 //	on-term=C,2s   … after two seconds
+//	commands=C     from now on commands run in it do nothing and end with code C
 //	ignore-term    SIGTERM and the stop signal do nothing
 //	write=PATH     prints an error if it may not write there
 //	id, rights     print its user, and its capabilities and restrictions
@@ -69,7 +70,8 @@ func Toolbox() Image {
 // Named gives an image by the last part of its name, for those who can choose
 // nothing but the reference:
 //
-//	exit-3, exit-3-after-5s   ends with code 3 (after five seconds)
+//	exit-3, exit-3-after-5s   ends with code 3 (after five seconds), exit-0 well
+//	commands-1-after-5s       serves, but commands in it end with code 1 (after five seconds)
 //	oom, oom-after-5s         is killed for want of memory
 //	cannot-start              has no program to start
 //	never-ready               runs and answers no probe
@@ -85,6 +87,7 @@ func Named(reference string) (Image, bool) {
 	verb, after, _ := strings.Cut(name, "-after-")
 	wait := "wait=" + cmp.Or(after, "0s")
 	code, isExit := strings.CutPrefix(verb, "exit-")
+	commands, isCommands := strings.CutPrefix(verb, "commands-")
 	switch {
 	case name == "missing":
 		return Image{}, false
@@ -94,6 +97,8 @@ func Named(reference string) (Image, bool) {
 		return Image{Programs: []string{"/none"}}, true
 	case isExit:
 		return Image{Script: []string{"print=about to exit with " + code, wait, "exit=" + code}}, true
+	case isCommands:
+		return Image{Script: []string{"listen", "on-term=0", wait, "commands=" + commands, "forever"}}, true
 	case verb == "oom":
 		return Image{Script: []string{"listen", wait, "oom"}}, true
 	case verb == "never-ready":
@@ -189,6 +194,16 @@ func (r *Runtime) SetListening(id string, listening bool) {
 	defer r.mu.Unlock()
 	if c := r.containers[id]; c != nil {
 		c.listening = listening
+	}
+}
+
+// SetCommands makes commands in a running container end with code, or with 0 do
+// what they do.
+func (r *Runtime) SetCommands(id string, code int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.containers[id]; c != nil {
+		c.commands = code
 	}
 }
 

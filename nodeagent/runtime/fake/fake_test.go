@@ -99,6 +99,7 @@ func TestNamed(t *testing.T) {
 		"docker.io/library/nginx:1.27":         "print=listening listen on-term=0 forever",
 		"docker.io/library/exit-3:1":           "print=about to exit with 3 wait=0s exit=3",
 		"docker.io/library/exit-4-after-5s":    "print=about to exit with 4 wait=5s exit=4",
+		"docker.io/library/commands-1:1":       "listen on-term=0 wait=0s commands=1 forever",
 		"docker.io/t/oom-after-1s@sha256:0123": "listen wait=1s oom",
 		"docker.io/library/missing:latest":     "",
 	} {
