@@ -37,6 +37,7 @@ func TestAcceptance(t *testing.T) {
 		"AppLife":        testAppLife,
 		"AppEverything":  testAppEverything,
 		"AppFailures":    testAppFailures,
+		"AppCanary":      testAppCanary,
 		"AppCreateFails": testAppCreateFails,
 		"AppDrift":       testAppDrift,
 		"AppClash":       testAppClash,

@@ -164,6 +164,46 @@ resource "clusterd_app" "web" {
 	)
 }
 
+// testAppCanary: apply succeeds once a canary holds, and says who decides; how
+// many pods there are may follow the load or the nodes instead of a number.
+func testAppCanary(t *testing.T, c *cluster) {
+	ns := c.namespace(t)
+	app := func(image, rest string) string {
+		return c.config(ns, `
+resource "clusterd_app" "web" {
+  name   = "web"
+  image  = %q
+  %s
+}`, image, rest)
+	}
+	const canary = `update = { healthy_for = "0s", canary = 1 }
+  `
+	pods := func(desired int, held bool) resource.TestCheckFunc {
+		return func(*terraform.State) error {
+			a := c.app(t, ns, "web")
+			if a.Status.Desired != desired || a.Status.Rollout.HeldSince.IsZero() == held {
+				t.Errorf("%d pods are desired, rollout %+v", a.Status.Desired, a.Status.Rollout)
+			}
+			return nil
+		}
+	}
+	promote := func() {
+		a := c.app(t, ns, "web")
+		a.Status.Intent.Promote = a.Status.Rollout.Number
+		if _, err := client.Of(c.Client(), api.Apps).PutPart(t.Context(), a, "intent"); err != nil {
+			t.Error(err)
+		}
+	}
+	apply(t,
+		resource.TestStep{Config: app("nginx:1", canary+"replicas = 2"), Check: pods(2, false)},
+		resource.TestStep{Config: app("nginx:2", canary+"replicas = 2"), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate),
+			Check: resource.ComposeTestCheckFunc(pods(2, true), resource.TestCheckResourceAttr(web, "image", "nginx:2"))},
+		resource.TestStep{PreConfig: promote, Config: app("nginx:2", canary+"scale = { min = 2, max = 4, cpu = 70 }"),
+			ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
+		resource.TestStep{Config: app("nginx:2", "per_node = true"), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
+	)
+}
+
 // testAppCreateFails: the object of a failed create stays for its logs, and the
 // next plan replaces it; or goes at once.
 func testAppCreateFails(t *testing.T, c *cluster) {

@@ -57,7 +57,10 @@ func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequ
 	if fail == nil {
 		return
 	}
-	resp.Diagnostics.AddError(fail.summary, fail.detail)
+	fail.add(&resp.Diagnostics)
+	if fail.waits {
+		return
+	}
 	onFailure, _ := plan.text("on_create_failure")
 	switch {
 	case adopted:
@@ -186,7 +189,7 @@ func (r *kindResource[S, T]) Update(ctx context.Context, req resource.UpdateRequ
 		ctx, done := context.WithTimeout(ctx, plan.timeout("update", rolloutTimeout))
 		defer done()
 		if fail := r.follow(ctx, r, now); fail != nil {
-			resp.Diagnostics.AddError(fail.summary, fail.detail)
+			fail.add(&resp.Diagnostics)
 			if fail.reverted {
 				return
 			}

@@ -52,8 +52,11 @@ func followRollout(ctx context.Context, r *appResource, written *api.App) *failu
 		return &failure{summary: app + ": another change took over",
 			detail: fmt.Sprintf("While generation %d was rolled out, %s wrote generation %d at %s. Plan again to see where it stands.", generation, last.Meta.WrittenBy, last.Meta.Generation, stamp(last.Meta.WrittenAt))}
 	}
-	if rollout.Phase == api.RolloutComplete {
+	switch {
+	case rollout.Phase == api.RolloutComplete:
 		return nil
+	case held(rollout):
+		return holds(last)
 	}
 	if rollout.Phase == api.RolloutRolledBack && last.Meta.Generation == generation {
 		last = r.untilReverted(ctx, last)
@@ -74,7 +77,17 @@ func outcome(a *api.App, generation int64) (ended bool, how *api.Rollout) {
 	case how.Phase == api.RolloutSuperseded:
 		return true, nil
 	}
-	return how.Phase.Terminal(), how
+	return how.Phase.Terminal() || held(how), how
+}
+
+// held reports whether a canary waits for somebody's word.
+func held(r *api.Rollout) bool { return r.Phase == api.RolloutInProgress && !r.HeldSince.IsZero() }
+
+// holds tells of a canary that does: what was written is there, beside what
+// was there before.
+func holds(a *api.App) *failure {
+	return &failure{waits: true, summary: "App " + id(&a.Meta) + ": its canary holds",
+		detail: capital(a.Status.Message) + ".\n\nThe state has what was written; until then the pods of before go on.\n" + lookCloser(&a.Meta)}
 }
 
 // stuck tells of the app's rollout if it goes on, or ended badly and nothing
@@ -83,6 +96,12 @@ func outcome(a *api.App, generation int64) (ended bool, how *api.Rollout) {
 func stuck(a *api.App) *failure {
 	ended, how := outcome(a, a.Meta.Generation)
 	switch {
+	case ended && how != nil && held(how):
+		return holds(a)
+	case ended && how != nil && how.Phase == api.RolloutRolledBack && a.Status.Rollout.IsRollback() && a.Status.Rollout.Generation == how.Generation:
+		// Its contents, or a restart, are back: no plan shows that.
+		return &failure{summary: "App " + id(&a.Meta) + ": rollout after a " + cmp.Or(how.Reason, "change of its contents") + " failed and was rolled back",
+			detail: strings.Join(how.Cause.Story(), "\n") + "\n\nWhat it used before runs, until its contents change again.\n" + lookCloser(&a.Meta)}
 	case !ended:
 		return &failure{summary: "App " + id(&a.Meta) + ": its rollout still goes on", detail: "So far: " + progress(a) + ".\n\n" + lookCloser(&a.Meta)}
 	case how == nil || how.Phase != api.RolloutPaused && how.Phase != api.RolloutFailed:

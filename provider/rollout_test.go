@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/tools/txtar"
 
@@ -66,20 +67,24 @@ func TestOutcome(t *testing.T) {
 	status := func(observed int64, current api.Rollout, history ...api.Rollout) *api.App {
 		return &api.App{Status: api.AppStatus{ObservedGeneration: observed, Rollout: current, History: history}}
 	}
+	canary := api.Rollout{Generation: 2, Phase: api.RolloutInProgress, HeldSince: time.Unix(1, 0)}
 	two := func(p api.RolloutPhase) api.Rollout { return api.Rollout{Generation: 2, Phase: p} }
 	for name, test := range map[string]struct {
 		app   *api.App
 		ended bool
 		phase api.RolloutPhase
 	}{
-		"nothing yet":           {status(0, api.Rollout{}), false, ""},
-		"the one before":        {status(1, api.Rollout{Generation: 1, Phase: api.RolloutComplete}), false, ""},
-		"in progress":           {status(2, two(api.RolloutInProgress)), false, api.RolloutInProgress},
-		"complete":              {status(2, two(api.RolloutComplete)), true, api.RolloutComplete},
-		"rolled back":           {status(2, two(api.RolloutRolledBack)), true, api.RolloutRolledBack},
-		"rollback is under way": {status(3, api.Rollout{Generation: 3, Phase: api.RolloutInProgress}, two(api.RolloutRolledBack)), true, api.RolloutRolledBack},
-		"superseded":            {status(3, api.Rollout{Generation: 3, Phase: api.RolloutInProgress}, two(api.RolloutSuperseded)), true, ""},
-		"forgotten":             {status(30, api.Rollout{Generation: 30, Phase: api.RolloutInProgress}), true, ""},
+		"nothing yet":            {status(0, api.Rollout{}), false, ""},
+		"the one before":         {status(1, api.Rollout{Generation: 1, Phase: api.RolloutComplete}), false, ""},
+		"in progress":            {status(2, two(api.RolloutInProgress)), false, api.RolloutInProgress},
+		"complete":               {status(2, two(api.RolloutComplete)), true, api.RolloutComplete},
+		"canary holds":           {status(2, canary), true, api.RolloutInProgress},
+		"contents were put back": {status(2, api.Rollout{Generation: 2, Phase: api.RolloutComplete, Reason: api.RollbackOf(2)}, two(api.RolloutRolledBack), two(api.RolloutComplete)), true, api.RolloutRolledBack},
+		"a later restart":        {status(2, two(api.RolloutInProgress), two(api.RolloutComplete)), false, api.RolloutInProgress},
+		"rolled back":            {status(2, two(api.RolloutRolledBack)), true, api.RolloutRolledBack},
+		"rollback is under way":  {status(3, api.Rollout{Generation: 3, Phase: api.RolloutInProgress}, two(api.RolloutRolledBack)), true, api.RolloutRolledBack},
+		"superseded":             {status(3, api.Rollout{Generation: 3, Phase: api.RolloutInProgress}, two(api.RolloutSuperseded)), true, ""},
+		"forgotten":              {status(30, api.Rollout{Generation: 30, Phase: api.RolloutInProgress}), true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ended, how := outcome(test.app, 2)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-log/tflog"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -14,6 +15,17 @@ type failure struct {
 	summary, detail string
 	// reverted: the cluster has the declaration of before again.
 	reverted bool
+	// waits: nothing is wrong, but somebody has to decide.
+	waits bool
+}
+
+// add tells of it: as an error, or as a warning.
+func (f *failure) add(diags *diag.Diagnostics) {
+	if f.waits {
+		diags.AddWarning(f.summary, f.detail)
+	} else {
+		diags.AddError(f.summary, f.detail)
+	}
 }
 
 const (

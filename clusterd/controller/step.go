@@ -11,9 +11,9 @@ import (
 // step takes the pods one step towards what is wanted, the way the app says.
 func (r *rollout) step() {
 	switch {
+	case r.update.Strategy == "recreate" && r.clear():
 	case api.Deref(r.app.Effective.PerNode):
 		r.perNode()
-	case r.update.Strategy == "recreate" && r.clear():
 	case r.onTrial():
 		r.canary()
 	default:

@@ -8,7 +8,7 @@ import (
 // Update says how a change reaches the running pods.
 type Update struct {
 	Strategy      string   `json:"strategy,omitempty" doc:"rolling: new pods are ready before old ones go. recreate: all old pods end before new ones start." enum:"rolling,recreate" default:"rolling"`
-	Canary        *int     `json:"canary,omitempty" doc:"First run this many pods of the change beside the old ones, and hold until it is promoted or aborted."`
+	Canary        *int     `json:"canary,omitempty" doc:"First run this many pods of the change beside all the old ones, and hold until it is promoted or aborted."`
 	AutoPromote   Duration `json:"auto_promote,omitempty" doc:"Promote the canary by itself once it has been healthy this long; without, somebody does: clusterd rollout promote."`
 	MaxParallel   *int     `json:"max_parallel,omitempty" doc:"How many pods are replaced at a time." default:"1"`
 	Surge         *int     `json:"surge,omitempty" doc:"How many pods above replicas may exist during a rollout; stopping ones count. By default 1; 0 for stateful and per_node apps."`
@@ -55,6 +55,8 @@ func (u Update) validate(s AppSpec) error {
 			errs.Addf("canary", "must be at least 1")
 		case u.Strategy == "recreate":
 			errs.Addf("canary", "needs old and new pods side by side: strategy = \"recreate\" has none")
+		case s.Stateful != nil || Deref(s.PerNode):
+			errs.Addf("canary", "needs old and new pods side by side: stateful and per_node apps have no second pod of the same place")
 		}
 	}
 	if u.AutoPromote != "" && u.Canary == nil {
