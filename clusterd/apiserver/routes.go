@@ -48,6 +48,10 @@ func (s *Server) routes() []route {
 				{"container", "Which container; by default the main one."}, {"follow", "true: go on with what is written from now."},
 				{"tail", "Only the last lines, that many."}, {"since", "Only lines of this last while, such as 10m."}, {"previous", "true: of the run before the last restart."},
 				{"timestamps", "true: begin each line with when it was written."}}}},
+		route{method: "GET", path: onePod + "/usage", kind: pods, serve: (*Server).servePodUsage, doc: doc{
+			summary: "What a pod uses now, measured by its node", out: reflect.TypeFor[api.UsageAnswer]()}},
+		route{method: "GET", path: "/v1/usage", serve: (*Server).serveUsage, doc: doc{
+			summary: "What pods use now, measured by their nodes", out: reflect.TypeFor[api.UsageAnswer](), query: []param{{"namespace", "Only pods of this one."}}}},
 		route{method: "POST", path: onePod + "/exec", kind: pods, serve: servePodStream("exec"), doc: doc{
 			summary: "Run a command in a container: upgrade the connection to clusterd-exec", status: http.StatusSwitchingProtocols, query: []param{
 				{"container", "Which container; by default the main one."}, {"command", "The command, one parameter per word."}, {"tty", "true: with a terminal."}, {"stdin", "true: with input."}}}},

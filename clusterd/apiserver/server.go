@@ -76,6 +76,7 @@ type Server struct {
 	leads          leadership
 	rings          rings
 	applied        applied
+	usages         usages
 }
 
 // Open opens the store and makes sure that it has what a cluster needs.

@@ -108,6 +108,8 @@ func TestCluster(t *testing.T) {
 	t.Run("cordon", testCordon)
 	t.Run("token", func(t *testing.T) { testToken(t, c) })
 	t.Run("follow", func(t *testing.T) { testFollow(t, c) })
+	t.Run("rollout", func(t *testing.T) { testRollout(t, c) })
+	t.Run("top", func(t *testing.T) { testTop(t, c) })
 	t.Run("delete", testDelete)
 }
 

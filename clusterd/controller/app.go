@@ -104,6 +104,7 @@ type facts struct {
 	// contents returns the versions of the configs and secrets that pods of a
 	// template use. Nil: nothing is known of any.
 	contents func(api.PodTemplate) map[string]string
+	wanted   int // what the scaler wants; 0: it has no say
 	now      time.Time
 }
 
@@ -183,7 +184,7 @@ func size(app *api.App, see facts) (n int, hosts []string) {
 		hosts = hostsOf(app, see)
 		return len(hosts), hosts
 	case s.Scale != nil:
-		return min(max(app.Status.Desired, api.Deref(s.Scale.Min)), s.Scale.Max), nil
+		return min(max(cmp.Or(see.wanted, app.Status.Desired), api.Deref(s.Scale.Min)), s.Scale.Max), nil
 	}
 	return api.Deref(s.Replicas), nil
 }
@@ -320,13 +321,14 @@ type apps struct {
 	client *client.Client
 	apps   client.Kind[api.AppSpec, api.AppStatus]
 	caches *reconcile.Caches
+	scaler *scaler
 	log    hclog.Logger
 
 	wroteApp, wrotePods reconcile.Written
 }
 
 func newApps(cfg Config) *apps {
-	return &apps{client: cfg.Client, apps: client.Of(cfg.Client, api.Apps), caches: cfg.Caches, log: cfg.Log.Named("app")}
+	return &apps{client: cfg.Client, apps: client.Of(cfg.Client, api.Apps), caches: cfg.Caches, scaler: newScaler(cfg.Client), log: cfg.Log.Named("app")}
 }
 
 func (l *apps) loop() reconcile.Loop {
@@ -354,6 +356,7 @@ func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 	app := l.caches.Apps.Get(ref.Namespace, ref.Name)
 	pods := l.caches.Pods.By("app", ref.Namespace, ref.Name)
 	if app == nil && len(pods) == 0 {
+		l.scaler.forget(l.caches.Apps.List())
 		l.wroteApp.Forget(ref)
 		l.wrotePods.Forget(ref)
 		return 0, nil
@@ -363,7 +366,13 @@ func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 			return 0, err
 		}
 	}
-	p := planApp(app, l.see(pods))
+	see := l.see(pods)
+	var measure time.Duration
+	if app != nil && app.Effective.Scale != nil && !app.Meta.Deleting() {
+		see.wanted, measure = l.scaler.wants(ctx, app, pods)
+	}
+	p := planApp(app, see)
+	p.sooner(measure)
 	if err := l.apply(ctx, ref, app, p); err != nil {
 		return 0, err
 	}

@@ -74,6 +74,7 @@ type Agent struct {
 	workers *pod.Workers
 	images  *image.Store
 	mux     http.Handler
+	meter   meter
 }
 
 // New returns an Agent. Nothing happens until Run.

@@ -22,6 +22,7 @@ func (a *Agent) routes() http.Handler {
 	handle("GET /v1/pods/{uid}/logs", a.serveLogs)
 	handle("POST /v1/pods/{uid}/exec", a.serveExec)
 	handle("POST /v1/pods/{uid}/connect", a.serveConnect)
+	handle("GET /v1/usage", a.serveUsage)
 	handle("GET /v1/images", a.serveImages)
 	handle("PUT /v1/images", a.serveImport)
 	return mux

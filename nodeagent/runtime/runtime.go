@@ -102,6 +102,12 @@ type Exit struct {
 	Unknown bool      // it ended, and nobody saw how, such as at a power cut
 }
 
+// Usage is what a container uses.
+type Usage struct {
+	CPU    time.Duration // of one processor, since it started
+	Memory int64         // bytes, without what can be dropped at once
+}
+
 // Event says that a container changed; ask Status for what it is now.
 type Event struct {
 	ID string
@@ -146,6 +152,8 @@ type Runtime interface {
 	Status(ctx context.Context, id string) (Status, error)
 	// List returns all containers this agent ever created and did not remove.
 	List(ctx context.Context) ([]Status, error)
+	// Usage measures a running container. ErrNotRunning.
+	Usage(ctx context.Context, id string) (Usage, error)
 	// Exec runs a command in a running container, with its environment, and
 	// returns its exit code. It returns when the command has ended and its output
 	// has been delivered; when ctx ends first, the command is killed.

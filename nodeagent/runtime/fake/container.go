@@ -29,6 +29,31 @@ type container struct {
 	termCode   int
 	termTakes  time.Duration
 	log        *logfile.Writer
+
+	used   runtime.Usage // at usedAt
+	usedAt time.Time
+	milli  int // thousandths of a core it uses since
+}
+
+// usage is what it has used by now.
+func (c *container) usage() runtime.Usage {
+	u := c.used
+	u.CPU += time.Since(c.usedAt) * time.Duration(c.milli) / 1000
+	return u
+}
+
+// Usage returns what the container's script says it uses.
+func (r *Runtime) Usage(_ context.Context, id string) (runtime.Usage, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, err := r.get(id)
+	if err != nil {
+		return runtime.Usage{}, fmt.Errorf("usage of container %s: %w", id, err)
+	}
+	if c.status.State != runtime.Running {
+		return runtime.Usage{}, fmt.Errorf("usage of container %s: %w", id, runtime.ErrNotRunning)
+	}
+	return c.usage(), nil
 }
 
 // Create makes a container of an image on the node.
@@ -145,6 +170,10 @@ func (c *container) run() {
 			if text := c.allowed(verb, value); text != "" {
 				c.print(logfile.Stdout, text)
 			}
+		case "use":
+			milli, bytes, _ := strings.Cut(value, ",")
+			c.used, c.usedAt = c.usage(), time.Now()
+			c.milli, c.used.Memory = atoi(milli), int64(atoi(bytes))
 		case "oom-child":
 			c.oom = true
 		case "exit":

@@ -21,6 +21,7 @@
 //	id, rights     print its user, and its capabilities and restrictions
 //	open=PATH      prints an error if it does not have the device
 //	fork=N         prints an error if it may not have so many processes
+//	use=M,N        from now on it uses M thousandths of a core and N bytes of memory
 //	oom-child      a child of it is killed for want of memory
 //	exit=C         ends with code C
 //	oom            ends with 137, out of memory
@@ -77,6 +78,7 @@ func Toolbox() Image {
 //	never-ready               runs and answers no probe
 //	ready-after-5s            answers after five seconds
 //	ignores-term              has to be killed
+//	uses-300                  serves, and uses 300 thousandths of a core and 64 MiB
 //	toolbox                   see Toolbox
 //	missing                   is in no registry
 //
@@ -88,6 +90,7 @@ func Named(reference string) (Image, bool) {
 	wait := "wait=" + cmp.Or(after, "0s")
 	code, isExit := strings.CutPrefix(verb, "exit-")
 	commands, isCommands := strings.CutPrefix(verb, "commands-")
+	milli, uses := strings.CutPrefix(verb, "uses-")
 	switch {
 	case name == "missing":
 		return Image{}, false
@@ -99,6 +102,8 @@ func Named(reference string) (Image, bool) {
 		return Image{Script: []string{"print=about to exit with " + code, wait, "exit=" + code}}, true
 	case isCommands:
 		return Image{Script: []string{"listen", "on-term=0", wait, "commands=" + commands, "forever"}}, true
+	case uses:
+		return Image{Script: append([]string{"use=" + milli + ",67108864"}, Serve().Script...)}, true
 	case verb == "oom":
 		return Image{Script: []string{"listen", wait, "oom"}}, true
 	case verb == "never-ready":

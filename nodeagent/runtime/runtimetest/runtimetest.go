@@ -54,6 +54,7 @@ func Run(t *testing.T, open func(t *testing.T) *Node) {
 		{"RemoveKills", (*suite).removeKills},
 		{"OOM", (*suite).oom},
 		{"OOMOfChild", (*suite).oomOfChild},
+		{"Usage", (*suite).usage},
 		{"PIDLimit", (*suite).pidLimit},
 		{"User", (*suite).user},
 		{"ReadOnlyRoot", (*suite).readOnlyRoot},

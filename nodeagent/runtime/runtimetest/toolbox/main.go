@@ -14,6 +14,7 @@
 //	id             prints its user and group: 0:0
 //	rights         prints effective and ambient capabilities, no-new-privileges and seccomp
 //	open=PATH      opens a device, prints the error if it cannot
+//	use=M,N        uses M thousandths of a core and N bytes of memory from now on
 //	oom-child      a child of it runs out of memory
 package main
 
@@ -69,8 +70,29 @@ var steps = map[string]func(value string){
 	"id":          func(string) { fmt.Printf("%d:%d\n", os.Getuid(), os.Getgid()) },
 	"rights":      func(string) { rights() },
 	"open":        open,
+	"use":         use,
 	"oom-child":   func(string) { exec.Command(os.Args[0], "oom").Run() },
 	"hostname":    func(string) { h, _ := os.Hostname(); fmt.Println(h) },
+}
+
+// held is what use holds: seen from outside, so that it stays.
+var held []byte
+
+func use(v string) {
+	milli, bytes, _ := strings.Cut(v, ",")
+	held = make([]byte, number(bytes))
+	for i := 0; i < len(held); i += 4096 {
+		held[i] = 1
+	}
+	const period = 10 * time.Millisecond
+	busy := time.Duration(number(milli)) * period / 1000
+	go func() {
+		for {
+			for start := time.Now(); time.Since(start) < busy; {
+			}
+			time.Sleep(period - busy)
+		}
+	}()
 }
 
 func number(v string) int {

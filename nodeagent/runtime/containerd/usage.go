@@ -1,0 +1,97 @@
+//go:build linux
+
+package containerd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+)
+
+// Usage reads the control groups of the container's first process.
+func (r *Runtime) Usage(ctx context.Context, id string) (runtime.Usage, error) {
+	st, err := r.Status(ctx, id)
+	if err != nil {
+		return runtime.Usage{}, err
+	}
+	if st.State != runtime.Running {
+		return runtime.Usage{}, fmt.Errorf("usage of container %s: %w", id, runtime.ErrNotRunning)
+	}
+	u, err := usageOf(st.PID)
+	if os.IsNotExist(err) {
+		err = runtime.ErrNotRunning // it has just ended
+	}
+	if err != nil {
+		return runtime.Usage{}, fmt.Errorf("usage of container %s: %w", id, err)
+	}
+	return u, nil
+}
+
+const cgroupRoot = "/sys/fs/cgroup"
+
+// usageOf reads what the groups of a process have used, in version 2 or 1.
+func usageOf(pid int) (u runtime.Usage, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return u, err
+	}
+	groups := map[string]string{} // by controller; "" is version 2
+	for line := range strings.Lines(string(b)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		for controller := range strings.SplitSeq(parts[1], ",") {
+			groups[controller] = parts[2]
+		}
+	}
+	if dir, ok := groups["cpuacct"]; ok {
+		var ns int64
+		if ns, err = number(filepath.Join(cgroupRoot, "cpuacct", dir, "cpuacct.usage")); err != nil {
+			return u, err
+		}
+		u.CPU = time.Duration(ns)
+	} else if us, err := field(filepath.Join(cgroupRoot, groups[""], "cpu.stat"), "usage_usec"); err != nil {
+		return u, err
+	} else {
+		u.CPU = time.Duration(us) * time.Microsecond
+	}
+	used, stat, idle := filepath.Join(cgroupRoot, groups[""], "memory.current"), filepath.Join(cgroupRoot, groups[""], "memory.stat"), "inactive_file"
+	if dir, ok := groups["memory"]; ok {
+		used, stat, idle = filepath.Join(cgroupRoot, "memory", dir, "memory.usage_in_bytes"), filepath.Join(cgroupRoot, "memory", dir, "memory.stat"), "total_inactive_file"
+	}
+	if u.Memory, err = number(used); err != nil {
+		return u, err
+	}
+	cache, err := field(stat, idle)
+	u.Memory = max(0, u.Memory-cache)
+	return u, err
+}
+
+func number(path string) (int64, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+}
+
+// field reads one line "name value" of a file.
+func field(path, name string) (int64, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
+			return strconv.ParseInt(value, 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", path, name)
+}
