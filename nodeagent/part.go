@@ -33,6 +33,7 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/containerd"
 	containerdd "github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/containerd/daemon"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/volume"
 )
 
 func containerdCommand() *cobra.Command {
@@ -106,6 +107,17 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 		return err
 	}
 	defer nw.Close()
+	storage, err := volume.Open(volume.Config{
+		DataDir: s.DataDir, RunDir: filepath.Join(s.RunDir, "storage"), Log: log,
+		Lookup: func(ctx context.Context, namespace, name string) (*api.Volume, error) {
+			ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+			defer cancel()
+			return client.Of(c, api.Volumes).Get(ctx, namespace, name)
+		},
+	})
+	if err != nil {
+		return err
+	}
 	px, err := proxy.Open(proxy.Config{Pods: m.Pods, Subnet: m.Subnet, Services: m.Services, Applied: s.applied(each), Log: log})
 	if err != nil {
 		return err
@@ -116,7 +128,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 		return err
 	}
 	a := agent.New(agent.Config{
-		Name: s.Name, Status: status, Client: c, Runtime: rt, Network: nodeNetwork{nw, s.Address}, Prober: pod.Dialer{},
+		Name: s.Name, Status: status, Client: c, Runtime: rt, Network: nodeNetwork{nw, s.Address}, Storage: storage, Prober: pod.Dialer{},
 		Store: agent.Dir(filepath.Join(s.DataDir, "pods")), Logs: filepath.Join(s.DataDir, "logs"),
 		Files: &pod.Files{
 			Dir:    filepath.Join(s.DataDir, "files"),
@@ -142,6 +154,10 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 		}),
 	)
 }
+
+// lookupTimeout is how long a pod's start waits for word about its volumes: what
+// is on the node will do without.
+const lookupTimeout = 5 * time.Second
 
 func (s *settings) runtime() (runtime.Runtime, error) {
 	address := s.Socket

@@ -48,6 +48,8 @@ func TestAcceptance(t *testing.T) {
 		"Empties":        testEmpties,
 		"Service":        testService,
 		"LeadsNowhere":   testServiceLeadsNowhere,
+		"Volume":         testVolume,
+		"Powers":         testPowers,
 		"Namespace":      testNamespace,
 		"NoNamespace":    testNoNamespace,
 		"Prefetch":       testPrefetch,

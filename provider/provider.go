@@ -1,4 +1,4 @@
-// Package provider is the Terraform provider: apps, services and namespaces as
+// Package provider is the Terraform provider: apps, services, volumes and namespaces as
 // resources, and what the cluster says about them as data sources.
 //
 // Invariants: an attribute has the name of the API's field, and null means the
@@ -35,7 +35,7 @@ func New(version string) provider.Provider { return &clusterd{version} }
 type clusterd struct{ version string }
 
 func (*clusterd) Resources(context.Context) []func() resource.Resource {
-	return []func() resource.Resource{newNamespace, newApp, newService}
+	return []func() resource.Resource{newNamespace, newApp, newService, newVolume}
 }
 
 func (*clusterd) DataSources(context.Context) []func() datasource.DataSource {

@@ -38,6 +38,8 @@ func allow(id Identity, v verb, k *kind, name string, o *object) error {
 			return nil
 		case v == verbRead && k.info.Name == api.Pods.Name && nodeOf(o) == id.Name:
 			return nil
+		case (v == verbRead || v == verbPart) && k.info.Name == api.Volumes.Name && volumeNode(o) == id.Name:
+			return nil
 		case v == verbStatus && k.info.Name == api.Nodes.Name && name == id.Name:
 			return nil
 		case v == verbStatus && k.info.Name == api.Pods.Name && nodeOf(o) == id.Name:
@@ -57,7 +59,7 @@ var forNodes = []string{api.Nodes.Name, api.Servers.Name, api.Services.Name, api
 
 // allowList says who may list and watch. A node asks for its own pods.
 func allowList(id Identity, sel *selector) error {
-	if id.Role == RoleNode && sel.kind.info.Name == api.Pods.Name && sel.fields["node"] == id.Name {
+	if own := sel.kind.info.Name; id.Role == RoleNode && (own == api.Pods.Name || own == api.Volumes.Name) && sel.fields["node"] == id.Name {
 		return nil
 	}
 	return allow(id, verbRead, sel.kind, "", nil)

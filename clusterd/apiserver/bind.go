@@ -83,6 +83,9 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	if why := lacks(node.Status.Allocatable, used, add); why != "" {
 		return conflict(api.Conflict, o.ref(), "does not fit node %s: %s", name, why)
 	}
+	if err := t.claimVolumes(o, pod); err != nil {
+		return err
+	}
 	t.bound[name] = t.bound[name].plus(add)
 	t.set(guard, []byte(`{}`))
 	return nil

@@ -11,6 +11,7 @@ type deletion struct {
 	uid        string
 	generation int64
 	final      bool // also of a two-step kind
+	force      bool // of a volume whose node is dead
 }
 
 // serveDelete answers DELETE of an object.
@@ -22,7 +23,7 @@ func (s *Server) serveDelete(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	d := deletion{uid: r.URL.Query().Get("uid"), generation: pre.generation, final: r.flag("final")}
+	d := deletion{uid: r.URL.Query().Get("uid"), generation: pre.generation, final: r.flag("final"), force: r.flag("force")}
 	return s.write(w, r, func(t *txn) (*object, int, error) {
 		o, err := t.delete(r.kind, r.ref(), d)
 		return o, http.StatusOK, err
@@ -43,6 +44,13 @@ func (t *txn) delete(k *kind, ref api.Ref, d deletion) (*object, error) {
 	if err := allow(t.by.Identity, v, k, ref.Name, old); err != nil {
 		return nil, err
 	}
+	atOnce := d.final
+	if k.info.Name == api.Volumes.Name && !d.final && (d.force || !old.meta.Deleting()) {
+		var err error
+		if atOnce, err = t.checkVolumeGoes(old, d.force); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case d.uid != "" && d.uid != old.meta.UID:
 		return nil, conflict(api.Precondition, ref, "is another object of that name: its uid is %s", old.meta.UID)
@@ -50,7 +58,7 @@ func (t *txn) delete(k *kind, ref api.Ref, d deletion) (*object, error) {
 		return nil, conflict(api.Precondition, ref, "changed since it was read: it is at generation %d, not %d; %s", old.meta.Generation, d.generation, lastWrite(old))
 	case k.info.Name == api.Namespaces.Name && ref.Name == api.DefaultNamespace:
 		return nil, conflict(api.Conflict, ref, "the default namespace cannot be deleted; delete what is in it")
-	case k.info.TwoStep && !d.final:
+	case k.info.TwoStep && !atOnce:
 		if old.meta.Deleting() {
 			return old, nil
 		}
@@ -58,7 +66,7 @@ func (t *txn) delete(k *kind, ref api.Ref, d deletion) (*object, error) {
 		o.meta.DeletedAt = &t.now
 		t.put(o)
 		return o, nil
-	case k.info.TwoStep && !old.meta.Deleting() && k.info.Name != api.Pods.Name:
+	case k.info.TwoStep && d.final && !old.meta.Deleting() && k.info.Name != api.Pods.Name:
 		// A pod of which nothing is left on any node needs no first step.
 		return nil, conflict(api.Conflict, ref, "is not being deleted: delete it without final first")
 	}
@@ -80,6 +88,8 @@ func (t *txn) release(k *kind, old *object) error {
 		t.releaseService(v)
 	case *api.Node:
 		t.releaseNode(v)
+	case *api.Volume:
+		t.releaseVolume(v)
 	case *api.Namespace:
 		if err := t.emptyNamespace(old); err != nil {
 			return err

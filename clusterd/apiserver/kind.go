@@ -74,6 +74,7 @@ type object struct {
 	body  []byte            // as served
 	index map[string]string // of the kind's index filters
 	load  load              // of pods
+	uses  []api.VolumeUse   // of pods that have not ended
 }
 
 // envelope is the outside of an object, as it is sent and as it is stored. In
@@ -121,7 +122,7 @@ func (o *object) derive() error {
 	}
 	if pod, ok := typed.(*api.Pod); ok && !pod.Status.Phase.Ended() {
 		cpu, memory := pod.Spec.Requests()
-		o.load = load{cpu, memory, 1}
+		o.load, o.uses = load{cpu, memory, 1}, pod.Spec.Uses()
 	}
 	return nil
 }

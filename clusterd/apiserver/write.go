@@ -227,12 +227,23 @@ func (t *txn) settle(old, o *object, typed api.Any) error {
 	o.kind.Default(typed)
 	var err error
 	switch v := typed.(type) {
+	case *api.App:
+		err = t.checkPowers(v.Ref(), v.Effective.Template())
+	case *api.Volume:
+		err = t.checkVolume(old, v)
 	case *api.Service:
-		err = t.allocService(old, v)
+		if err = t.checkNodePorts(v); err == nil {
+			err = t.allocService(old, v)
+		}
 	case *api.Node:
 		err = t.allocNode(old, v)
 	case *api.Pod:
-		err = t.checkPlacement(old, o, v)
+		if t.by.Role == RoleUser { // the loops pass on what was allowed
+			err = t.checkPowers(v.Ref(), v.Spec.PodTemplate)
+		}
+		if err == nil {
+			err = t.checkPlacement(old, o, v)
+		}
 	}
 	if err == nil && !o.kind.info.Derived {
 		o.effective = section(typed, "Effective")

@@ -21,6 +21,7 @@ var samples = map[string]string{
 	"App":       `{"image":"nginx:1"}`,
 	"Pod":       `{"image":"nginx:1","app":"web"}`,
 	"Service":   `{"app":"web","ports":{"http":{"port":80}}}`,
+	"Volume":    `{"size":"1Gi","deletion_protection":false}`,
 	"Endpoints": `{"service":"web"}`,
 	"Server":    `{"address":"127.0.0.1:7443"}`,
 	"Image":     `{"reference":"docker.io/library/nginx:1","digest":"sha256:00"}`,

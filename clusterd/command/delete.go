@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -43,7 +44,11 @@ func (c *cli) delete() *cobra.Command {
 				return err
 			}
 			uid := o.GetMeta().UID
-			if err := cl.Call(cmd.Context(), http.MethodDelete, path, url.Values{"uid": {uid}}, nil, nil); err != nil {
+			params := url.Values{"uid": {uid}}
+			if q.kind.Info().Name == api.Volumes.Name && force {
+				params.Set("force", "true")
+			}
+			if err := cl.Call(cmd.Context(), http.MethodDelete, path, params, nil, nil); err != nil {
 				return err
 			}
 			ref := api.Ref{Kind: q.kind.Info().Name, Namespace: q.ns, Name: q.name}
@@ -59,7 +64,7 @@ func (c *cli) delete() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&wait, "wait", true, "wait until it is gone")
-	cmd.Flags().BoolVar(&force, "force", false, "delete a node that lives: what it runs stops, and it must join anew")
+	cmd.Flags().BoolVar(&force, "force", false, "delete a node that lives: what it runs stops, and it must join anew; or a volume that is lost: what its node has of it stays there")
 	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait")
 	return cmd
 }
@@ -115,6 +120,10 @@ func remains(ctx context.Context, c *client.Client, o api.Any) string {
 	case *api.Pod:
 		if v.Status.Phase != "" {
 			return "it is " + string(v.Status.Phase)
+		}
+	case *api.Volume:
+		if text := cmp.Or(v.Status.Data.Message, v.Status.Message); text != "" {
+			return text
 		}
 	case *api.Namespace:
 		if v.Status.Message != "" {

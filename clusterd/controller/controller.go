@@ -38,7 +38,7 @@ type Config struct {
 func Run(ctx context.Context, cfg Config) error {
 	var wg sync.WaitGroup
 	nodes := newNodes(cfg)
-	for _, l := range []reconcile.Loop{newApps(cfg).loop(), newServices(cfg).loop(), newNamespaces(cfg).loop(), nodes.loop()} {
+	for _, l := range []reconcile.Loop{newApps(cfg).loop(), newServices(cfg).loop(), newNamespaces(cfg).loop(), newVolumes(cfg).loop(), nodes.loop()} {
 		wg.Go(func() { l.Run(ctx, cfg.Log) })
 	}
 	wg.Wait()

@@ -77,6 +77,7 @@ var filters = []filter{
 			})
 		},
 	},
+	atVolumes,
 	{
 		load: true, need: needPods,
 		fits: func(a *ask, i int) bool {

@@ -64,7 +64,7 @@ type hurt struct {
 
 // Run schedules until ctx ends. Its end is not an error.
 func Run(ctx context.Context, cfg Config) error {
-	for _, synced := range []func(context.Context) error{cfg.Caches.Nodes.Synced, cfg.Caches.Pods.Synced, cfg.Caches.Apps.Synced} {
+	for _, synced := range []func(context.Context) error{cfg.Caches.Nodes.Synced, cfg.Caches.Pods.Synced, cfg.Caches.Apps.Synced, cfg.Caches.Volumes.Synced} {
 		if synced(ctx) != nil {
 			return nil
 		}
@@ -73,6 +73,8 @@ func Run(ctx context.Context, cfg Config) error {
 		client: cfg.Client, apps: cfg.Caches.Apps, pods: client.Of(cfg.Client, api.Pods), log: cfg.Log.Named("scheduler"), wake: make(chan struct{}, 1),
 		picture: newPicture(), waiting: map[string]candidate{}, bound: map[string]int64{}, said: map[string]time.Time{},
 	}
+	l.picture.volumes = map[string]*volume{}
+	defer cfg.Caches.Volumes.OnChange(l.volumeChanged)()
 	defer cfg.Caches.Nodes.OnChange(l.nodeChanged)()
 	defer cfg.Caches.Pods.OnChange(l.podChanged)()
 	retry := time.Duration(0)
@@ -130,6 +132,16 @@ func (l *loop) nodeChanged(was, is *api.Node) {
 	} else {
 		l.awaken(l.picture.setNode(is))
 	}
+}
+
+func (l *loop) volumeChanged(was, is *api.Volume) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := is
+	if o == nil {
+		o = was
+	}
+	l.awaken(l.picture.setVolume(o.Meta.Namespace+"/"+o.Meta.Name, is))
 }
 
 // awaken has the pods looked at again that wait for something of better.

@@ -46,6 +46,8 @@ type picture struct {
 	repelled map[string]map[string]relation
 	// hurt counts pods of an app that failed on a node lately.
 	hurt map[string]map[int]int
+	// volumes by namespace/name; nil: they are not looked at.
+	volumes map[string]*volume
 }
 
 // placement is what one pod takes, and where.
@@ -185,6 +187,7 @@ func (p *picture) unplace(uid string) needs {
 
 func (p *picture) count(at placement, sign int32) {
 	i := at.node
+	p.mount(at, sign)
 	p.freeCPU[i] -= int64(sign) * at.cpu
 	p.freeMem[i] -= int64(sign) * at.mem
 	p.freePods[i] -= sign

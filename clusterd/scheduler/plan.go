@@ -159,6 +159,12 @@ func (p *picture) choose(c *class) int {
 	if c.full {
 		return -1
 	}
+	if why := p.barred(c.request); why != "" {
+		c.full, c.need = true, needNode|needPods
+		c.reasons = []Reason{{len(c.candidates), why}}
+		c.why = sentence(c.reasons)
+		return -1
+	}
 	i := p.best(c)
 	if i < 0 {
 		c.full = true

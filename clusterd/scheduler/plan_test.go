@@ -28,7 +28,12 @@ type given struct {
 		Name, App, Revision, Node, CPU, Memory string
 		Count                                  int
 		Placement                              *api.Placement
+		Mounts                                 map[string]api.Mount
 		Ready, Deleting                        bool
+	}
+	Volumes []struct {
+		Name, Node string
+		Deleting   bool
 	}
 	MinAvailable map[string]int
 	Hurt         map[string]map[string]int // by app and node
@@ -49,6 +54,14 @@ func (g given) build() (p *picture, pending []candidate) {
 		}
 		p.setNode(node)
 	}
+	p.volumes = map[string]*volume{}
+	for _, v := range g.Volumes {
+		o := &api.Volume{Meta: api.Meta{Name: v.Name}, Status: api.VolumeStatus{Node: v.Node}}
+		if v.Deleting {
+			o.Meta.DeletedAt = new(time.Time)
+		}
+		p.setVolume("default/"+v.Name, o)
+	}
 	for _, q := range g.Pods {
 		for i := range max(q.Count, 1) {
 			name := q.Name
@@ -56,6 +69,7 @@ func (g given) build() (p *picture, pending []candidate) {
 				name = fmt.Sprintf("%s-%d", q.Name, i)
 			}
 			pod := testPod(name, q.App, q.CPU, q.Memory, q.Placement)
+			pod.Spec.Mounts = q.Mounts
 			pod.Spec.Node, pod.Spec.Revision, pod.Status.Ready = q.Node, q.Revision, q.Ready
 			if q.Deleting {
 				pod.Meta.DeletedAt = new(time.Time)

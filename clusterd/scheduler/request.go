@@ -25,6 +25,9 @@ type request struct {
 	maxSkew         int32 // 0: spread is a preference
 	onePer          string
 	affinity, anti  []relation
+
+	namespace string
+	uses      []api.VolumeUse // by namespace/name
 }
 
 // relation is a wish about another app's pods in a domain.
@@ -61,7 +64,8 @@ func (r *request) elsewhere(node string) bool { return r.target != "" && r.targe
 func requestOf(namespace, owner, revision string, t *api.PodTemplate) *request {
 	r := &request{group: groupOf(namespace, owner, revision), priority: api.DefaultPriority}
 	r.cpu, r.mem = t.Requests()
-	r.key = fmt.Sprintf("%s %d %d", r.group.revision, r.cpu, r.mem)
+	r.namespace, r.uses = namespace, usesOf(namespace, t)
+	r.key = fmt.Sprintf("%s %d %d %v", r.group.revision, r.cpu, r.mem, r.uses)
 	at := t.Placement
 	if at == nil {
 		return r

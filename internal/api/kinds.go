@@ -6,6 +6,7 @@ var Kinds = []AnyKind{
 	Namespaces,
 	Apps,
 	Pods,
+	Volumes,
 	Services,
 	EndpointSlices,
 	Nodes,

@@ -79,6 +79,7 @@ func (t PodTemplate) validateParts() error {
 			seen[c.Ports[port]] = at + ".ports." + port
 		}
 	}
+	errs.Add("", t.validateScratch())
 	if t.Placement != nil {
 		errs.Add("placement", t.Placement.validate())
 	}

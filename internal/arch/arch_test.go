@@ -61,6 +61,7 @@ var rules = map[string]rule{
 	"nodeagent/network":            {"internal/api nodeagent/network", log + " github.com/vishvananda github.com/google/nftables github.com/mdlayher " + sys},
 	"nodeagent/proxy":              {"internal/api internal/client nodeagent/proxy", log + " github.com/vishvananda github.com/google/nftables github.com/mdlayher " + sys},
 	"nodeagent/dns":                {"internal/api nodeagent/dns", log + " github.com/miekg/dns"},
+	"nodeagent/volume":             {"internal/api nodeagent/volume", log + " " + sys},
 	"nodeagent/image":              {"internal/api nodeagent/runtime", log},
 	"nodeagent/hollow":             {"internal nodeagent", log},
 	"nodeagent/clusterd-shim":      {"nodeagent/runtime", "github.com/containerd github.com/opencontainers " + sys},

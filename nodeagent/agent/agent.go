@@ -52,6 +52,7 @@ type Config struct {
 	Client  *client.Client
 	Runtime runtime.Runtime
 	Network pod.Network
+	Storage Storage
 	Prober  pod.Prober
 	Store   pod.Store
 	Logs    string     // directory of container logs; "" keeps none
@@ -90,7 +91,7 @@ func New(cfg Config) *Agent {
 	a := &Agent{cfg: cfg, log: cfg.Log}
 	a.images = image.New(cfg.Runtime, func() { a.workers.Retry() })
 	a.workers = pod.New(pod.Config{
-		Runtime: cfg.Runtime, Network: cfg.Network, Images: a.images, API: control{cfg.Client}, Prober: cfg.Prober,
+		Runtime: cfg.Runtime, Network: cfg.Network, Storage: cfg.Storage, Images: a.images, API: control{cfg.Client}, Prober: cfg.Prober,
 		Store: cfg.Store, Logs: cfg.Logs, Files: cfg.Files, HoldFor: holdFor, Log: cfg.Log.Named("pod"),
 	})
 	a.mux = a.routes()
@@ -110,6 +111,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	} else {
 		wg.Go(func() { a.register(ctx) })
 	}
+	wg.Go(func() { a.followVolumes(ctx) })
 	if a.cfg.TLS != nil {
 		wg.Go(func() { a.tunnels(ctx) })
 	}

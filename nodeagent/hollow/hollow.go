@@ -49,6 +49,7 @@ type Config struct {
 type Node struct {
 	Runtime *fake.Runtime
 	Network *Network
+	Storage *Storage
 	Store   *agent.Memory // the node's disk
 
 	cfg Config
@@ -64,7 +65,7 @@ func New(cfg Config) *Node {
 	}
 	cfg.Has = cmp.Or(cfg.Has, api.Resources{CPU: "8", Memory: "16Gi", Pods: 250})
 	cfg.Address = cmp.Or(cfg.Address, "127.0.0.1")
-	return &Node{Runtime: cfg.Runtime, Network: &Network{subnet: cfg.Subnet, node: netip.MustParseAddr(cfg.Address)}, Store: &agent.Memory{}, cfg: cfg}
+	return &Node{Runtime: cfg.Runtime, Network: &Network{subnet: cfg.Subnet, node: netip.MustParseAddr(cfg.Address)}, Storage: &Storage{lookup: lookup(cfg.Client)}, Store: &agent.Memory{}, cfg: cfg}
 }
 
 // Run is the node's agent, until ctx ends. Its containers go on.
@@ -73,7 +74,7 @@ func (n *Node) Run(ctx context.Context) error { return n.Agent().Run(ctx) }
 // Agent returns a new agent for the node; one runs at a time.
 func (n *Node) Agent() *agent.Agent {
 	return agent.New(agent.Config{
-		Name: n.cfg.Name, Client: n.cfg.Client, Runtime: n.Runtime, Network: n.Network, Prober: prober{n.Runtime},
+		Name: n.cfg.Name, Client: n.cfg.Client, Runtime: n.Runtime, Network: n.Network, Storage: n.Storage, Prober: prober{n.Runtime},
 		Dial: n.dial, Store: n.Store, Logs: n.cfg.Logs, Servers: n.cfg.Servers, TLS: n.cfg.TLS, Log: n.cfg.Log,
 		Status: api.NodeStatus{
 			Address: n.cfg.Address, Capacity: n.cfg.Has, Allocatable: n.cfg.Has,

@@ -34,6 +34,17 @@ type Network interface {
 	List(ctx context.Context) ([]string, error)
 }
 
+// Storage gives pods what they mount.
+type Storage interface {
+	// Mount makes it ready and returns where each is, by api.Mount.Source. It may
+	// be called again at any time, such as after a reboot.
+	Mount(ctx context.Context, p *api.Pod) (map[string]string, error)
+	// Unmount lets go of all a pod has mounted, and removes its scratch space.
+	Unmount(ctx context.Context, uid string) error
+	// List returns the UIDs that have something mounted.
+	List(ctx context.Context) ([]string, error)
+}
+
 // Sandbox is a pod's place on the node.
 type Sandbox struct {
 	runtime.Sandbox
@@ -58,6 +69,7 @@ type Store interface {
 type Config struct {
 	Runtime runtime.Runtime
 	Network Network
+	Storage Storage
 	Images  Images
 	API     API
 	Prober  Prober

@@ -91,6 +91,7 @@ type facts struct {
 	Gone    bool                      // … were torn down for good
 	IP      string
 	Trouble string               // what the node cannot do for the pod just now
+	Full    time.Time            // since when that is for want of disk space
 	Images  map[string]imageFact // by reference
 	Failed  map[string]failure   // by container: starts that went wrong
 	Tails   map[string][]string  // by container: last lines of the run that just ended

@@ -56,6 +56,9 @@ func (p *planner) report() {
 		}
 	case !ready && p.see.Trouble != "":
 		st.Reason, st.Message = "node_trouble", p.see.Trouble
+		if !p.see.Full.IsZero() {
+			st.Reason = diskFull
+		}
 	}
 	p.ready(ready)
 	if main.State == api.ContainerRunning && st.StartedAt.IsZero() {

@@ -20,6 +20,7 @@ func (p *planner) run() {
 	if p.see.Rebuilt {
 		p.rec.Begun = false
 	}
+	p.disk()
 	for _, name := range p.names() {
 		p.book(name)
 	}

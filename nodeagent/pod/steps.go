@@ -44,6 +44,9 @@ func (w *worker) apply(ctx context.Context, steps []step) (done int, progress bo
 			err = w.setup(ctx)
 		case removeSandbox:
 			if err = w.cfg.Network.Teardown(ctx, w.pod.Meta.UID); err == nil {
+				err = w.cfg.Storage.Unmount(ctx, w.pod.Meta.UID)
+			}
+			if err == nil {
 				w.see.Gone, w.see.Sandbox = true, false
 				err = w.cfg.Files.remove(w.pod.Meta.UID)
 			}
@@ -83,6 +86,11 @@ func (w *worker) apply(ctx context.Context, steps []step) (done int, progress bo
 func (w *worker) id(s step) string { return ID(w.pod.Meta.UID, s.Container, s.Attempt) }
 
 func (w *worker) setup(ctx context.Context) error {
+	mounted, err := w.cfg.Storage.Mount(ctx, &w.pod)
+	if err != nil {
+		return err
+	}
+	w.mounted = mounted
 	sb, err := w.cfg.Network.Setup(ctx, w.pod.Meta.UID, w.pod.Spec.Hostname(w.pod.Meta.Name), api.Deref(w.pod.Spec.HostNetwork))
 	if err != nil {
 		return err
@@ -103,7 +111,7 @@ func (w *worker) begin(ctx context.Context, s step) error {
 	if err != nil {
 		return err
 	}
-	c := w.container(s, mounts)
+	c := w.container(s, append(w.mounts(s.Container), mounts...))
 	if c.LogPath != "" {
 		w.dropLogs(s.Container, s.Attempt-2)
 		if err := os.MkdirAll(filepath.Dir(c.LogPath), 0o755); err != nil {

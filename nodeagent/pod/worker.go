@@ -33,7 +33,8 @@ type worker struct {
 	rec     record
 	see     facts
 	sandbox Sandbox
-	stale   map[string]bool // ids to ask the runtime about
+	mounted map[string]string // where what the pod mounts is, by api.Mount.Source
+	stale   map[string]bool   // ids to ask the runtime about
 	saved   []byte
 	trouble *retry // steps that go wrong for now
 
@@ -145,12 +146,12 @@ func (w *worker) carryOut(ctx context.Context, steps []step) (progress bool) {
 	w.rec.undo(steps[done:])
 	if err != nil && ctx.Err() == nil {
 		w.trouble.failed(time.Now(), mostTrouble)
-		w.see.Trouble = err.Error()
+		w.see.trouble(err, time.Now())
 		w.log.Warn("a step went wrong; trying again", "error", err, "tries", w.trouble.tries)
 		return false
 	}
 	cured := w.see.Trouble != ""
-	w.trouble, w.see.Trouble = &retry{}, ""
+	w.trouble, w.see.Trouble, w.see.Full = &retry{}, "", time.Time{}
 	return progress || cured
 }
 

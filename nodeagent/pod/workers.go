@@ -213,6 +213,13 @@ func (s *Workers) sweep() {
 	for _, uid := range sandboxes {
 		gone[uid] = true
 	}
+	stored, err := s.cfg.Storage.List(s.ctx)
+	if err != nil {
+		s.cfg.Log.Warn("what pods have mounted cannot be listed; trying again later", "error", err)
+	}
+	for _, uid := range stored {
+		gone[uid] = true
+	}
 	for uid := range gone {
 		if s.pods[uid] == nil {
 			s.remove(uid)
@@ -232,6 +239,9 @@ func (s *Workers) remove(uid string) {
 	}
 	delete(s.runs, uid)
 	err := s.cfg.Network.Teardown(s.ctx, uid)
+	if err == nil {
+		err = s.cfg.Storage.Unmount(s.ctx, uid)
+	}
 	if err == nil {
 		err = s.cfg.Files.remove(uid)
 	}
