@@ -136,6 +136,7 @@ func TestVolumeHasOneWriter(t *testing.T) {
 func TestNodeKnowsItsOwnVolumes(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
 		makeNode(t, c, "w1", "1", "1Gi")
+		makeNode(t, c, "w2", "1", "1Gi")
 		makeVolume(t, c, "data", api.VolumeSpec{Size: "1Gi"})
 		makeUser(t, c, "a", map[string]api.Mount{"/d": {Volume: "data"}})
 		bindPod(t, c, "a", "w1")
