@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -20,7 +21,7 @@ type model struct {
 	pods []*api.Pod
 	now  time.Time
 	uid  int
-	ends map[int64]api.RolloutPhase // of generations
+	ends map[int64]api.RolloutPhase // of rollouts, by number
 }
 
 func (m *model) declare(spec api.AppSpec) {
@@ -39,12 +40,24 @@ func (m *model) declare(spec api.AppSpec) {
 	m.app.Meta.Generation++
 }
 
-func (m *model) see() facts { return facts{pods: m.pods, now: m.now} }
+func (m *model) see() facts {
+	nodes := map[string]*api.Node{}
+	for _, name := range []string{"w1", "w2", "w3"} {
+		n := &api.Node{Meta: api.Meta{Name: name}}
+		n.Status.Health.Verdict = api.VerdictReady
+		nodes[name] = n
+	}
+	return facts{pods: m.pods, nodes: nodes, now: m.now}
+}
 
 func (m *model) serving() (n int) {
+	on := map[string]bool{}
 	for _, p := range m.pods {
 		if p.Status.Ready && !p.Meta.Deleting() && !p.Status.Phase.Ended() {
-			n++
+			if n++; api.Deref(m.app.Effective.PerNode) && on[hostOf(p)] {
+				n-- // one on each node is what counts
+			}
+			on[hostOf(p)] = true
 		}
 	}
 	return n
@@ -69,7 +82,6 @@ func (m *model) plan() bool {
 	}
 	ops := p.ops(m.app.Ref(), m.app)
 	u := *m.app.Effective.Update
-	replicas := *m.app.Effective.Replicas
 	for _, pod := range p.finalize {
 		if !pod.Status.Phase.Ended() && !(pod.Meta.Deleting() && pod.Spec.Node == "") {
 			m.t.Fatalf("%s is finalized while on a node", pod.Meta.Name)
@@ -91,11 +103,35 @@ func (m *model) plan() bool {
 		c.Meta.UID, c.Meta.CreatedAt = fmt.Sprint("uid-", m.uid), m.now
 		m.pods = append(m.pods, &c)
 	}
-	if n := m.existing(); len(p.create) > 0 && n > replicas+*u.Surge {
-		m.t.Fatalf("%d pods exist of %d + %d:\n%s", n, replicas, *u.Surge, p)
+	above := max(*u.Surge, api.Deref(u.Canary))
+	if api.Deref(m.app.Effective.PerNode) {
+		on := map[string]int{}
+		for _, pod := range m.pods {
+			if !pod.Status.Phase.Ended() {
+				on[hostOf(pod)]++
+			}
+		}
+		for _, pod := range p.create {
+			if host := hostOf(pod); host == "" || on[host] > 1 {
+				m.t.Fatalf("%d pods are on %s:\n%s", on[host], host, p)
+			}
+		}
+	} else if n := m.existing(); len(p.create) > 0 && n > p.status.Desired+above {
+		m.t.Fatalf("%d pods exist of %d + %d:\n%s", n, p.status.Desired, above, p)
 	}
-	if n := m.serving(); n < min(before, *u.MinAvailable) {
-		m.t.Fatalf("%d pods serve, %d did, at least %d should:\n%s", n, before, *u.MinAvailable, p)
+	seen := *m.app
+	seen.Status = p.status
+	if n := m.serving(); u.Strategy != "recreate" && n < min(before, api.Floor(&seen)) {
+		m.t.Fatalf("%d pods serve, %d did, at least %d should:\n%s", n, before, api.Floor(&seen), p)
+	}
+	revisions := map[string]bool{}
+	for _, pod := range m.pods {
+		if !pod.Status.Phase.Ended() && !(pod.Meta.Deleting() && pod.Spec.Node == "") {
+			revisions[pod.Spec.Revision] = true
+		}
+	}
+	if u.Strategy == "recreate" && p.status.Rollout.Phase == api.RolloutInProgress && len(p.create) > 0 && len(revisions) > 1 {
+		m.t.Fatalf("new pods start beside old ones:\n%s", p)
 	}
 	if p.record {
 		p.status.Rollout.Spec, _ = json.Marshal(m.app.Spec)
@@ -113,11 +149,11 @@ func (m *model) plan() bool {
 		m.t.Fatalf("%d rollouts in the history", len(st.History))
 	}
 	for _, r := range append(slices.Clone(st.History), st.Rollout) {
-		if was, ended := m.ends[r.Generation]; ended && was != r.Phase {
-			m.t.Fatalf("generation %d ended as %s and is %s now", r.Generation, was, r.Phase)
+		if was, ended := m.ends[r.Number]; ended && was != r.Phase {
+			m.t.Fatalf("rollout %d ended as %s and is %s now", r.Number, was, r.Phase)
 		}
 		if r.Phase.Terminal() {
-			m.ends[r.Generation] = r.Phase
+			m.ends[r.Number] = r.Phase
 		}
 		if (r.Phase == api.RolloutRolledBack || r.Phase == api.RolloutPaused || r.Phase == api.RolloutFailed) != (r.Cause != nil) {
 			m.t.Fatalf("generation %d is %s with cause %v", r.Generation, r.Phase, r.Cause)
@@ -157,7 +193,7 @@ func (m *model) step(i int, wrong func() int) {
 			if wrong() == 1 {
 				st.Reason, st.Message, st.Crowded = "unschedulable", "no node fits: 1 is cordoned", true
 			} else {
-				pod.Spec.Node, st.Reason, st.Message, st.Crowded = "w1", "", "", false
+				pod.Spec.Node, st.Reason, st.Message, st.Crowded = cmp.Or(pod.Spec.Target, "w1"), "", "", false
 			}
 		}
 	case pod.Meta.Deleting():
@@ -189,7 +225,15 @@ func TestPlanAppKeepsItsPromises(t *testing.T) {
 			if rapid.Bool().Draw(t, "min") {
 				s.Update.MinAvailable = draw("min_available", 0, *s.Replicas)
 			}
-			if s.Validate() != nil && *s.Update.Surge == 0 {
+			switch rapid.IntRange(0, 4).Draw(t, "way") {
+			case 0:
+				s.Update.Strategy = "recreate"
+			case 1:
+				s.Update.Canary = draw("canary", 1, 3)
+			case 2:
+				s.Replicas, s.PerNode, s.Update.Surge, s.Update.MinAvailable = nil, new(true), nil, nil
+			}
+			if s.Update.Surge != nil && s.Validate() != nil && *s.Update.Surge == 0 {
 				s.Update.MinAvailable = nil
 			}
 			return s
@@ -200,6 +244,16 @@ func TestPlanAppKeepsItsPromises(t *testing.T) {
 			switch k := rapid.IntRange(0, 9).Draw(t, "what"); {
 			case k == 0:
 				m.declare(spec())
+			case k == 9:
+				in, number := &m.app.Status.Intent, m.app.Status.Rollout.Number
+				switch rapid.IntRange(0, 2).Draw(t, "intent") {
+				case 0:
+					in.Promote = number
+				case 1:
+					in.Abort = number
+				case 2:
+					in.Restart = m.now
+				}
 			case k < 4:
 				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second)
 			case len(m.pods) > 0:
@@ -222,6 +276,9 @@ func TestPlanAppKeepsItsPromises(t *testing.T) {
 			for i := range m.pods {
 				m.step(i, fine)
 			}
+			if ro := m.app.Status.Rollout; !ro.HeldSince.IsZero() {
+				m.app.Status.Intent.Promote = ro.Number
+			}
 			generation, count := m.app.Meta.Generation, len(m.pods)
 			m.settle()
 			if quiet++; !m.app.Status.Rollout.Phase.Terminal() || generation != m.app.Meta.Generation || count != len(m.pods) {
@@ -234,7 +291,7 @@ func TestPlanAppKeepsItsPromises(t *testing.T) {
 		st := m.app.Status
 		switch st.Rollout.Phase {
 		case api.RolloutComplete:
-			if want := *m.app.Effective.Replicas; m.app.Spec.Image != "bad" && (len(m.pods) != want || m.serving() != want || st.Updated != want) {
+			if want := api.Desired(m.app); m.app.Spec.Image != "bad" && (len(m.pods) != want || m.serving() != want || st.Updated != want) {
 				t.Fatalf("complete, but %d pods and %d serve of %d:\n%s", len(m.pods), m.serving(), want, planApp(m.app, m.see()))
 			}
 		case api.RolloutFailed, api.RolloutPaused:

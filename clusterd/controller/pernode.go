@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -14,7 +15,7 @@ func hostsOf(app *api.App, see facts) (hosts []string) {
 	has := map[string]bool{}
 	for _, pod := range see.pods {
 		if !pod.Meta.Deleting() && !pod.Status.Phase.Ended() {
-			has[pod.Spec.Target] = true
+			has[hostOf(pod)] = true
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(see.nodes)) {
@@ -27,6 +28,10 @@ func hostsOf(app *api.App, see facts) (hosts []string) {
 	}
 	return hosts
 }
+
+// hostOf returns the node a pod is or will be on; one that was made before the
+// app was per_node has no target.
+func hostOf(pod *api.Pod) string { return cmp.Or(pod.Spec.Node, pod.Spec.Target) }
 
 // allows reports whether placement lets a pod run on a node, or stay there.
 func allows(p *api.Placement, n *api.Node, there bool) bool {
@@ -43,14 +48,15 @@ func allows(p *api.Placement, n *api.Node, there bool) bool {
 func (r *rollout) perNode() {
 	pods, stopping := map[string][]*api.Pod{}, map[string]bool{}
 	for _, pod := range r.f.stopping {
-		stopping[pod.Spec.Target] = true
+		stopping[hostOf(pod)] = true
 	}
-	for _, pod := range slices.Concat(r.f.current, r.f.older) {
-		host := pod.Spec.Target
+	all := slices.Concat(r.f.current, r.f.older)
+	for _, pod := range slices.Concat(ready(all), filter(all, func(pod *api.Pod) bool { return !pod.Status.Ready })) {
+		host := hostOf(pod)
 		switch {
 		case !slices.Contains(r.hosts, host):
 			r.drop(pod, "its node is not one of the app's any more")
-		case len(pods[host]) > 0: // the current one comes first
+		case len(pods[host]) > 0: // one that serves comes first, then a current one
 			r.drop(pod, "more than one on its node")
 		default:
 			pods[host] = append(pods[host], pod)
@@ -96,7 +102,7 @@ func (r *rollout) perNode() {
 func (r *rollout) refill(src source) {
 	has := map[string]bool{}
 	for _, pod := range r.f.all {
-		has[pod.Spec.Target] = has[pod.Spec.Target] || !slices.Contains(r.finalize, pod)
+		has[hostOf(pod)] = has[hostOf(pod)] || !slices.Contains(r.finalize, pod)
 	}
 	gate := r.gate()
 	for _, host := range r.hosts {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -42,11 +43,13 @@ type givenPod struct {
 	Fatal          *api.Cause
 	IP             string
 	Ports, Sidecar map[string]api.Port
+	Target         string
 }
 
 func (g givenPod) build(app, revision string) *api.Pod {
 	pod := &api.Pod{Kind: "Pod", Meta: api.Meta{Name: g.Name, Namespace: "default", UID: "uid-" + g.Name, CreatedAt: ago(g.Age)}}
 	pod.Spec.App, pod.Spec.Revision, pod.Spec.Node, pod.Spec.Ports = app, revision, g.Node, g.Ports
+	pod.Spec.Target = g.Target
 	if g.Sidecar != nil {
 		pod.Spec.Sidecars = map[string]api.Container{"sidecar": {Ports: g.Sidecar}}
 	}
@@ -75,6 +78,36 @@ type givenApp struct {
 	FailedAgo       float64
 	Deleting        bool
 	Pods            []givenPod
+
+	Held     *float64 // seconds since its canary holds
+	Promoted bool
+	Failed   int
+	Intent   api.Intent
+	Desired  int
+	Nodes    []givenHost
+}
+
+// givenHost is a node as the app loop sees it.
+type givenHost struct {
+	Name    string
+	Verdict api.Verdict // ready unless said
+	Drained *float64    // seconds since
+	Spec    api.NodeSpec
+	Labels  map[string]string
+}
+
+func (g givenApp) nodes() map[string]*api.Node {
+	nodes := map[string]*api.Node{}
+	for _, h := range g.Nodes {
+		n := &api.Node{Meta: api.Meta{Name: h.Name, Labels: h.Labels, WrittenAt: ago(1)}, Spec: h.Spec}
+		if h.Drained != nil {
+			n.Spec.Drain, n.Meta.WrittenAt = &api.Drain{}, ago(*h.Drained)
+		}
+		n.Effective = n.Spec.WithDefaults()
+		n.Status.Health.Verdict = cmp.Or(h.Verdict, api.VerdictReady)
+		nodes[h.Name] = n
+	}
+	return nodes
 }
 
 func effective(raw json.RawMessage) api.AppSpec {
@@ -110,8 +143,12 @@ func (g givenApp) build() (*api.App, []*api.Pod) {
 		if g.Progress != nil {
 			progress = *g.Progress
 		}
-		st.Rollout = api.Rollout{Generation: app.Meta.Generation, Revision: app.Effective.Revision(nil, time.Time{}), Phase: phase, Reason: g.Reason,
+		st.Rollout = api.Rollout{Number: 2, Promoted: g.Promoted, Failed: g.Failed, Generation: app.Meta.Generation, Revision: app.Effective.Revision(nil, time.Time{}), Phase: phase, Reason: g.Reason,
 			Healthy: g.Healthy, Spec: g.Spec, StartedAt: ago(*g.Since), ProgressAt: ago(progress)}
+	}
+	st.Intent, st.Desired = g.Intent, g.Desired
+	if g.Held != nil {
+		st.Rollout.HeldSince = ago(*g.Held)
 	}
 	if g.Failures > 0 {
 		st.Failures, st.FailedAt = g.Failures, ago(g.FailedAgo)
@@ -134,7 +171,7 @@ func (g givenApp) build() (*api.App, []*api.Pod) {
 func TestPlanAppGolden(t *testing.T) {
 	plans(t, "app", func(t *testing.T, g givenApp) fmt.Stringer {
 		app, pods := g.build()
-		return planApp(app, facts{pods: pods, now: noon})
+		return planApp(app, facts{pods: pods, nodes: g.nodes(), now: noon})
 	})
 }
 

@@ -151,6 +151,11 @@ func life(w *world) {
 	if ro := w.ended("web", g+1, 10*time.Minute); ro.Phase != api.RolloutComplete {
 		w.t.Fatalf("rollback: %+v", ro)
 	}
+	ro = w.ended("web", w.apply("web", `{"image":"good:3","replicas":3,"update":{"canary":1,"auto_promote":"20s"}}`), 10*time.Minute)
+	if ro.Phase != api.RolloutComplete {
+		w.t.Fatalf("canary: %+v", ro)
+	}
+	g = ro.Generation - 1
 	w.eventually("three old pods", 5*time.Minute, func() bool { return len(w.pods()) == 3 && w.readyPods("") == 3 })
 	stop()
 	if n := w.app("web").Meta.Generation; n != g+1 {
