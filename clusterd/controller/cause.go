@@ -3,6 +3,7 @@ package controller
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -123,11 +124,11 @@ func why(pod *api.Pod) string {
 	case st.Reason != "":
 		return "waits: " + strings.ReplaceAll(st.Reason, "_", " ")
 	}
-	if c := st.Containers[api.MainContainer]; c.Last != nil {
-		if c.Last.OOM {
-			return "was killed: it used more memory than its limit"
+	if name, last := blamed(pod); last != nil {
+		if last.OOM {
+			return name + " was killed: it used more memory than its limit"
 		}
-		return fmt.Sprintf("last exited with code %d", c.Last.Code)
+		return fmt.Sprintf("%s last exited with code %d", name, last.Code)
 	}
 	switch {
 	case st.Phase.Ended():
@@ -142,14 +143,29 @@ func why(pod *api.Pod) string {
 	return "is " + string(st.Phase)
 }
 
+// blamed returns the container that keeps a pod from serving, and how it last
+// ended: of those that are not well, the one that begins first.
+func blamed(pod *api.Pod) (name string, last *api.Exit) {
+	order := slices.Concat(slices.Sorted(maps.Keys(pod.Spec.Init)), slices.Sorted(maps.Keys(pod.Spec.Sidecars)), []string{api.MainContainer})
+	for _, name := range order {
+		c := pod.Status.Containers[name]
+		_, init := pod.Spec.Init[name]
+		done := init && c.State == api.ContainerExited && c.Last != nil && c.Last.Code == 0
+		if c.Last != nil && !c.Ready && !done {
+			return name, c.Last
+		}
+	}
+	return "", nil
+}
+
 // causeOf says which pod it was and what is known of it.
 func (r *rollout) causeOf(pod *api.Pod, reason, message string) api.Cause {
 	c := api.Cause{Reason: reason, Message: message, Pod: pod.Meta.Name, Node: pod.Spec.Node}
 	if fatal := pod.Status.Fatal; fatal != nil {
 		c.Container, c.ExitCode, c.OOM, c.Log = fatal.Container, fatal.ExitCode, fatal.OOM, fatal.Log
-	} else if last := pod.Status.Containers[api.MainContainer].Last; last != nil {
+	} else if name, last := blamed(pod); last != nil {
 		code := last.Code
-		c.Container, c.ExitCode, c.OOM = api.MainContainer, &code, last.OOM
+		c.Container, c.ExitCode, c.OOM = name, &code, last.OOM
 	}
 	return c
 }

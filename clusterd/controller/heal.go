@@ -92,9 +92,13 @@ func (r *rollout) forgive() {
 
 // replaceFatal replaces one running pod that cannot run as declared: another
 // node may have what this one lacks. A pod of the rollout in progress is one
-// of its failures, see certain.
+// of its failures, see certain. Where none is in progress, a container that ran
+// and ended has its restart.attempts first: its node ends the pod after them.
 func (r *rollout) replaceFatal() {
-	i := slices.IndexFunc(r.f.current, func(pod *api.Pod) bool { return pod.Status.Fatal != nil && !pod.Status.Ready })
+	i := slices.IndexFunc(r.f.current, func(pod *api.Pod) bool {
+		fatal := pod.Status.Fatal
+		return fatal != nil && !pod.Status.Ready && (r.status.Rollout.Phase == api.RolloutInProgress || fatal.ExitCode == nil)
+	})
 	if i < 0 {
 		return
 	}
