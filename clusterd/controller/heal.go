@@ -11,7 +11,8 @@ import (
 
 // heal keeps the wanted pods alive when no rollout is under way. Of a rollout
 // that was given up it replaces what it lost by what was healthy last; a first
-// rollout that failed keeps its pods, for they say why.
+// rollout that failed keeps its pods a while, for they say why, and then tries
+// again: what they lacked may have come.
 func (r *rollout) heal() {
 	if r.status.Rollout.Phase == api.RolloutComplete {
 		r.forgive()
@@ -25,7 +26,14 @@ func (r *rollout) heal() {
 		src = r.was
 		r.bury(nil)
 	} else {
-		r.bury(func(pod *api.Pod) bool { return pod.Status.Phase != api.PhaseLost && !pod.Meta.Deleting() })
+		r.bury(func(pod *api.Pod) bool {
+			if pod.Status.Phase == api.PhaseLost || pod.Meta.Deleting() {
+				return false
+			}
+			left := failureDelayMax - r.now.Sub(pod.Status.EndedAt)
+			r.sooner(left)
+			return left > 0
+		})
 	}
 	if api.Deref(r.app.Effective.PerNode) {
 		r.refill(src)

@@ -37,6 +37,7 @@ type givenPod struct {
 	Phase          api.Phase
 	Ready          *float64 // seconds since
 	Deleting       *float64
+	Ended          float64
 	Reason         string
 	Message        string
 	Crowded        bool
@@ -57,6 +58,9 @@ func (g givenPod) build(app, revision string) *api.Pod {
 	if g.Ready != nil {
 		pod.Status.Ready, pod.Status.ReadyAt = true, ago(*g.Ready)
 		pod.Status.Phase = api.PhaseRunning
+	}
+	if g.Phase.Ended() {
+		pod.Status.EndedAt = ago(g.Ended)
 	}
 	if g.Deleting != nil {
 		at := ago(*g.Deleting)

@@ -116,6 +116,44 @@ func TestWaitsAndWakes(t *testing.T) {
 	})
 }
 
+// TestFailedElsewhere: the pod after one that failed goes to another node, though
+// the first is the better one, until that is long ago.
+func TestFailedElsewhere(t *testing.T) {
+	inWorld(t, nil, func(ctx context.Context, c *client.Client) {
+		addNode(t, ctx, c, "w1", "8")
+		addNode(t, ctx, c, "w2", "2")
+		pods := client.Of(c, api.Pods)
+		next := func(name string) api.Pod {
+			t.Helper()
+			if _, err := pods.Create(ctx, &api.Pod{Meta: api.Meta{Name: name, Namespace: "default"}, Spec: api.PodSpec{App: "web", Revision: "r1",
+				PodTemplate: api.PodTemplate{Container: api.Container{Image: "nginx:1", CPU: "100m", Memory: "64Mi"}}}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			p, err := pods.Get(ctx, "default", name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return *p
+		}
+		first := next("web-1")
+		first.Status.Phase = api.PhaseFailed
+		if _, err := pods.PutStatus(ctx, &first); err != nil {
+			t.Fatal(err)
+		}
+		if p := next("web-2"); first.Spec.Node != "w1" || p.Spec.Node != "w2" {
+			t.Fatalf("first on %q, then on %q", first.Spec.Node, p.Spec.Node)
+		}
+		if err := pods.Delete(ctx, "default", "web-2", ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(hurtFor)
+		if p := next("web-3"); p.Spec.Node != "w1" {
+			t.Fatalf("later on %q", p.Spec.Node)
+		}
+	})
+}
+
 // TestRacesNeverOverCommit: a second scheduler binds behind this one's back,
 // answers get lost, and batches fail. No node is ever over its capacity, and
 // all that fits is placed in the end.

@@ -174,6 +174,23 @@ func TestLogsFollowRestarts(t *testing.T) {
 	}
 }
 
+// The log of an init container can be read, and following it ends with it.
+func TestLogsOfInit(t *testing.T) {
+	n := start(t, "listen", "forever")
+	n.rt.AddImage("migrate:1", fake.Image{Script: []string{"print=migrated"}})
+	n.pod = must(client.Of(n.client, api.Pods).Create(t.Context(), &api.Pod{
+		Meta: api.Meta{Name: "web-2", Namespace: "default"},
+		Spec: api.PodSpec{PodTemplate: api.PodTemplate{
+			Container: api.Container{Image: "script:1"}, Init: map[string]api.Init{"migrate": {Image: "migrate:1"}}, Stop: &api.Stop{GracePeriod: "1s"},
+		}},
+	}))
+	must(n.client.Batch(t.Context(), []api.BatchWrite{{Bind: &api.Binding{Namespace: "default", Pod: "web-2", UID: n.pod.Meta.UID, Node: "w1"}}}))
+	await(t, n.client, api.Pods, func(p *api.Pod) bool { return p.Meta.Name == "web-2" && p.Status.Ready })
+	if got, code := n.get("/logs?container=migrate&follow=true"); code != 200 || got != "migrated\n" {
+		t.Errorf("%d %q", code, got)
+	}
+}
+
 // session runs a command and returns what it wrote and how it ended.
 func (n *node) session(query, stdin string) (out, errOut string, exit tunnel.Exit, err error) {
 	n.Helper()
