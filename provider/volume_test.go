@@ -45,9 +45,9 @@ resource "clusterd_app" "db" {
 			}
 			home = v.Status.Node
 		}, Config: config(`size = "128Mi"`, app), ConfigPlanChecks: plans(data, plancheck.ResourceActionUpdate)},
-		resource.TestStep{Config: config(`size = "32Mi"`, app), ExpectError: regexp.MustCompile(`(?s)size.*is\s+128Mi\s+and\s+cannot\s+shrink\s+to\s+32Mi`)},
-		resource.TestStep{Config: config("size = \"128Mi\"\n  node = \"w9\"", app), ExpectError: regexp.MustCompile(`(?s)the\s+data\s+is\s+on\s+node\s+w\d\s+for\s+good`)},
-		resource.TestStep{Config: c.config(ns, ""), ExpectError: regexp.MustCompile(`(?s)is\s+protected\s+from\s+deletion:\s+set\s+deletion_protection\s+=\s+false`)},
+		resource.TestStep{Config: config(`size = "32Mi"`, app), ExpectError: regexp.MustCompile(`(?is)is\s+128Mi\s+and\s+cannot\s+shrink\s+to\s+32Mi`)},
+		resource.TestStep{Config: config("size = \"128Mi\"\n  node = \"w9\"", app), ExpectError: regexp.MustCompile(`(?is)the\s+data\s+is\s+on\s+node\s+w\d\s+for\s+good`)},
+		resource.TestStep{Config: c.config(ns, ""), ExpectError: regexp.MustCompile(`(?is)is\s+protected\s+from\s+deletion:\s+set\s+deletion_protection\s+=\s+false`)},
 		resource.TestStep{Config: config("size = \"128Mi\"\n  deletion_protection = false", app), ConfigPlanChecks: plans(data, plancheck.ResourceActionUpdate)},
 		resource.TestStep{PreConfig: func() {
 			if v, err := volumes.Get(t.Context(), ns, "data"); err != nil || v.Status.Node != home {

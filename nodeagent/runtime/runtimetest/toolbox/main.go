@@ -11,6 +11,8 @@
 //	fork=N         starts N children that stay
 //	flood=N        prints N numbered lines
 //	hostname       prints it
+//	long=N         prints one line of N bytes
+//	zombies=N      N children end, and nobody asks how
 //	id             prints its user and group: 0:0
 //	rights         prints effective and ambient capabilities, no-new-privileges and seccomp
 //	open=PATH      opens a device, prints the error if it cannot
@@ -72,6 +74,8 @@ var steps = map[string]func(value string){
 	"open":        open,
 	"use":         use,
 	"oom-child":   func(string) { exec.Command(os.Args[0], "oom").Run() },
+	"long":        func(v string) { fmt.Println(strings.Repeat("x", number(v))) },
+	"zombies":     zombies,
 	"hostname":    func(string) { h, _ := os.Hostname(); fmt.Println(h) },
 }
 
@@ -215,4 +219,10 @@ func rights() {
 		}
 	}
 	fmt.Println(strings.Join(out, " "))
+}
+
+func zombies(v string) {
+	for range number(v) {
+		exec.Command(os.Args[0], "exit=0").Start()
+	}
 }
