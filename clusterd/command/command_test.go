@@ -71,7 +71,8 @@ func TestErrorsSayTheWayOut(t *testing.T) {
 	refused(t, "what to run?", "exec", "pod/web")
 	refused(t, "--role", "token", "create")
 	refused(t, "want clusterd get <kind> [name]", "get")
-	refused(t, `unknown command "drain" for "clusterd node": want one of cordon, uncordon`, "node", "drain", "w1")
+	refused(t, `unknown command "drian" for "clusterd node": want one of cordon, drain`, "node", "drian", "w1")
+	refused(t, `"zone": want key=value, or key- to take it away`, "node", "label", "w1", "zone")
 	if out := ok(t, "node"); !strings.Contains(out, "uncordon") {
 		t.Errorf("clusterd node: %s", out)
 	}
@@ -106,6 +107,8 @@ func TestCluster(t *testing.T) {
 	t.Run("port-forward", testPortForward)
 	t.Run("events", testEvents)
 	t.Run("cordon", testCordon)
+	t.Run("drain", testDrain)
+	t.Run("marks", testMarks)
 	t.Run("token", func(t *testing.T) { testToken(t, c) })
 	t.Run("follow", func(t *testing.T) { testFollow(t, c) })
 	t.Run("rollout", func(t *testing.T) { testRollout(t, c) })
@@ -431,4 +434,38 @@ func testDelete(t *testing.T) {
 	refused(t, "app/default/web", "delete", "app/web")
 	refused(t, "--force", "delete", "node", "w1") // it lives
 	ok(t, "get", "node", "w1")
+}
+
+func testDrain(t *testing.T) {
+	r := clusterd("", "node", "drain", "w1", "--deadline", "1s")
+	if r.code != 0 || r.out != "node/w1 is drained\n" {
+		t.Fatalf("%+v", r)
+	}
+	if out := ok(t, "get", "node", "w1"); !strings.Contains(out, "ready,drained") {
+		t.Error(out)
+	}
+	if out := ok(t, "describe", "node", "w1"); !strings.Contains(out, "drained: no pod is left") {
+		t.Error(out)
+	}
+	ok(t, "node", "undrain", "w1")
+	if out := ok(t, "get", "node", "w1"); strings.Contains(out, "drain") {
+		t.Error(out)
+	}
+	refused(t, "nope", "node", "drain", "nope")
+}
+
+func testMarks(t *testing.T) {
+	if out := ok(t, "node", "label", "w1", "disk=ssd", "tmp=x"); !strings.Contains(out, "disk=ssd") {
+		t.Error(out)
+	}
+	if out := ok(t, "node", "label", "w1", "tmp-", "disk-"); strings.Contains(out, "disk") {
+		t.Error(out)
+	}
+	if out := ok(t, "node", "taint", "w1", "dedicated=shop:no_schedule"); !strings.Contains(out, "dedicated=shop:no_schedule") {
+		t.Error(out)
+	}
+	refused(t, "no_execute", "node", "taint", "w1", "dedicated=shop:never")
+	if out := ok(t, "node", "taint", "w1", "dedicated-"); out != "node/w1 -\n" {
+		t.Error(out)
+	}
 }

@@ -250,12 +250,17 @@ func (p *page) node(ctx context.Context, c *client.Client, n *api.Node) error {
 		"health", string(health),
 		"since", ago(s.Health.Since),
 		"message", s.Health.Message,
+		"refuses", n.Spec.Closed(),
+		"taints", pairs(n.Spec.Taints),
 		"address", s.Address,
 		"subnet", n.Effective.Subnet,
 		"capacity", resources(s.Capacity),
 		"allocatable", resources(s.Allocatable),
 		"platform", strings.Trim(s.OS+"/"+s.Arch, "/"),
 		"version", s.Version))
+	if d := s.Drain; d != nil {
+		p.section("Drain", append([]string{d.Summary() + ", since " + ago(d.StartedAt)}, d.Waits...))
+	}
 	return p.pods(ctx, c, "", client.By("node", n.Meta.Name))
 }
 

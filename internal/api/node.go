@@ -10,7 +10,7 @@ import (
 
 // Nodes are the machines pods run on.
 var Nodes = Kind[NodeSpec, NodeStatus]{
-	Name: "Node", Plural: "nodes", Aliases: []string{"node", "no"}, Scope: Cluster, Parts: []string{"health"},
+	Name: "Node", Plural: "nodes", Aliases: []string{"node", "no"}, Scope: Cluster, Parts: []string{"health", "drain"},
 	Doc: "A machine that runs pods: its capacity, labels and health.",
 	Columns: []Column[NodeSpec, NodeStatus]{
 		{Name: "HEALTH", Of: func(n *Node) string { return nodeHealthColumn(n) }},
@@ -109,6 +109,35 @@ type NodeStatus struct {
 	Arch        string     `json:"arch,omitempty"`
 	BootID      string     `json:"boot_id,omitempty" doc:"Changes with every boot."`
 	Health      NodeHealth `json:"health,omitzero" doc:"Written by the node loop alone."`
+
+	Drain *DrainStatus `json:"drain,omitempty" doc:"How far a drain is. Written by the node loop alone."`
+}
+
+// Phases of a drain.
+const (
+	DrainRunning  = "draining" // pods are still there
+	DrainDeadline = "deadline" // pods are still there, and are stopped all the same
+	DrainDone     = "drained"  // none is
+)
+
+// DrainStatus is how far the drain of a node is.
+type DrainStatus struct {
+	Phase     string    `json:"phase" enum:"draining,deadline,drained"`
+	StartedAt time.Time `json:"started_at,omitzero" doc:"The deadline counts from here."`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+	Left      int       `json:"left" doc:"Pods that have not ended."`
+	Waits     []string  `json:"waits,omitempty" doc:"What it waits for, pod by pod; at most 10."`
+}
+
+// Summary says it in a line.
+func (d DrainStatus) Summary() string {
+	switch d.Phase {
+	case DrainDone:
+		return "drained: no pod is left"
+	case DrainDeadline:
+		return fmt.Sprintf("the deadline is over, and %d pods are stopped all the same", d.Left)
+	}
+	return fmt.Sprintf("draining: %d pods are left", d.Left)
 }
 
 // Resources are amounts a node has or a pod reserves.
@@ -143,7 +172,12 @@ func (o *NodeHealth) Schedulable() bool { return o.Verdict == VerdictReady }
 
 func nodeHealthColumn(n *Node) string {
 	h := string(cmp.Or(n.Status.Health.Verdict, VerdictJoining))
-	if n.Spec.Cordoned {
+	switch {
+	case n.Spec.Drain != nil && n.Status.Drain != nil:
+		h += "," + n.Status.Drain.Phase
+	case n.Spec.Drain != nil:
+		h += "," + DrainRunning
+	case n.Spec.Cordoned:
 		h += ",cordoned"
 	}
 	return h
