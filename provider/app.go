@@ -35,8 +35,9 @@ func newApp() resource.Resource {
 			"health.port":          {"ports"},
 			"update.min_available": {"replicas", "update.surge"},
 		},
-		follow: followRollout,
-		ails:   stuck,
+		follow:  followRollout,
+		planned: true,
+		ails:    stuck,
 		blocked: func(a *api.App) string {
 			return a.Status.Message
 		},

@@ -38,6 +38,8 @@ type kindResource[S api.Spec[S], T any] struct {
 	doubts func(context.Context, *kindResource[S, T], *api.Object[S, T]) *failure
 	// ails says what is wrong with an object though no plan shows it.
 	ails func(*api.Object[S, T]) *failure
+	// planned: the cluster has more to say of a write than whether it is valid.
+	planned bool
 	// blocked says what the deletion of an object waits for.
 	blocked func(*api.Object[S, T]) string
 

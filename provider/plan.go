@@ -104,8 +104,37 @@ func (r *kindResource[S, T]) consult(ctx context.Context, o *api.Object[S, T], k
 	if !known {
 		return
 	}
+	if r.planned {
+		r.foretell(ctx, o, diags)
+		return
+	}
 	if err := r.cluster.ask(ctx, func(ctx context.Context) error { return r.dryRun(ctx, o) }); err != nil {
 		r.addPlanError(diags, err)
+	}
+}
+
+// foretell asks the cluster what a write would do, and tells what is worth
+// knowing before it where it was written.
+func (r *kindResource[S, T]) foretell(ctx context.Context, o *api.Object[S, T], diags *diag.Diagnostics) {
+	var p api.WritePlan
+	err := r.cluster.ask(ctx, func(ctx context.Context) error {
+		p = api.WritePlan{}
+		return r.cluster.client.Call(ctx, http.MethodPost, client.Path(r.kind.Info(), o.Meta.Namespace, o.Meta.Name)+"/plan", nil, o, &p)
+	})
+	switch {
+	case err != nil:
+		r.addPlanError(diags, err)
+		return
+	case len(p.Errors) > 0:
+		ref := r.kind.Ref(o.Meta.Namespace, o.Meta.Name)
+		r.addPlanError(diags, &api.Error{Code: api.Invalid, Message: "is not valid", Ref: &ref, Fields: p.Errors})
+	}
+	for _, w := range p.Warnings {
+		if w.Path == "" {
+			diags.AddWarning(w.Summary, sentence(w.Message))
+		} else {
+			diags.AddAttributeWarning(visible(r.attributePath(w.Path)), w.Summary, sentence(w.Message))
+		}
 	}
 }
 

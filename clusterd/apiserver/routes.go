@@ -3,6 +3,7 @@ package apiserver
 import (
 	"net/http"
 	"reflect"
+	"slices"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
@@ -114,13 +115,23 @@ func kindRoutes(k *kind) []route {
 		route{method: "DELETE", path: one, serve: (*Server).serveDelete, doc: doc{summary: remove, query: query, header: append([]param{ifMatch}, writes...)}},
 		route{method: "PUT", path: one + "/status", serve: putStatus(""), doc: doc{summary: "Replace the status of one object", in: k.info.Object, header: writes}},
 	)
+	if slices.Contains(planned, k.info.Name) {
+		rows = append(rows, route{method: "POST", path: one + "/plan", serve: (*Server).servePlan, doc: doc{
+			summary: "Say what writing the object of the body would do, and write nothing", in: k.info.Object, out: reflect.TypeFor[api.WritePlan]()}})
+	}
+	if slices.Contains(explained, k.info.Name) {
+		rows = append(rows, route{method: "GET", path: one + "/why", serve: (*Server).serveWhy, doc: doc{
+			summary: "Why the object is as it is, and the way out", out: reflect.TypeFor[api.Explanation](), query: []param{askStale}}})
+	}
 	for _, part := range k.info.Parts {
 		rows = append(rows, route{method: "PUT", path: one + "/" + part, serve: putStatus(part), doc: doc{
 			summary: "Replace the " + part + " in the status of one object", in: k.info.Object, header: writes}})
 	}
 	for i := range rows {
 		rows[i].kind = k
-		rows[i].doc.out = k.info.Object
+		if rows[i].doc.out == nil {
+			rows[i].doc.out = k.info.Object
+		}
 	}
 	return rows
 }

@@ -56,6 +56,7 @@ type Config struct {
 	Issuer   Issuer  // nil: machines cannot join
 	Tunnels  Tunnels // nil: no logs, exec and image loads
 	SpoolDir string  // where image uploads wait on disk; by default the system's
+	Planner  Planner // nil: a plan does not say whether pods would find nodes
 	// Metrics answers GET /metrics, for whoever has a token; nil: nothing does.
 	Metrics http.Handler
 

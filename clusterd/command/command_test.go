@@ -109,6 +109,8 @@ func TestCluster(t *testing.T) {
 	t.Run("cordon", testCordon)
 	t.Run("drain", testDrain)
 	t.Run("marks", testMarks)
+	t.Run("plan", testPlan)
+	t.Run("why", testWhy)
 	t.Run("token", func(t *testing.T) { testToken(t, c) })
 	t.Run("follow", func(t *testing.T) { testFollow(t, c) })
 	t.Run("rollout", func(t *testing.T) { testRollout(t, c) })
@@ -437,14 +439,11 @@ func testDelete(t *testing.T) {
 }
 
 func testDrain(t *testing.T) {
-	r := clusterd("", "node", "drain", "w1", "--deadline", "1s")
-	if r.code != 0 || r.out != "node/w1 is drained\n" {
-		t.Fatalf("%+v", r)
-	}
-	if out := ok(t, "get", "node", "w1"); !strings.Contains(out, "ready,drained") {
+	ok(t, "node", "drain", "w1", "--no-wait")
+	if out := ok(t, "get", "node", "w1"); !strings.Contains(out, "ready,drain") {
 		t.Error(out)
 	}
-	if out := ok(t, "describe", "node", "w1"); !strings.Contains(out, "drained: no pod is left") {
+	if out := ok(t, "describe", "node", "w1"); !strings.Contains(out, "draining") {
 		t.Error(out)
 	}
 	ok(t, "node", "undrain", "w1")
@@ -468,4 +467,29 @@ func testMarks(t *testing.T) {
 	if out := ok(t, "node", "taint", "w1", "dedicated-"); out != "node/w1 -\n" {
 		t.Error(out)
 	}
+}
+
+func testPlan(t *testing.T) {
+	spec := ok(t, "get", "app", "web", "-o", "json")
+	if out := clusterd(spec, "plan", "-f", "-"); out.code != 0 || !strings.Contains(out.out, "nothing changes") {
+		t.Errorf("%+v", out)
+	}
+	more := strings.Replace(spec, `"spec": {`, `"spec": {"cpu": "900", `, 1)
+	if out := clusterd(more, "plan", "-f", "-"); out.code != 0 || !strings.Contains(out.out, `+ spec.cpu = "900"`) || !strings.Contains(out.out, "no node fits") {
+		t.Errorf("%+v", out)
+	}
+	if out := clusterd(more, "diff", "-f", "-"); out.code != 0 || strings.TrimSpace(out.out) != `+ spec.cpu = "900"` {
+		t.Errorf("%+v", out)
+	}
+	wrong := strings.Replace(spec, `"spec": {`, `"spec": {"cpu": "much", `, 1)
+	if out := clusterd(wrong, "plan", "-f", "-"); out.code != 1 || !strings.Contains(out.err, "spec.cpu") {
+		t.Errorf("%+v", out)
+	}
+}
+
+func testWhy(t *testing.T) {
+	if out := ok(t, "why", "app/web"); !strings.HasPrefix(out, "app/default/web is healthy: ") {
+		t.Error(out)
+	}
+	refused(t, "nope", "why", "pod/nope")
 }

@@ -245,3 +245,71 @@ func TestBindsManyInFewTransactions(t *testing.T) {
 		}
 	})
 }
+
+// TestPreemption: a pod of a higher priority takes the room of a lower one,
+// which is asked to leave and says why; nobody steals the room meanwhile, though
+// the one who left is back at once and wants it again.
+func TestPreemption(t *testing.T) {
+	inWorld(t, nil, func(ctx context.Context, c *client.Client) {
+		pods := client.Of(c, api.Pods)
+		addNode(t, ctx, c, "w1", "1")
+		addPod(t, ctx, c, "low-0", "1")
+		low := listPods(t, ctx, c)[0]
+		if low.Spec.Node != "w1" {
+			t.Fatalf("%+v", low)
+		}
+		high := testPod("high-0", "high", "900m", "64Mi", &api.Placement{Priority: new(80)})
+		high.Meta.UID, high.Spec.Image = "", "nginx:1"
+		if _, err := pods.Create(ctx, high); err != nil {
+			t.Fatal(err)
+		}
+		addPod(t, ctx, c, "low-1", "800m") // as the app's loop does
+		all := listPods(t, ctx, c)
+		if !all[1].Meta.Deleting() || all[0].Status.Reason != api.MakingRoom || all[0].Spec.Node != "" {
+			t.Fatalf("%+v\n%+v", all[0].Status, all[1])
+		}
+		ring, err := client.Of(c, api.EventRings).Get(ctx, "default", "pod-low-0")
+		if err != nil || ring.Spec.Entries[len(ring.Spec.Entries)-1].Reason != "preempted" {
+			t.Errorf("%v %+v", err, ring)
+		}
+		if err := pods.Finalize(ctx, "default", "low-0", low.Meta.UID); err != nil { // it has stopped
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		all = listPods(t, ctx, c)
+		if all[0].Spec.Node != "w1" || all[1].Spec.Node != "" {
+			t.Fatalf("high on %q, low on %q", all[0].Spec.Node, all[1].Spec.Node)
+		}
+	})
+}
+
+// TestWokenOnlyByWhatHelps: a pod that waits for a label is not looked at again
+// because room became free, and one that waits for another app is once that came.
+func TestWokenOnlyByWhatHelps(t *testing.T) {
+	inWorld(t, nil, func(ctx context.Context, c *client.Client) {
+		pods := client.Of(c, api.Pods)
+		addNode(t, ctx, c, "w1", "1")
+		near := testPod("near", "near", "100m", "64Mi", &api.Placement{Affinity: map[string]string{"web": "node"}})
+		near.Meta.UID, near.Spec.Image = "", "nginx:1"
+		if _, err := pods.Create(ctx, near); err != nil {
+			t.Fatal(err)
+		}
+		if p := listPods(t, ctx, c)[0]; p.Status.Message != "no node fits: 1 has no pod of app web (affinity)" {
+			t.Fatalf("%+v", p.Status)
+		}
+		addPod(t, ctx, c, "web-0", "100m")
+		if p := listPods(t, ctx, c)[0]; p.Spec.Node != "w1" {
+			t.Fatalf("%+v", p)
+		}
+	})
+	l := &loop{wake: make(chan struct{}, 1), picture: newPicture(), waiting: map[string]candidate{
+		"label": {parked: needNode}, "room": {parked: needRoom | needNode}, "app": {parked: needPods | needNode}}}
+	l.awaken(needRoom)
+	if l.waiting["label"].parked == 0 || l.waiting["room"].parked != 0 || l.waiting["app"].parked == 0 {
+		t.Errorf("%+v", l.waiting)
+	}
+	l.awaken(needNode)
+	if l.waiting["label"].parked != 0 || l.waiting["app"].parked != 0 {
+		t.Errorf("%+v", l.waiting)
+	}
+}

@@ -93,13 +93,15 @@ type class struct {
 
 // planBinds decides for pods in their order, and counts each decision in the
 // picture: the next pod sees it. A class that fits nowhere is asked once:
-// within a plan, room only shrinks. After limit pods have found a node, the
+// within a plan room only shrinks, and only pods that it hopes for can help.
+// After limit pods have found a node, the
 // plan ends. A pod of a higher priority may ask others to leave; their room is
 // kept for it from then on, against whoever comes after it in the order.
 func planBinds(p *picture, waiting []candidate, limit int, spare budget) decisions {
 	slices.SortStableFunc(waiting, order)
 	out := make(decisions, 0, len(waiting))
 	classes := map[string]*class{}
+	hoping := map[string][]*class{} // for pods of an app or a revision to come
 	e := eviction{picture: p, spare: spare}
 	defer e.release()
 	for _, w := range waiting {
@@ -110,11 +112,19 @@ func planBinds(p *picture, waiting []candidate, limit int, spare budget) decisio
 		if c == nil {
 			c = p.newClass(w.request)
 			classes[w.key] = c
+			for _, sort := range w.hopes() {
+				hoping[sort] = append(hoping[sort], c)
+			}
 		}
 		i := p.choose(c)
 		if i >= 0 {
 			limit--
 			p.take(w.pod.Meta.UID, w.request, i, w.pod)
+			for _, sort := range []string{w.group.app, w.group.revision} {
+				for _, c := range hoping[sort] {
+					c.full, c.stuck = false, false
+				}
+			}
 			out = append(out, decision{pod: w.pod, node: p.names[i]})
 			continue
 		}

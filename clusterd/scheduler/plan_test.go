@@ -251,23 +251,32 @@ func TestNodeChanges(t *testing.T) {
 	}
 }
 
-func benchmark(b *testing.B, nodes int) {
+// mixed is what most clusters run: some spread softly, some require a label.
+func mixed(shape int) *api.Placement {
+	switch shape % 4 {
+	case 0:
+		return &api.Placement{Spread: "zone"}
+	case 1:
+		return &api.Placement{Require: map[string]string{"pool": fmt.Sprint("p", shape%8)}}
+	}
+	return nil
+}
+
+func benchmark(b *testing.B, nodes int, placement func(shape int) *api.Placement) {
 	const pods = 10_000
 	p := newPicture()
 	for i := range nodes {
 		p.setNode(testNode(fmt.Sprintf("w%04d", i), fmt.Sprint(8<<(i%3)), fmt.Sprintf("%dGi", 32<<(i%3)), 110, map[string]string{"zone": fmt.Sprint("z", i%3), "pool": fmt.Sprint("p", i%8)}, api.VerdictReady, false))
 	}
+	for shape := range 200 { // a pod of each app is there, for others to be near
+		pod := testPod(fmt.Sprint("base-", shape), fmt.Sprint("app-", shape), "50m", "64Mi", nil)
+		pod.Spec.Node, pod.Spec.Revision = fmt.Sprintf("w%04d", shape), "old"
+		p.setPod(pod)
+	}
 	var pending []candidate
 	for i := range pods {
 		shape := i % 200
-		var placement *api.Placement
-		switch shape % 4 {
-		case 0:
-			placement = &api.Placement{Spread: "zone"}
-		case 1:
-			placement = &api.Placement{Require: map[string]string{"pool": fmt.Sprint("p", shape%8)}}
-		}
-		pending = append(pending, newCandidate(testPod(fmt.Sprintf("p%05d", i), fmt.Sprint("app-", shape), fmt.Sprintf("%dm", 50+10*(shape%20)), fmt.Sprintf("%dMi", 64+16*(shape%10)), placement)))
+		pending = append(pending, newCandidate(testPod(fmt.Sprintf("p%05d", i), fmt.Sprint("app-", shape), fmt.Sprintf("%dm", 50+10*(shape%20)), fmt.Sprintf("%dMi", 64+16*(shape%10)), placement(shape))))
 	}
 	b.ResetTimer()
 	done := 0
@@ -287,5 +296,21 @@ func benchmark(b *testing.B, nodes int) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(done), "ns/decision")
 }
 
-func BenchmarkSchedule1000Nodes(b *testing.B) { benchmark(b, 1000) }
-func BenchmarkSchedule5000Nodes(b *testing.B) { benchmark(b, 5000) }
+func BenchmarkSchedule1000Nodes(b *testing.B) { benchmark(b, 1000, mixed) }
+func BenchmarkSchedule5000Nodes(b *testing.B) { benchmark(b, 5000, mixed) }
+
+func BenchmarkSchedule5000NodesSpread(b *testing.B) {
+	benchmark(b, 5000, func(int) *api.Placement { return &api.Placement{Spread: "zone", MaxSkew: new(1)} })
+}
+
+func BenchmarkSchedule5000NodesAffinity(b *testing.B) {
+	benchmark(b, 5000, func(shape int) *api.Placement {
+		return &api.Placement{Affinity: map[string]string{fmt.Sprint("app-", (shape+1)%200): "zone"}}
+	})
+}
+
+func BenchmarkSchedule5000NodesAntiAffinity(b *testing.B) {
+	benchmark(b, 5000, func(shape int) *api.Placement {
+		return &api.Placement{OnePer: "node", AntiAffinity: map[string]string{fmt.Sprint("app-", (shape+1)%200): "node"}}
+	})
+}

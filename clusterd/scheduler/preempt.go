@@ -75,7 +75,7 @@ func (e *eviction) makeRoom(c *class, w candidate) (node string, victims []*api.
 		victims = append(victims, v.pod)
 	}
 	uid := "for " + w.pod.Meta.UID
-	e.take(uid, c.request, best.node, nil)
+	e.take(uid, &request{group: group{uid, uid + "@"}, cpu: c.request.cpu, mem: c.request.mem}, best.node, nil) // room alone: the pod is not there yet
 	e.reserved = append(e.reserved, uid)
 	return e.names[best.node], victims
 }

@@ -84,6 +84,18 @@ func requestOf(namespace, owner, revision string, t *api.PodTemplate) *request {
 	return r
 }
 
+// hopes names whose pods may make room for the request by coming: those it
+// wants to be with, and its own that fill the emptiest domain.
+func (r *request) hopes() (sorts []string) {
+	for _, rel := range r.affinity {
+		sorts = append(sorts, rel.app)
+	}
+	if r.maxSkew > 0 {
+		sorts = append(sorts, r.group.revision)
+	}
+	return sorts
+}
+
 // relations orders wishes about apps of the same namespace.
 func relations(namespace string, domains map[string]string) (out []relation) {
 	for _, app := range slices.Sorted(maps.Keys(domains)) {

@@ -47,6 +47,7 @@ type Server struct {
 	gossip   *gossip.Gossip
 	witness  *witness
 	system   *client.Client // this process's own way in
+	planner  *planner
 	ready    chan struct{}
 }
 
@@ -80,9 +81,10 @@ func (s *Server) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.hub = tunnel.NewHub(s.log.Named("tunnel"))
+	s.planner = newPlanner(func() *client.Client { return s.system }, s.log)
 	conf := apiserver.Config{
 		Name: s.cfg.Name, PodsCIDR: s.cfg.Pods.String(), ServicesCIDR: s.cfg.Services.String(),
-		Peer: peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub},
+		Peer: peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub}, Planner: s.planner,
 		SpoolDir: filepath.Join(s.cfg.DataDir, spoolDir), Log: s.log,
 		Metrics: daemon.MetricsHandler(daemon.NewMetrics()),
 	}
@@ -148,6 +150,7 @@ func (s *Server) Run(ctx context.Context) error {
 		daemon.Named("serve the API", daemon.Func(s.serve)),
 		daemon.Named("gossip", s.gossip),
 		s.witness,
+		daemon.Named("forecast", s.planner),
 		daemon.Named("register", daemon.Func(s.register)),
 		daemon.Named("lead", daemon.Func(s.lead)),
 		daemon.Func(s.renew),

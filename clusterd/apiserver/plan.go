@@ -1,0 +1,163 @@
+package apiserver
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// Planner says whether pods would find nodes. The composition root hands it
+// in: it is the scheduler's own code.
+type Planner interface {
+	// Place tries the pods that an app wants, as it is to be.
+	Place(ctx context.Context, app *api.App) (*api.PlanPlacement, error)
+}
+
+// planned are the kinds that have pods, and so more to say about a write than
+// whether it is valid.
+var planned = []string{api.Apps.Name}
+
+// servePlan answers POST of an object that is to be written with what the write
+// would do.
+func (s *Server) servePlan(w http.ResponseWriter, r *request) error {
+	if err := allow(r.by.Identity, verbWrite, r.kind, r.PathValue("name"), nil); err != nil {
+		return err
+	}
+	if _, err := r.key(); err != nil {
+		return err
+	}
+	raw, err := readBody(w, r, maxObject)
+	if err != nil {
+		return err
+	}
+	p, revision, err := s.planWrite(r.Context(), r.by, r.kind, r.PathValue("namespace"), r.PathValue("name"), raw)
+	if err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, revision, marshal(p.WritePlan))
+	return nil
+}
+
+// planWrite tries a write on the newest state, and asks the planner about what
+// would come of it.
+func (s *Server) planWrite(ctx context.Context, by caller, k *kind, namespace, name string, raw []byte) (p writePlan, revision int64, err error) {
+	in, err := openSpec(k, namespace, name, raw)
+	if err != nil {
+		return p, s.revision(), p.refuse(err)
+	}
+	var was, is *object
+	revision, err = s.dryRun(ctx, by, func(t *txn) (err error) {
+		was = t.peek(k.key(namespace, name))
+		is, _, err = t.putSpec(in, precondition{})
+		return err
+	})
+	declared := json.RawMessage(`{}`)
+	if was != nil {
+		declared = was.spec
+	}
+	p.Changes = api.Changes(declared, in.spec, "spec")
+	if err != nil {
+		return p, cmp.Or(revision, s.revision()), p.refuse(err)
+	}
+	next, err := is.typed()
+	if err != nil {
+		return p, revision, err
+	}
+	app, isApp := next.(*api.App)
+	if !isApp {
+		return p, revision, nil
+	}
+	var before *api.App
+	if was != nil {
+		old, err := was.typed()
+		if err != nil {
+			return p, revision, err
+		}
+		before = old.(*api.App)
+	}
+	p.roll(before, app)
+	if s.cfg.Planner == nil {
+		return p, revision, nil
+	}
+	if p.Placement, err = s.cfg.Planner.Place(ctx, app); err != nil {
+		return p, revision, fmt.Errorf("ask the scheduler about %s: %w", is.ref(), err)
+	}
+	p.warnOfRoom(app)
+	return p, revision, nil
+}
+
+// revision is what this server has seen.
+func (s *Server) revision() int64 {
+	if now := s.cache.now.Load(); now != nil {
+		return now.revision
+	}
+	return 0
+}
+
+// writePlan is an api.WritePlan in the making.
+type writePlan struct{ api.WritePlan }
+
+// refuse files a refusal: what no other write can mend is an error, what may be
+// different later a warning. What is neither is returned.
+func (p *writePlan) refuse(err error) error {
+	e, ok := errors.AsType[*api.Error](err)
+	if !ok {
+		return err
+	}
+	switch e.Code {
+	case api.Invalid:
+		p.Errors = append(p.Errors, e.Fields...)
+		if len(e.Fields) == 0 {
+			p.Errors = append(p.Errors, api.FieldError{Message: e.Message})
+		}
+		return nil
+	case api.Conflict, api.Precondition, api.NotFound:
+		const summary = "The cluster would refuse this now"
+		for _, f := range e.Fields {
+			p.Warnings = append(p.Warnings, api.PlanWarning{Path: f.Path, Summary: summary, Message: e.Error()})
+		}
+		if len(e.Fields) == 0 {
+			p.Warnings = append(p.Warnings, api.PlanWarning{Summary: summary, Message: e.Error()})
+		}
+		return nil
+	}
+	return err
+}
+
+// roll says what the change does to the pods that are there.
+func (p *writePlan) roll(was, is *api.App) {
+	if was == nil || reflect.DeepEqual(was.Effective.Template(), is.Effective.Template()) || was.Status.Replicas == 0 {
+		return
+	}
+	u := api.Deref(is.Effective.Update)
+	p.Rolls = &api.Rolls{Pods: was.Status.Replicas, MaxParallel: max(api.Deref(u.MaxParallel), 1), Strategy: u.Strategy,
+		Outage: u.Strategy == "recreate" || api.Deref(u.Surge) == 0 && u.MinAvailable != nil && *u.MinAvailable == 0}
+	if p.Rolls.Outage {
+		p.Warnings = append(p.Warnings, api.PlanWarning{Path: "spec.update", Summary: p.Rolls.String(),
+			Message: "While they do, no pod serves. With strategy = \"rolling\" and surge = 1 new pods are ready before old ones go."})
+	}
+}
+
+// warnOfRoom tells of pods that would find no node.
+func (p *writePlan) warnOfRoom(app *api.App) {
+	at := p.Placement
+	if at == nil || at.Fits >= at.Wanted {
+		return
+	}
+	field := "spec.replicas"
+	switch {
+	case app.Spec.Scale != nil:
+		field = "spec.scale.min"
+	case api.Deref(app.Spec.PerNode):
+		field = "spec.per_node"
+	case app.Spec.Replicas == nil:
+		field = "spec.image"
+	}
+	p.Warnings = append(p.Warnings, api.PlanWarning{Path: field, Summary: fmt.Sprintf("%d of %d pods fit now", at.Fits, at.Wanted), Message: at.Message})
+}

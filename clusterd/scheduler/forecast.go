@@ -1,0 +1,116 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/reconcile"
+)
+
+// Forecast answers whether pods would find nodes, from a picture of its own
+// that it keeps current: with the filters and scores that will place them.
+type Forecast struct {
+	nodes *reconcile.Cache[api.NodeSpec, api.NodeStatus]
+	pods  *reconcile.Cache[api.PodSpec, api.PodStatus]
+
+	mu      sync.Mutex
+	picture *picture
+	byApp   map[string]map[string]*api.Pod // pods by app and UID
+}
+
+// NewForecast returns one that follows the caches, which the caller runs.
+func NewForecast(nodes *reconcile.Cache[api.NodeSpec, api.NodeStatus], pods *reconcile.Cache[api.PodSpec, api.PodStatus]) *Forecast {
+	f := &Forecast{nodes: nodes, pods: pods, picture: newPicture(), byApp: map[string]map[string]*api.Pod{}}
+	nodes.OnChange(func(was, is *api.Node) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if is == nil {
+			f.picture.dropNode(was.Meta.Name)
+		} else {
+			f.picture.setNode(is)
+		}
+	})
+	pods.OnChange(func(was, is *api.Pod) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if was != nil && (is == nil || is.Meta.UID != was.Meta.UID) {
+			f.picture.unplace(was.Meta.UID)
+			f.file(was, nil)
+		}
+		if is != nil {
+			f.picture.setPod(is)
+			f.file(is, is)
+		}
+	})
+	return f
+}
+
+// file keeps the pods of an app together.
+func (f *Forecast) file(of, is *api.Pod) {
+	app := groupOf(of.Meta.Namespace, ownerOf(of), "").app
+	if is == nil || is.Status.Phase.Ended() {
+		if delete(f.byApp[app], of.Meta.UID); len(f.byApp[app]) == 0 {
+			delete(f.byApp, app)
+		}
+		return
+	}
+	if f.byApp[app] == nil {
+		f.byApp[app] = map[string]*api.Pod{}
+	}
+	f.byApp[app][is.Meta.UID] = is
+}
+
+// Place says how many of the pods that an app wants would have a node. Those
+// that ask for the same as before stay where they are, if their node still takes
+// new ones; the others are thought away, for they make room in the end.
+func (f *Forecast) Place(ctx context.Context, app *api.App) (*api.PlanPlacement, error) {
+	for _, synced := range []func(context.Context) error{f.nodes.Synced, f.pods.Synced} {
+		if err := synced(ctx); err != nil {
+			return nil, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	template := app.Effective.Template()
+	r := requestOf(app.Meta.Namespace, app.Meta.Name, "plan", &template)
+	p := f.picture
+	wanted := api.Deref(app.Effective.Replicas)
+	switch {
+	case app.Effective.Scale != nil:
+		wanted = api.Deref(app.Effective.Scale.Min)
+	case api.Deref(app.Effective.PerNode):
+		wanted = len(p.newClass(r).candidates)
+		r.onePer = api.DomainNode
+	}
+	out := &api.PlanPlacement{Wanted: wanted}
+	a := &ask{picture: p, request: r}
+	for uid, pod := range f.byApp[r.group.app] {
+		asked := requestOf(app.Meta.Namespace, app.Meta.Name, "plan", &pod.Spec.PodTemplate)
+		if pod.Spec.Node != "" && !pod.Meta.Deleting() && asked.key == r.key && static(a, p.at(pod.Spec.Node)) && out.Fits < wanted {
+			out.Fits++
+			continue
+		}
+		p.unplace(uid)
+		defer p.setPod(pod)
+	}
+	c := p.newClass(r)
+	for out.Fits < wanted {
+		i := p.choose(c)
+		if i < 0 {
+			break
+		}
+		uid := fmt.Sprintf("plan %d", out.Fits)
+		p.take(uid, r, i, nil)
+		defer p.unplace(uid)
+		out.Fits++
+	}
+	if out.Fits < wanted {
+		out.Message = c.why
+		for _, reason := range c.reasons {
+			out.Reasons = append(out.Reasons, api.PlacementReason{Nodes: reason.Nodes, Reason: reason.Reason})
+		}
+	}
+	return out, nil
+}

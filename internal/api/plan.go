@@ -1,0 +1,124 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+// WritePlan is what POST …/{name}/plan answers: what writing the object of the
+// body would do. Nothing is written.
+type WritePlan struct {
+	Errors    []FieldError   `json:"errors,omitempty" doc:"Why the write would be refused, whenever it comes."`
+	Warnings  []PlanWarning  `json:"warnings,omitempty" doc:"What the write would meet now; it may be different by the time of it."`
+	Changes   []Change       `json:"changes,omitempty" doc:"How the declared spec differs from what is there."`
+	Rolls     *Rolls         `json:"rolls,omitempty" doc:"Pods that the change would replace."`
+	Placement *PlanPlacement `json:"placement,omitempty" doc:"Whether the pods would find nodes."`
+}
+
+// PlanWarning is something to know before a write.
+type PlanWarning struct {
+	Path    string `json:"path,omitempty" doc:"Field it is about."`
+	Summary string `json:"summary"`
+	Message string `json:"message"`
+}
+
+// Change is one field that differs. Without From it is new, without To it goes.
+type Change struct {
+	Path string          `json:"path"`
+	From json.RawMessage `json:"from,omitempty"`
+	To   json.RawMessage `json:"to,omitempty"`
+}
+
+func (c Change) String() string {
+	switch {
+	case c.From == nil:
+		return fmt.Sprintf("+ %s = %s", c.Path, c.To)
+	case c.To == nil:
+		return fmt.Sprintf("- %s = %s", c.Path, c.From)
+	}
+	return fmt.Sprintf("~ %s = %s -> %s", c.Path, c.From, c.To)
+}
+
+// Rolls is what a change of an app's template does to its pods.
+type Rolls struct {
+	Pods        int    `json:"pods" doc:"How many are replaced."`
+	MaxParallel int    `json:"max_parallel" doc:"How many at a time."`
+	Strategy    string `json:"strategy" enum:"rolling,recreate"`
+	Outage      bool   `json:"outage" doc:"No pod serves for a while."`
+}
+
+func (r Rolls) String() string {
+	pods := "pods roll"
+	if r.Pods == 1 {
+		pods = "pod rolls"
+	}
+	if r.Strategy == "recreate" {
+		return fmt.Sprintf("%d %s: all end before new ones start", r.Pods, pods)
+	}
+	return fmt.Sprintf("%d %s, %d at a time", r.Pods, pods, r.MaxParallel)
+}
+
+// PlanPlacement is whether pods would find nodes, by the scheduler's own word.
+type PlanPlacement struct {
+	Wanted  int               `json:"wanted" doc:"Pods the object wants."`
+	Fits    int               `json:"fits" doc:"Of them, those that run or would find a node now."`
+	Message string            `json:"message,omitempty" doc:"Why the others would not."`
+	Reasons []PlacementReason `json:"reasons,omitempty" doc:"The same, one by one."`
+}
+
+// PlacementReason is one reason for which nodes do not fit.
+type PlacementReason struct {
+	Nodes  int    `json:"nodes" doc:"How many nodes."`
+	Reason string `json:"reason" doc:"With their number, such as: 2 are cordoned."`
+}
+
+// Changes says how two declared specs differ, field by field, in the order of
+// their paths; a list is one value.
+func Changes(was, is json.RawMessage, path string) []Change {
+	from, fromIs := fieldsOf(was)
+	to, toIs := fieldsOf(is)
+	if !fromIs || !toIs {
+		if same(was, is) {
+			return nil
+		}
+		return []Change{{path, was, is}}
+	}
+	keys := map[string]bool{}
+	for k := range from {
+		keys[k] = true
+	}
+	for k := range to {
+		keys[k] = true
+	}
+	var out []Change
+	for _, k := range sortedKeys(keys) {
+		at := join(path, keyPath(k))
+		a, b := from[k], to[k]
+		switch _, nested := fieldsOf(b); {
+		case a == nil && nested && len(b) > 2:
+			out = append(out, Changes(json.RawMessage(`{}`), b, at)...)
+		case a == nil:
+			out = append(out, Change{Path: at, To: b})
+		case b == nil:
+			out = append(out, Change{Path: at, From: a})
+		default:
+			out = append(out, Changes(a, b, at)...)
+		}
+	}
+	return out
+}
+
+func fieldsOf(raw json.RawMessage) (map[string]json.RawMessage, bool) {
+	if trimmed := bytes.TrimSpace(raw); len(trimmed) == 0 || trimmed[0] != '{' {
+		return nil, len(trimmed) == 0
+	}
+	var m map[string]json.RawMessage
+	err := json.Unmarshal(raw, &m)
+	return m, err == nil
+}
+
+func same(a, b json.RawMessage) bool {
+	var x, y bytes.Buffer
+	return json.Compact(&x, a) == nil && json.Compact(&y, b) == nil && bytes.Equal(x.Bytes(), y.Bytes())
+}
