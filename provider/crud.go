@@ -35,7 +35,7 @@ func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequ
 	if !ok {
 		return
 	}
-	made, err := finish(ctx, func(ctx context.Context) (*api.Object[S, T], error) { return r.objects.Create(ctx, o) })
+	made, err := r.make(ctx, o, plan)
 	adopted := api.Is(err, api.Conflict) && plan.flag("adopt", false)
 	if adopted {
 		made, err = r.adopt(ctx, o)
@@ -93,6 +93,16 @@ func (r *kindResource[S, T]) declared(plan values, diags *diag.Diagnostics) (*ap
 		addFault(f, diags)
 	}
 	return o, r.reachable(diags) && len(rd.faults) == 0
+}
+
+// make creates the object, or obtains it.
+func (r *kindResource[S, T]) make(ctx context.Context, o *api.Object[S, T], plan values) (*api.Object[S, T], error) {
+	if r.obtain != nil {
+		ctx, done := context.WithTimeout(ctx, plan.timeout("create", rolloutTimeout))
+		defer done()
+		return r.obtain(ctx, r, o)
+	}
+	return finish(ctx, func(ctx context.Context) (*api.Object[S, T], error) { return r.objects.Create(ctx, o) })
 }
 
 // adopt takes over the object of o's name.
@@ -254,6 +264,11 @@ func (r *kindResource[S, T]) remove(ctx context.Context, namespace, name string)
 	}
 	if err != nil {
 		return err
+	}
+	if r.retire != nil {
+		if err := r.retire(ctx, r, o); err != nil {
+			return err
+		}
 	}
 	if !r.namespaced() {
 		r.cluster.seen.Delete(name)

@@ -38,6 +38,12 @@ type kindResource[S api.Spec[S], T any] struct {
 	doubts func(context.Context, *kindResource[S, T], *api.Object[S, T]) *failure
 	// ails says what is wrong with an object though no plan shows it.
 	ails func(*api.Object[S, T]) *failure
+	// limits are the timeouts, where the usual words do not fit.
+	limits reflect.Type
+	// obtain makes the object known to the state, where it is not made by us.
+	obtain func(context.Context, *kindResource[S, T], *api.Object[S, T]) (*api.Object[S, T], error)
+	// retire prepares an object for its deletion.
+	retire func(context.Context, *kindResource[S, T], *api.Object[S, T]) error
 	// planned: the cluster has more to say of a write than whether it is valid.
 	planned bool
 	// blocked says what the deletion of an object waits for.
@@ -109,6 +115,9 @@ type (
 )
 
 func (r *kindResource[S, T]) timeouts() reflect.Type {
+	if r.limits != nil {
+		return r.limits
+	}
 	if r.follow != nil {
 		return reflect.TypeFor[waits]()
 	}

@@ -121,6 +121,10 @@ func testPlanWarnings(t *testing.T, c *cluster) {
 	if got := say(p.plan("clusterd_app", app).Diagnostics); !strings.HasPrefix(got, `warning AttributeName("namespace"): Namespace later does not exist yet: `) {
 		t.Errorf("a namespace that does not exist says at plan: %q", got)
 	}
+	large := attrs{"name": str("web"), "image": str("nginx:1"), "namespace": str("default"), "cpu": str("1000")}
+	if got := say(p.plan("clusterd_app", large).Diagnostics); !strings.HasPrefix(got, `warning AttributeName("image"): 0 of 1 pods fit now: No node fits: 3 need 1000 cpu`) {
+		t.Errorf("an app that fits no node says at plan: %q", got)
+	}
 	p.plan("clusterd_namespace", attrs{"name": str("later")})
 	if got := say(p.plan("clusterd_app", app).Diagnostics); got != "" {
 		t.Errorf("a namespace that the same plan makes says: %q", got)

@@ -35,7 +35,7 @@ func New(version string) provider.Provider { return &clusterd{version} }
 type clusterd struct{ version string }
 
 func (*clusterd) Resources(context.Context) []func() resource.Resource {
-	return []func() resource.Resource{newNamespace, newApp, newService, newVolume}
+	return []func() resource.Resource{newNamespace, newNode, newApp, newService, newVolume}
 }
 
 func (*clusterd) DataSources(context.Context) []func() datasource.DataSource {

@@ -40,6 +40,7 @@ func TestNoFieldForgotten(t *testing.T) {
 		{newApp(), reflect.TypeFor[api.AppSpec]()},
 		{newService(), reflect.TypeFor[api.ServiceSpec]()},
 		{newNamespace(), reflect.TypeFor[api.NamespaceSpec]()},
+		{newNode(), reflect.TypeFor[api.NodeSpec]()},
 	} {
 		s := schemaOf(t, test.r)
 		for _, f := range fields(test.spec) {

@@ -85,7 +85,11 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) error {
 			}
 		}
 	}
-	return rt.serve(s, w, req)
+	err := rt.serve(s, w, req)
+	if err != nil && !rt.open {
+		s.stamp(w) // the cache may have been empty before
+	}
+	return err
 }
 
 // stamp says what an answer is as of: this server has seen everything up to

@@ -87,8 +87,12 @@ func (c *cli) askPlan(ctx context.Context, file string) (ref api.Ref, p api.Writ
 		Meta api.Meta        `json:"meta"`
 		Spec json.RawMessage `json:"spec"`
 	}
-	if err := json.Unmarshal(raw, &o); err != nil {
-		return ref, p, fmt.Errorf("%s: want one object in JSON, as clusterd get <kind> <name> -o json prints it: %w", file, err)
+	var list struct{ Items []json.RawMessage }
+	if json.Unmarshal(raw, &list) == nil && len(list.Items) == 1 { // as get prints one
+		raw = list.Items[0]
+	}
+	if err := json.Unmarshal(raw, &o); err != nil || o.Kind == "" {
+		return ref, p, fmt.Errorf("%s: want one object in JSON, as clusterd get <kind> <name> -o json prints it", file)
 	}
 	k, err := api.Lookup(o.Kind)
 	if err != nil {

@@ -1,0 +1,1 @@
+terraform import clusterd_node.w9 w9
