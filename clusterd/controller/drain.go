@@ -28,7 +28,11 @@ func (see facts) leaving(pod *api.Pod) (leave, bool) {
 		return leave{}, false
 	}
 	if d := n.Effective.Drain; d != nil {
-		return leave{"node " + n.Meta.Name + " is drained", n.Meta.WrittenAt.Add(d.Deadline.D())}, true
+		start := n.Meta.WrittenAt
+		if st := n.Status.Drain; st != nil {
+			start = st.StartedAt // another write of the node does not begin it anew
+		}
+		return leave{"node " + n.Meta.Name + " is drained", start.Add(d.Deadline.D())}, true
 	}
 	if taint := api.Untolerated(moving(n), api.Deref(pod.Spec.Placement).Tolerate); taint != "" {
 		return leave{fmt.Sprintf("node %s is tainted %s", n.Meta.Name, taint), n.Meta.WrittenAt.Add(taintDeadline)}, true

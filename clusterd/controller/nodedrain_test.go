@@ -93,3 +93,38 @@ func TestDrainEndsAtItsDeadline(t *testing.T) {
 		w.eventually("no trace is left", 10*time.Second, func() bool { return drain() == nil })
 	})
 }
+
+// TestDrainFollowsTheApps: the drain of a node with an app's only pod says what
+// it waits for, and is over once the app has moved, without a moment in which
+// nobody serves.
+func TestDrainFollowsTheApps(t *testing.T) {
+	inWorld(t, 2, nil, func(w *world) {
+		w.ended("web", w.apply("web", `{"image":"good:1","replicas":1}`), time.Minute)
+		on := w.pods()[0].Spec.Node
+		nodes := client.Of(w.client, api.Nodes)
+		node := func() *api.Node {
+			n, err := nodes.Get(w.ctx, "", on)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		n := node()
+		n.Spec.Drain = &api.Drain{}
+		if _, err := nodes.Put(w.ctx, n); err != nil {
+			t.Fatal(err)
+		}
+		waited := false
+		w.eventually("the drain is over", time.Minute, func() bool {
+			if w.readyPods("") == 0 {
+				t.Error("nobody serves")
+			}
+			d := node().Status.Drain
+			waited = waited || d != nil && d.Phase == api.DrainRunning && len(d.Waits) == 1
+			return d != nil && d.Phase == api.DrainDone
+		})
+		if pods := w.pods(); !waited || len(pods) != 1 || pods[0].Spec.Node == on {
+			t.Errorf("said what it waits for: %v; %d pods", waited, len(pods))
+		}
+	})
+}
