@@ -268,6 +268,7 @@ func TestPreemption(t *testing.T) {
 		if !all[1].Meta.Deleting() || all[0].Status.Reason != api.MakingRoom || all[0].Spec.Node != "" {
 			t.Fatalf("%+v\n%+v", all[0].Status, all[1])
 		}
+		time.Sleep(2 * time.Second) // events of one object are written once a second
 		ring, err := client.Of(c, api.EventRings).Get(ctx, "default", "pod-low-0")
 		if err != nil || ring.Spec.Entries[len(ring.Spec.Entries)-1].Reason != "preempted" {
 			t.Errorf("%v %+v", err, ring)
