@@ -20,6 +20,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
@@ -135,6 +136,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 			Hosts:  func(name, ip string) string { return hosts(name, ip) },
 			Resolv: func(ns string) string { return dns.ResolvConf(ns, network.DefaultGateway) },
 		},
+		ImageNotes: filepath.Join(s.DataDir, "images.json"), ImageDisk: func() (int64, int64, error) { return disk(s.DataDir) },
 		Nodes: func(all []api.Node) { nw.SetNodes(all); peers.remember(all) }, Servers: m.Servers, TLS: id.ClientTLS(), Log: log,
 	})
 	feed := &proxy.Feed{Client: c, Path: filepath.Join(s.DataDir, "services.json"), Sinks: []proxy.Sink{px, resolver}, Log: log.Named("services")}
@@ -158,6 +160,16 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 // lookupTimeout is how long a pod's start waits for word about its volumes: what
 // is on the node will do without.
 const lookupTimeout = 5 * time.Second
+
+// disk returns how full the file system of a directory is, in bytes.
+func disk(dir string) (used, size int64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, err
+	}
+	size = int64(st.Blocks) * st.Bsize
+	return size - int64(st.Bavail)*st.Bsize, size, nil
+}
 
 func (s *settings) runtime() (runtime.Runtime, error) {
 	address := s.Socket

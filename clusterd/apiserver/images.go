@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,9 +35,6 @@ func (s *Server) serveImages(w http.ResponseWriter, r *request) error {
 	if err := allow(r.by.Identity, verbLoad, s.kinds["images"], "", nil); err != nil {
 		return err
 	}
-	if s.cfg.Tunnels == nil {
-		return errNoTunnels()
-	}
 	spool, size, err := s.spool(w, r)
 	if err != nil {
 		return err
@@ -46,19 +44,16 @@ func (s *Server) serveImages(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	nodes := s.cfg.Tunnels.Connected()
-	slices.Sort(nodes)
-	if len(nodes) == 0 {
-		return api.Errorf(api.Unready, "no node is connected: nothing could take the image")
+	nodes, out, err := s.toNodes(w)
+	if err != nil {
+		return err
 	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	out := progress{enc: json.NewEncoder(w), flush: http.NewResponseController(w).Flush}
 	var names []string
 	for _, img := range found {
 		names = append(names, img.Reference)
 	}
 	out.say(api.ImageProgress{Status: api.ImageReceived, Images: names, Message: fmt.Sprintf("%d MB", size>>20)})
-	loaded := s.push(r.Context(), spool, size, nodes, &out)
+	loaded := onEach(nodes, out, func(node string) error { return s.pushTo(r.Context(), spool, size, node) })
 	end := api.ImageProgress{Status: api.ImageDone, Images: names, Message: fmt.Sprintf("on %d of %d connected nodes", len(loaded), len(nodes))}
 	if len(loaded) < len(nodes) {
 		end.Status = api.ImageFailed
@@ -129,56 +124,150 @@ func (s *Server) spool(w http.ResponseWriter, r *request) (path string, size int
 	return "", 0, api.Errorf(api.BadRequest, "the image could not be read to its end")
 }
 
-// push loads the file into all nodes at once and returns those that have it.
-func (s *Server) push(ctx context.Context, path string, size int64, nodes []string, out *progress) (loaded []string) {
+// toNodes begins an answer that tells how something goes on every connected node.
+func (s *Server) toNodes(w http.ResponseWriter) (nodes []string, out *progress, err error) {
+	if s.cfg.Tunnels == nil {
+		return nil, nil, errNoTunnels()
+	}
+	nodes = s.cfg.Tunnels.Connected()
+	slices.Sort(nodes)
+	if len(nodes) == 0 {
+		return nil, nil, api.Errorf(api.Unready, "no node is connected: none has images")
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	return nodes, &progress{enc: json.NewEncoder(w), flush: http.NewResponseController(w).Flush}, nil
+}
+
+// onEach does something on all nodes at once and returns those where it went well.
+func onEach(nodes []string, out *progress, do func(node string) error) (done []string) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, node := range nodes {
 		wg.Go(func() {
 			out.say(api.ImageProgress{Node: node, Status: api.ImageLoading})
-			if err := s.pushTo(ctx, path, size, node); err != nil {
+			if err := do(node); err != nil {
 				out.say(api.ImageProgress{Node: node, Status: api.ImageFailed, Message: err.Error()})
 				return
 			}
 			mu.Lock()
-			loaded = append(loaded, node)
+			done = append(done, node)
 			mu.Unlock()
 			out.say(api.ImageProgress{Node: node, Status: api.ImageDone})
 		})
 	}
 	wg.Wait()
-	slices.Sort(loaded)
-	return loaded
+	slices.Sort(done)
+	return done
 }
 
 func (s *Server) pushTo(ctx context.Context, path string, size int64, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, imageTimeout)
 	defer cancel()
-	client, err := s.cfg.Tunnels.Client(node)
-	if err != nil {
-		return err
-	}
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+node+"/v1/images", f)
+	return s.askAgent(ctx, node, http.MethodPut, "/v1/images", f, size)
+}
+
+// askAgent makes a request of a node's agent that answers nothing of interest.
+func (s *Server) askAgent(ctx context.Context, node, method, path string, body io.Reader, size int64) error {
+	client, err := s.cfg.Tunnels.Client(node)
 	if err != nil {
 		return err
 	}
-	req.ContentLength = size
-	req.Header.Set("Content-Type", "application/x-tar")
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+node+path, body)
+	if err != nil {
+		return err
+	}
+	if body != nil {
+		req.ContentLength = size
+		req.Header.Set("Content-Type", "application/x-tar")
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("node %s stopped answering: %w", node, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 300 {
-		return errors.New(problemOf(resp))
+		return &agentError{api.Code(resp.StatusCode), problemOf(resp)}
 	}
 	_, err = io.Copy(io.Discard, resp.Body)
 	return err
+}
+
+// agentError is an agent's no.
+type agentError struct {
+	code    api.Code
+	message string
+}
+
+func (e *agentError) Error() string { return e.message }
+
+// serveNodeImages answers GET /v1/nodes/{name}/images.
+func (s *Server) serveNodeImages(w http.ResponseWriter, r *request) error {
+	ref := r.kind.ref("", r.PathValue("name"))
+	if err := allow(r.by.Identity, verbStream, r.kind, ref.Name, nil); err != nil {
+		return err
+	}
+	client, err := s.agent(ref, ref.Name)
+	if err != nil {
+		return err
+	}
+	s.forward(w, r, client, "/v1/images", ref, ref.Name)
+	return nil
+}
+
+// serveRemoveImage answers DELETE /v1/images: nodes whose pods need the image
+// keep it, and say so.
+func (s *Server) serveRemoveImage(w http.ResponseWriter, r *request) error {
+	if err := allow(r.by.Identity, verbLoad, s.kinds["images"], "", nil); err != nil {
+		return err
+	}
+	parsed, err := api.ParseImage(r.URL.Query().Get("reference"))
+	if err != nil {
+		return api.Errorf(api.BadRequest, "reference: %s", err)
+	}
+	ref := parsed.String()
+	nodes, out, err := s.toNodes(w)
+	if err != nil {
+		return err
+	}
+	absent := 0
+	var mu sync.Mutex
+	removed := onEach(nodes, out, func(node string) error {
+		err := s.askAgent(r.Context(), node, http.MethodDelete, "/v1/images?reference="+url.QueryEscape(ref), nil, 0)
+		if no, ok := errors.AsType[*agentError](err); ok && no.code == api.NotFound {
+			mu.Lock()
+			absent++
+			mu.Unlock()
+			return nil
+		}
+		return err
+	})
+	end := api.ImageProgress{Status: api.ImageDone, Images: []string{ref}, Message: fmt.Sprintf("gone from %d of %d connected nodes", len(removed), len(nodes))}
+	switch {
+	case absent == len(nodes):
+		end.Message = "no connected node has it"
+	case len(removed) < len(nodes):
+		end.Status = api.ImageFailed
+	}
+	if end.Status == api.ImageDone {
+		_, err := s.commit(context.WithoutCancel(r.Context()), r.by, func(t *txn) error {
+			k := s.kinds["images"]
+			_, err := t.delete(k, k.ref("", imageName(ref)), deletion{})
+			if api.Is(err, api.NotFound) {
+				return nil // it came from a registry
+			}
+			return err
+		})
+		if err != nil {
+			end = api.ImageProgress{Status: api.ImageFailed, Message: s.problem(r.Request, err).Error()}
+		}
+	}
+	out.say(end)
+	return nil
 }
 
 // ociIndex is the part of an OCI layout's index.json that names images.

@@ -69,6 +69,11 @@ func (s *Server) routes() []route {
 			summary: "Report what happened to an object", in: reflect.TypeFor[api.EventReport](), status: http.StatusAccepted}},
 		route{method: "POST", path: "/v1/images", serve: (*Server).serveImages, doc: doc{
 			summary: "Load a tar in OCI layout into every connected node", body: "application/x-tar", media: "application/x-ndjson", out: reflect.TypeFor[api.ImageProgress]()}},
+		route{method: "DELETE", path: "/v1/images", serve: (*Server).serveRemoveImage, doc: doc{
+			summary: "Remove an image from every connected node that no pod needs it on", media: "application/x-ndjson", out: reflect.TypeFor[api.ImageProgress](),
+			query: []param{{"reference", "Which image."}}}},
+		route{method: "GET", path: "/v1/nodes/{name}/images", kind: nodes, serve: (*Server).serveNodeImages, doc: doc{
+			summary: "The images a node has, from its agent", out: reflect.TypeFor[api.NodeImages]()}},
 		route{method: "POST", path: "/v1/join", open: true, serve: (*Server).serveJoin, doc: doc{
 			summary: "Let a machine in that has a join token", in: reflect.TypeFor[pki.JoinRequest](), out: reflect.TypeFor[pki.JoinResponse]()}},
 		route{method: "POST", path: "/v1/renew", serve: (*Server).serveRenew, doc: doc{

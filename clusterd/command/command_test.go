@@ -104,6 +104,7 @@ func TestCluster(t *testing.T) {
 	t.Run("complete", testComplete)
 	t.Run("logs", testLogs)
 	t.Run("exec", testExec)
+	t.Run("image", testImages)
 	t.Run("port-forward", testPortForward)
 	t.Run("events", testEvents)
 	t.Run("cordon", testCordon)

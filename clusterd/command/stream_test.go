@@ -162,3 +162,18 @@ func TestCopyTrustsNoContainer(t *testing.T) {
 		})
 	}
 }
+
+// testImages: what is on the nodes is listed; what a pod needs stays.
+func testImages(t *testing.T) {
+	const nginx = "docker.io/library/nginx:1.27"
+	if out := ok(t, "image", "list"); !strings.Contains(out, nginx) || !strings.Contains(out, "w1,w2") {
+		t.Errorf("image list: %s", out)
+	}
+	if r := clusterd("", "image", "rm", "nginx:1.27"); r.code != 1 || !strings.Contains(r.err, "in use by a pod") || !strings.Contains(r.err, "gone from 0 of 2") {
+		t.Errorf("image rm of what is needed: %+v", r)
+	}
+	if out := ok(t, "image", "rm", "nobody:1"); !strings.Contains(out, "no connected node has it") {
+		t.Errorf("image rm of nothing: %s", out)
+	}
+	refused(t, "not an image reference", "image", "rm", "No!")
+}

@@ -40,7 +40,19 @@ type ImageStatus struct{}
 
 func short(digest string) string { return digest[:min(len(digest), 19)] }
 
-// ImageProgress is one line of the answer to POST /v1/images. The last line
+// NodeImages are the images one node has: the answer to GET …/nodes/{name}/images.
+type NodeImages struct {
+	Items []NodeImage `json:"items"`
+}
+
+// NodeImage is one of them.
+type NodeImage struct {
+	Reference string `json:"reference" doc:"Full reference, such as docker.io/library/nginx:1.27."`
+	Digest    string `json:"digest"`
+	Size      int64  `json:"size" doc:"Bytes."`
+}
+
+// ImageProgress is one line of the answer to POST /v1/images, and to DELETE /v1/images. The last line
 // names no node and says how it ended: done or failed.
 type ImageProgress struct {
 	Node    string   `json:"node,omitempty"`

@@ -53,7 +53,7 @@ var rules = map[string]rule{
 	"clusterd/scheduler":                {"internal/api internal/client internal/reconcile", log},
 	"clusterd/dev":                      {"internal/api internal/client internal/daemon internal/pki clusterd/dev", log + " github.com/vishvananda " + sys},
 
-	"nodeagent":                    {"nodeagent internal", log + " " + cli},
+	"nodeagent":                    {"nodeagent internal", log + " " + cli + " " + sys},
 	"nodeagent/agent":              {"internal nodeagent", log},
 	"nodeagent/pod":                {"internal/api internal/client internal/tunnel nodeagent/runtime nodeagent/pod", log + " google.golang.org/grpc"},
 	"nodeagent/runtime":            {"nodeagent/runtime", log + " " + sys},

@@ -16,6 +16,7 @@
 //	POST /v1/pods/{uid}/connect?port=80   Upgrade: clusterd-exec
 //	GET  /v1/images
 //	PUT  /v1/images         an OCI layout tar
+//	DELETE /v1/images?reference=nginx:1
 //
 // A connection to a port is frames too: what would be stdin goes in, and what
 // would be stdout comes back. An exec session is frames (internal/tunnel): stdin, close stdin and resize
@@ -60,6 +61,9 @@ type Config struct {
 	// Dial connects to an address (host:port) of a pod; nil: as the node does.
 	Dial func(ctx context.Context, address string) (io.ReadWriteCloser, error)
 
+	ImageNotes string                               // file of what is known of images; "" forgets it
+	ImageDisk  func() (used, size int64, err error) // of where images are, in bytes; nil: never full
+
 	// Nodes hears of all nodes whenever one changes; nil: not wanted.
 	Nodes func([]api.Node)
 	// Servers are the API servers (host:port) to open tunnels to; with TLS nil, none.
@@ -89,7 +93,10 @@ func New(cfg Config) *Agent {
 		}
 	}
 	a := &Agent{cfg: cfg, log: cfg.Log}
-	a.images = image.New(cfg.Runtime, func() { a.workers.Retry() })
+	a.images = image.New(image.Config{
+		Runtime: cfg.Runtime, Path: cfg.ImageNotes, Disk: cfg.ImageDisk, Log: cfg.Log.Named("image"),
+		Loaded: func() { a.workers.Retry() }, InUse: func() []string { return a.workers.Images() },
+	})
 	a.workers = pod.New(pod.Config{
 		Runtime: cfg.Runtime, Network: cfg.Network, Storage: cfg.Storage, Images: a.images, API: control{cfg.Client}, Prober: cfg.Prober,
 		Store: cfg.Store, Logs: cfg.Logs, Files: cfg.Files, HoldFor: holdFor, Log: cfg.Log.Named("pod"),
@@ -118,6 +125,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.cfg.Logs != "" {
 		wg.Go(func() { a.sweepLogs(ctx) })
 	}
+	wg.Go(func() { a.images.Run(ctx) })
 	return a.workers.Run(ctx)
 }
 

@@ -25,6 +25,7 @@ func (a *Agent) routes() http.Handler {
 	handle("GET /v1/usage", a.serveUsage)
 	handle("GET /v1/images", a.serveImages)
 	handle("PUT /v1/images", a.serveImport)
+	handle("DELETE /v1/images", a.serveRemoveImage)
 	return mux
 }
 
@@ -48,48 +49,6 @@ func (a *Agent) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(int(e.Code))
 	_ = json.NewEncoder(w).Encode(e)
-}
-
-// imageList is what GET and PUT /v1/images answer.
-type imageList struct {
-	Items []imageItem `json:"items"`
-}
-
-type imageItem struct {
-	Reference string `json:"reference"`
-	Digest    string `json:"digest"`
-	Size      int64  `json:"size"`
-}
-
-func answerImages(w http.ResponseWriter, imgs []runtime.Image) error {
-	out := imageList{Items: []imageItem{}}
-	for _, i := range imgs {
-		out.Items = append(out.Items, imageItem{i.Reference, i.Digest, i.Size})
-	}
-	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(out)
-}
-
-func (a *Agent) serveImages(w http.ResponseWriter, r *http.Request) error {
-	imgs, err := a.images.List(r.Context())
-	if err != nil {
-		return err
-	}
-	return answerImages(w, imgs)
-}
-
-func (a *Agent) serveImport(w http.ResponseWriter, r *http.Request) error {
-	imgs, err := a.images.Import(r.Context(), r.Body)
-	if err != nil {
-		return api.Errorf(api.Invalid, "node %s: %s", a.cfg.Name, err)
-	}
-	if len(imgs) == 0 {
-		return api.Errorf(api.Invalid, "node %s: the archive names no image: its index.json needs the annotation io.containerd.image.name", a.cfg.Name)
-	}
-	for _, i := range imgs {
-		a.log.Info("image loaded", "image", i.Reference, "digest", i.Digest)
-	}
-	return answerImages(w, imgs)
 }
 
 // containerOf returns the container a request is about; the main one unless it says.

@@ -54,8 +54,12 @@ type Sandbox struct {
 
 // Images has what containers are made of.
 type Images interface {
-	// Ensure returns the image, fetching it when the node does not have it.
-	Ensure(ctx context.Context, reference string) (runtime.Image, error)
+	// Have returns the image if it is here and may be used without asking a
+	// registry; else runtime.ErrNotFound.
+	Have(ctx context.Context, f runtime.Fetch, policy string) (runtime.Image, error)
+	// Ensure returns the image, fetching it when the node does not have it or the
+	// policy says so. runtime.ErrUnavailable, runtime.ErrRefused.
+	Ensure(ctx context.Context, f runtime.Fetch, policy string) (runtime.Image, error)
 }
 
 // Store keeps records on disk, by pod UID.

@@ -105,13 +105,15 @@ type facts struct {
 }
 
 type imageFact struct {
-	Present bool
-	Busy    bool // being fetched
-	Image   runtime.Image
-	First   time.Time // of the tries
-	Failed  time.Time // the last try did
-	Tries   int
-	Err     string
+	Present  bool
+	Busy     bool // being fetched
+	Image    runtime.Image
+	First    time.Time // of the tries
+	Failed   time.Time // the last try did
+	Tries    int
+	Err      string
+	Refused  bool   // the registry gives it to others
+	Progress string // of the fetch, for people
 }
 
 // hookFact is how pre_stop goes.

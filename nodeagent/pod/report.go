@@ -112,11 +112,14 @@ func (p *planner) container(name string) api.ContainerStatus {
 	case l.Streak > 0 && p.now.Before(l.Until):
 		c.Reason, c.Message = "restarting", l.Message
 	case !image.Present && image.Err != "":
-		c.Reason, c.Message = "image_unavailable", fmt.Sprintf("image %s: %s", spec.Image, image.Err)
+		c.Reason, c.Message = image.trouble(spec.Image)
 	case p.awaits(name) != "":
 		c.Reason, c.Message = initializing, p.waiting(name)
 	case !image.Present:
 		c.Reason, c.Message = "pulling", "fetching image "+spec.Image
+		if image.Progress != "" {
+			c.Message += ": " + image.Progress
+		}
 	}
 	return c
 }

@@ -94,7 +94,7 @@ func (p *planner) advance(name string) {
 	ref := p.spec(name).Image
 	switch {
 	case begun && r.State == runtime.Running:
-		p.mended(name, "cannot_start", "image_unavailable")
+		p.mended(name, "cannot_start", imageUnavailable, pullRefused)
 		if name == api.MainContainer {
 			p.forward(api.PhaseRunning)
 		}
@@ -128,16 +128,16 @@ func (p *planner) older(name string) []int {
 func (p *planner) fetch(name, ref string) bool {
 	f := p.see.Images[ref]
 	if f.Present {
-		p.mended(name, "image_unavailable")
+		p.mended(name, imageUnavailable, pullRefused)
 		return true
 	}
 	if f.Tries > 0 && f.Failed.Sub(f.First) >= imageGrace {
 		first := p.rec.Status.Fatal == nil
-		cause := p.cause(name, "image_unavailable",
-			fmt.Sprintf("image %s is not on the node and cannot be fetched: %s; check its name, or load it with: clusterd image load <oci-tar>", ref, f.Err))
+		reason, message := f.trouble(ref)
+		cause := p.cause(name, reason, message)
 		p.fatal(cause)
 		if first {
-			p.event(true, "image_unavailable", "image %s: %s", ref, f.Err)
+			p.event(true, reason, "%s", message)
 		}
 		if p.pod.Spec.Once && !p.rec.Begun {
 			p.over(cause)
@@ -159,6 +159,20 @@ func (p *planner) fetch(name, ref string) bool {
 	}
 	p.do(step{Do: pull, Container: name, Arg: ref})
 	return false
+}
+
+// Reasons of a container whose image is not to be had.
+const (
+	imageUnavailable = "image_unavailable"
+	pullRefused      = "pull_refused"
+)
+
+// trouble says why an image cannot be had, and the way out.
+func (f imageFact) trouble(ref string) (reason, message string) {
+	if f.Refused {
+		return pullRefused, fmt.Sprintf("the registry refuses image %s: %s; name a secret with username and password in pull_auth", ref, f.Err)
+	}
+	return imageUnavailable, fmt.Sprintf("image %s is not on the node and cannot be fetched: %s; check its name, or load it with: clusterd image load <oci-tar>", ref, f.Err)
 }
 
 // pulling reports whether this plan fetches the image already, for another container.

@@ -227,19 +227,46 @@ func (w *worker) pull(ctx context.Context, ref string) {
 		f.First = time.Now()
 	}
 	w.see.Images[ref] = f
+	fetch := w.fetch(ref)
+	fetch.Progress = func(done, total int64) {
+		w.post(func() {
+			if f := w.see.Images[ref]; f.Busy {
+				f.Progress = progress(done, total)
+				w.see.Images[ref] = f
+			}
+		})
+	}
+	policy := w.pod.Spec.Pull
 	w.async.Go(func() {
-		img, err := w.cfg.Images.Ensure(ctx, ref)
+		img, err := w.cfg.Images.Ensure(ctx, fetch, policy)
 		w.post(func() {
 			if err == nil {
 				w.see.Images[ref] = imageFact{Present: true, Image: img}
 				return
 			}
 			f := w.see.Images[ref]
-			f.Busy, f.Failed, f.Err = false, time.Now(), essence(err, runtime.ErrUnavailable)
+			f.Refused = errors.Is(err, runtime.ErrRefused)
+			kind := runtime.ErrUnavailable
+			if f.Refused {
+				kind = runtime.ErrRefused
+			}
+			f.Busy, f.Failed, f.Err, f.Progress = false, time.Now(), essence(err, kind), ""
 			f.Tries++
 			w.see.Images[ref] = f
 		})
 	})
+}
+
+// fetch is what to ask a registry for, and as whom.
+func (w *worker) fetch(ref string) runtime.Fetch { return runtime.Fetch{Reference: ref} }
+
+// progress says how far a transfer is, in steps that are worth telling.
+func progress(done, total int64) string {
+	const step = 5 // percent
+	if total <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d %% of %d MiB", done*100/total/step*step, (total+1<<20-1)>>20)
 }
 
 func (w *worker) drain(ctx context.Context) {

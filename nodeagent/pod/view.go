@@ -14,6 +14,7 @@ type View struct {
 	IP         string
 	Phase      api.Phase
 	Containers map[string]Run
+	Images     []string // references of the images it needs
 }
 
 // Run is the current run of a container.
@@ -60,6 +61,19 @@ func (s *Workers) View(uid string) (v View, ok bool, changed <-chan struct{}) {
 	defer s.views.mu.Unlock()
 	v, ok = s.views.pods[uid]
 	return v, ok, s.views.changed
+}
+
+// Images returns the images that pods of the node need.
+func (s *Workers) Images() []string {
+	s.views.mu.Lock()
+	defer s.views.mu.Unlock()
+	var all []string
+	for _, v := range s.views.pods {
+		if !v.Phase.Ended() {
+			all = append(all, v.Images...)
+		}
+	}
+	return all
 }
 
 // Views returns what is known of all pods of the node.

@@ -158,7 +158,8 @@ func (w *worker) carryOut(ctx context.Context, steps []step) (progress bool) {
 // show tells those who serve logs and exec.
 func (w *worker) show() {
 	v := View{Ref: w.pod.Ref(), UID: w.pod.Meta.UID, IP: w.rec.Status.IP, Phase: w.rec.Status.Phase, Containers: map[string]Run{}}
-	for name := range w.pod.Spec.All() {
+	for name, c := range w.pod.Spec.All() {
+		v.Images = append(v.Images, c.Image)
 		l := w.rec.Lives[name]
 		id := ID(v.UID, name, l.Attempt)
 		v.Containers[name] = Run{ID: id, Attempt: l.Attempt, Running: w.see.Runs[id].State == runtime.Running, Done: l.Done}
@@ -251,7 +252,7 @@ func (w *worker) look(ctx context.Context) {
 		if _, known := w.see.Images[c.Image]; known {
 			continue
 		}
-		if img, err := w.cfg.Runtime.Image(ctx, c.Image); err == nil {
+		if img, err := w.cfg.Images.Have(ctx, w.fetch(c.Image), w.pod.Spec.Pull); err == nil {
 			w.see.Images[c.Image] = imageFact{Present: true, Image: img}
 		}
 	}

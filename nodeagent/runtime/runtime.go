@@ -24,6 +24,8 @@ var (
 	ErrNotRunning = errors.New("not running")
 	// ErrUnavailable: the image is not here and its registry does not have it or cannot be reached.
 	ErrUnavailable = errors.New("image unavailable")
+	// ErrRefused: the registry gives the image to others only.
+	ErrRefused = errors.New("refused by the registry")
 )
 
 // Container is what to run. ID is unique on the node and chosen by the caller:
@@ -121,6 +123,16 @@ type Image struct {
 	StopSignal string
 }
 
+// Fetch is what to get from a registry, and as whom.
+type Fetch struct {
+	Reference   string
+	Credentials Credentials
+	Progress    func(done, total int64) // bytes, as far as known by then; may be nil
+}
+
+// Credentials are a user of a registry. The zero value is anybody.
+type Credentials struct{ Username, Password string }
+
 // ExecIO connects a process to its caller. Stdin may be nil. Resize carries
 // terminal sizes and implies a terminal when not nil.
 type ExecIO struct {
@@ -167,8 +179,13 @@ type Runtime interface {
 	Images(ctx context.Context) ([]Image, error)
 	// Image returns one image by any form of its reference, or ErrNotFound.
 	Image(ctx context.Context, reference string) (Image, error)
-	// Pull fetches an image from its registry. ErrUnavailable.
-	Pull(ctx context.Context, reference string) (Image, error)
+	// Pull fetches an image from its registry. ErrUnavailable, ErrRefused.
+	Pull(ctx context.Context, f Fetch) (Image, error)
+	// Resolve asks the registry which digest the reference has there now, and
+	// thereby whether the credentials are good for it. ErrUnavailable, ErrRefused.
+	Resolve(ctx context.Context, f Fetch) (digest string, err error)
+	// RemoveImage forgets an image; what runs of it goes on. An absent one is not an error.
+	RemoveImage(ctx context.Context, reference string) error
 	// Import reads an OCI layout tar and keeps the images it names.
 	Import(ctx context.Context, tar io.Reader) ([]Image, error)
 	// Close lets go of the runtime; containers go on.

@@ -7,15 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"strings"
-	"time"
 
 	client "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -111,45 +106,19 @@ func (r *Runtime) Image(ctx context.Context, name string) (runtime.Image, error)
 	return r.describe(ctx, i)
 }
 
-// Pull fetches an image from its registry and unpacks it. That nobody answers
-// is known within seconds; how long the transfer takes is up to ctx.
-func (r *Runtime) Pull(ctx context.Context, name string) (runtime.Image, error) {
-	ref, err := normalize(name)
-	if err != nil {
-		return runtime.Image{}, fmt.Errorf("%w: %w", runtime.ErrUnavailable, err)
+// RemoveImage forgets an image; the next collection takes what nobody else uses.
+func (r *Runtime) RemoveImage(ctx context.Context, name string) error {
+	i, err := r.image(ctx, name)
+	if errors.Is(err, runtime.ErrNotFound) {
+		return nil
 	}
-	i, err := r.client.Pull(ctx, ref.String(),
-		client.WithPullUnpack, client.WithPullSnapshotter(snapshotter), client.WithResolver(resolver()))
-	if ctx.Err() != nil {
-		return runtime.Image{}, fmt.Errorf("pull %s: %w", ref, ctx.Err())
+	if err == nil {
+		err = r.client.ImageService().Delete(ctx, i.Name(), images.SynchronousDelete())
 	}
-	if err != nil {
-		return runtime.Image{}, fmt.Errorf("pull %s: %w: %s", ref, runtime.ErrUnavailable, registryReason(err))
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove image %s: %w", name, err)
 	}
-	return r.describe(ctx, i)
-}
-
-// registryReason is the part of a pull's error that says what went wrong.
-func registryReason(err error) string {
-	var op *net.OpError
-	var dns *net.DNSError
-	switch {
-	case errors.As(err, &dns):
-		return dns.Error()
-	case errors.As(err, &op):
-		return op.Error()
-	case errdefs.IsNotFound(err):
-		return "the registry has no such image"
-	}
-	return err.Error()
-}
-
-// resolver finds registries; one on this machine may do without TLS.
-func resolver() remotes.Resolver {
-	return docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(
-		docker.WithClient(&http.Client{Transport: transport()}),
-		docker.WithPlainHTTP(docker.MatchLocalhost),
-	)})
+	return nil
 }
 
 // Import reads an OCI layout tar, keeps the images it names and unpacks them.
@@ -204,13 +173,4 @@ func (r *Runtime) rename(ctx context.Context, i images.Image) (images.Image, err
 		return i, err
 	}
 	return renamed, store.Delete(ctx, old)
-}
-
-// transport gives up early on a registry that is not there.
-func transport() http.RoundTripper {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialContext = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
-	t.TLSHandshakeTimeout = 5 * time.Second
-	t.ResponseHeaderTimeout = 30 * time.Second
-	return t
 }

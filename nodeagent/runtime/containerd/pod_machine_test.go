@@ -467,7 +467,7 @@ func TestPull(t *testing.T) {
 	host := strings.TrimPrefix(server.URL, "http://")
 	repository := host + "/team/toolbox"
 	push(t, server.URL+"/v2/team/toolbox", "9", image)
-	got, err := p.m.runtime.Pull(t.Context(), repository+":9")
+	got, err := p.m.runtime.Pull(t.Context(), runtime.Fetch{Reference: repository + ":9"})
 	if err != nil || got.Reference != repository+":9" {
 		t.Fatalf("%+v %v", got, err)
 	}
@@ -476,9 +476,51 @@ func TestPull(t *testing.T) {
 	if said := p.run(c); said != "pulled\n" {
 		t.Errorf("said %q", said)
 	}
-	_, err = p.m.runtime.Pull(t.Context(), repository+":none")
+	_, err = p.m.runtime.Pull(t.Context(), runtime.Fetch{Reference: repository + ":none"})
 	if !errors.Is(err, runtime.ErrUnavailable) || !strings.HasSuffix(err.Error(), "the registry has no such image") {
 		t.Errorf("no tag: %v", err)
+	}
+}
+
+// TestPrivateRegistry: an image is given to who has the credentials, and the
+// registry's no is told from its silence. Progress is told on the way.
+func TestPrivateRegistry(t *testing.T) {
+	p := newPod(t)
+	open := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); r.Method == http.MethodGet || r.Method == http.MethodHead {
+			if user != "shop" || password != "sesame" {
+				w.Header().Set("WWW-Authenticate", `Basic realm="team"`)
+				http.Error(w, `{"errors":[{"code":"UNAUTHORIZED"}]}`, http.StatusUnauthorized)
+				return
+			}
+			time.Sleep(700 * time.Millisecond) // long enough for a tick
+		}
+		open.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	image, err := toolbox(p.m.dir+"/toolbox", func(c *v1.Config) { c.Labels = map[string]string{"private": "yes"} }) // not on the node yet
+	if err != nil {
+		t.Fatal(err)
+	}
+	push(t, server.URL+"/v2/team/private", "1", image)
+	f := runtime.Fetch{Reference: strings.TrimPrefix(server.URL, "http://") + "/team/private:1"}
+	if _, err := p.m.runtime.Pull(t.Context(), f); !errors.Is(err, runtime.ErrRefused) {
+		t.Errorf("as anybody: %v", err)
+	}
+	f.Credentials = runtime.Credentials{Username: "shop", Password: "guess"}
+	if _, err := p.m.runtime.Resolve(t.Context(), f); !errors.Is(err, runtime.ErrRefused) {
+		t.Errorf("with a wrong password: %v", err)
+	}
+	f.Credentials.Password = "sesame"
+	told := int64(0)
+	f.Progress = func(_, total int64) { told = total }
+	got, err := p.m.runtime.Pull(t.Context(), f)
+	if err != nil || told == 0 {
+		t.Errorf("%v, %d bytes told", err, told)
+	}
+	if digest, err := p.m.runtime.Resolve(t.Context(), f); err != nil || digest != got.Digest {
+		t.Errorf("%s is not %s (%v)", digest, got.Digest, err)
 	}
 }
 

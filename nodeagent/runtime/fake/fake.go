@@ -55,6 +55,7 @@ type Image struct {
 	Users       []string // names in its /etc/passwd; none is any
 	StopSignal  string
 	Size        int64
+	Password    string // the registry gives it only to who has it
 }
 
 // Serve is an image that starts at once, answers probes and stops when told.
@@ -81,6 +82,7 @@ func Toolbox() Image {
 //	uses-300                  serves, and uses 300 thousandths of a core and 64 MiB
 //	toolbox                   see Toolbox
 //	missing                   is in no registry
+//	private                   is for who has the password "sesame"
 //
 // Any other name serves.
 func Named(reference string) (Image, bool) {
@@ -94,6 +96,10 @@ func Named(reference string) (Image, bool) {
 	switch {
 	case name == "missing":
 		return Image{}, false
+	case name == "private":
+		i := Serve()
+		i.Password = "sesame"
+		return i, true
 	case name == "toolbox":
 		return Toolbox(), true
 	case name == "cannot-start":
@@ -312,25 +318,61 @@ func repository(ref string) string {
 }
 
 // Pull takes an image from the registry.
-func (r *Runtime) Pull(ctx context.Context, reference string) (runtime.Image, error) {
+func (r *Runtime) Pull(ctx context.Context, f runtime.Fetch) (runtime.Image, error) {
 	r.mu.Lock()
 	takes := r.pullTakes
 	r.mu.Unlock()
+	if f.Progress != nil && takes > 0 {
+		f.Progress(0, 1<<20)
+	}
 	if err := sleep(ctx, takes); err != nil {
 		return runtime.Image{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.down != nil {
-		return runtime.Image{}, r.down
-	}
-	ref := normalize(reference)
-	i, ok := r.registry(ref)
-	if !ok {
-		return runtime.Image{}, fmt.Errorf("pull %s: not found: %w", ref, runtime.ErrUnavailable)
+	ref, i, err := r.offered(f)
+	if err != nil {
+		return runtime.Image{}, fmt.Errorf("pull %w", err)
 	}
 	r.images[ref] = i
 	return i.describe(ref), nil
+}
+
+// Resolve returns the digest the registry has.
+func (r *Runtime) Resolve(_ context.Context, f runtime.Fetch) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ref, i, err := r.offered(f)
+	if err != nil {
+		return "", fmt.Errorf("resolve %w", err)
+	}
+	return i.describe(ref).Digest, nil
+}
+
+// offered finds an image in the registry, for who asks.
+func (r *Runtime) offered(f runtime.Fetch) (string, Image, error) {
+	if r.down != nil {
+		return "", Image{}, r.down
+	}
+	ref := normalize(f.Reference)
+	i, ok := r.registry(ref)
+	switch {
+	case !ok:
+		return ref, i, fmt.Errorf("%s: %w: not found", ref, runtime.ErrUnavailable)
+	case i.Password != "" && i.Password != f.Credentials.Password:
+		return ref, i, fmt.Errorf("%s: %w: it wants other credentials", ref, runtime.ErrRefused)
+	}
+	return ref, i, nil
+}
+
+// RemoveImage forgets an image.
+func (r *Runtime) RemoveImage(_ context.Context, reference string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ref, _, ok := r.find(reference); ok {
+		delete(r.images, ref)
+	}
+	return r.down
 }
 
 // Import reads lines "reference step;step;…" in place of a tar: the fake's own

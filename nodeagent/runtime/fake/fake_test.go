@@ -41,7 +41,7 @@ func TestConformance(t *testing.T) {
 
 func run(t *testing.T, rt *fake.Runtime, id, image string) runtime.Status {
 	t.Helper()
-	if _, err := rt.Pull(t.Context(), image); err != nil {
+	if _, err := rt.Pull(t.Context(), runtime.Fetch{Reference: image}); err != nil {
 		t.Fatal(err)
 	}
 	c := runtime.Container{ID: id, Image: image, LogPath: filepath.Join(t.TempDir(), "log")}

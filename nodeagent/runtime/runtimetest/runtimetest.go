@@ -432,7 +432,7 @@ func (s *suite) images() {
 		s.Errorf("absent: %v", err)
 	}
 	begin := time.Now()
-	if _, err := s.Runtime.Pull(ctx, "127.0.0.1:1/team/missing:1"); !errors.Is(err, runtime.ErrUnavailable) || time.Since(begin) > 10*time.Second {
+	if _, err := s.Runtime.Pull(ctx, runtime.Fetch{Reference: "127.0.0.1:1/team/missing:1"}); !errors.Is(err, runtime.ErrUnavailable) || time.Since(begin) > 10*time.Second {
 		s.Errorf("pull: %v after %v", err, time.Since(begin))
 	}
 	archive, reference := s.Archive(s.T)
@@ -442,5 +442,16 @@ func (s *suite) images() {
 	}
 	if i, err := s.Runtime.Image(ctx, reference); err != nil || i != got[0] {
 		s.Errorf("imported: %+v %v", i, err)
+	}
+	if _, err := s.Runtime.Resolve(ctx, runtime.Fetch{Reference: "127.0.0.1:1/team/missing:1"}); !errors.Is(err, runtime.ErrUnavailable) {
+		s.Errorf("resolve: %v", err)
+	}
+	for range 2 {
+		if err := s.Runtime.RemoveImage(ctx, reference); err != nil {
+			s.Errorf("remove: %v", err)
+		}
+	}
+	if _, err := s.Runtime.Image(ctx, reference); !errors.Is(err, runtime.ErrNotFound) {
+		s.Errorf("removed: %v", err)
 	}
 }

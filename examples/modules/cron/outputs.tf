@@ -1,0 +1,4 @@
+output "name" {
+  description = "Name of the job."
+  value       = clusterd_job.this.name
+}

@@ -1,0 +1,35 @@
+# The password is made on the server: neither the state nor a plan ever has it.
+resource "clusterd_secret" "this" {
+  namespace = var.namespace
+  name      = var.name
+  generate  = { password = { length = 32 } }
+}
+
+resource "clusterd_app" "this" {
+  namespace = var.namespace
+  name      = var.name
+  image     = var.image
+  stateful  = { on_isolation = var.on_isolation }
+  replicas  = 1
+  cpu       = var.cpu
+  memory    = var.memory
+  ports     = { postgres = 5432 }
+  env       = { POSTGRES_DB = var.database, POSTGRES_USER = var.user }
+  secrets   = { POSTGRES_PASSWORD = "${clusterd_secret.this.name}/password" }
+  mounts    = { "/var/lib/postgresql/data" = { volume = "${var.name}-data", size = var.storage } }
+  health = {
+    exec         = ["pg_isready", "-h", "127.0.0.1", "-U", var.user]
+    interval     = "2s"
+    timeout      = "5s"
+    grace_period = "60s"
+  }
+  stop                = { signal = "SIGINT", grace_period = "60s" } # fast shutdown: it ends sessions, and checkpoints
+  deletion_protection = var.deletion_protection
+}
+
+resource "clusterd_service" "this" {
+  namespace = var.namespace
+  name      = var.name
+  app       = clusterd_app.this.name
+  ports     = { postgres = { port = 5432, target = "postgres" } }
+}
