@@ -15,6 +15,11 @@ import (
 // are depended on (debconf, iproute2, …) serve an installed system only.
 var library = regexp.MustCompile(`^(lib[a-z0-9]|zlib1g)`)
 
+// needless matches libraries of features that the images do not use: the
+// compiler that PostgreSQL can have expressions compiled by is as large as all
+// the rest.
+var needless = regexp.MustCompile(`^libllvm`)
+
 // unpack downloads packages and the libraries they need into debs, and unpacks
 // them into root.
 func unpack(debs, root string, packages ...string) error {
@@ -58,7 +63,7 @@ func closure(packages []string) ([]string, error) {
 		}
 		for line := range strings.Lines(out) {
 			_, dep, ok := strings.Cut(strings.TrimSpace(line), "Depends: ")
-			if ok && library.MatchString(dep) && !strings.Contains(dep, ":") && !slices.Contains(all, dep) {
+			if ok && library.MatchString(dep) && !needless.MatchString(dep) && !strings.Contains(dep, ":") && !slices.Contains(all, dep) {
 				all = append(all, dep)
 			}
 		}

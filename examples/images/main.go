@@ -1,7 +1,7 @@
-// Command images builds the example images: the real nginx, as two versions
-// that differ in their page, out of Debian's packages.
+// Command images builds the example images out of Debian's packages: the real
+// nginx, as two versions that differ in their page, and the real PostgreSQL.
 //
-//	go run ./examples/images -out .cache/images
+//	go run ./examples/images -out .cache/images nginx postgres
 //
 // It needs apt-get and dpkg-deb, and neither root nor a registry. Packages are
 // unpacked, not installed: no maintainer script runs. What is built is cached;
@@ -13,56 +13,75 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// versions are the tags, and what the page of each looks like.
-var versions = []struct{ tag, color string }{
-	{"1.0", "#0b7285"},
-	{"2.0", "#d9480f"},
+// recipe is how to make the images of one program.
+type recipe struct {
+	packages []string
+	furnish  func(root string) error // what the packages' scripts would have done
+	tags     []string
+	change   func(root, tag string) error // what a tag differs in; may be nil
+	config   v1.Config
 }
+
+var recipes = map[string]recipe{"nginx": nginx, "postgres": postgres}
 
 func main() {
 	out := flag.String("out", ".cache/images", "directory for the images and for what they are made of")
 	flag.Parse()
-	if err := build(*out); err != nil {
-		fmt.Fprintln(os.Stderr, "images:", err)
-		os.Exit(1)
+	for _, name := range flag.Args() {
+		r, ok := recipes[name]
+		err := fmt.Errorf("there is no recipe: want nginx or postgres")
+		if ok {
+			err = r.build(*out, name)
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "images: %s: %s\n", name, err)
+			os.Exit(1)
+		}
 	}
 }
 
-func build(out string) error {
+// build makes the images of a recipe, unless they are there.
+func (r recipe) build(out, name string) error {
 	missing := false
-	for _, v := range versions {
-		_, err := os.Stat(tarOf(out, v.tag))
+	for _, tag := range r.tags {
+		_, err := os.Stat(tarOf(out, name, tag))
 		missing = missing || err != nil
 	}
 	if !missing {
-		fmt.Println("images: nginx:1.0 and nginx:2.0 are there; delete", out, "to build them anew")
+		fmt.Printf("images: %s is there; delete %s to build it anew\n", name, out)
 		return nil
 	}
-	debs := filepath.Join(out, "debs")
 	root, err := os.MkdirTemp("", "rootfs-*")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(root)
-	fmt.Println("images: fetching nginx, bash and busybox from Debian's packages")
-	if err := unpack(debs, root, "nginx", "nginx-common", "bash", "busybox-static"); err != nil {
+	fmt.Println("images: fetching", name, "and what it needs from Debian's packages")
+	if err := unpack(filepath.Join(out, "debs"), root, append(r.packages, "bash", "busybox-static")...); err != nil {
 		return err
 	}
 	if err := furnish(root); err != nil {
 		return err
 	}
-	for _, v := range versions {
-		if err := page(root, v.tag, v.color); err != nil {
-			return err
+	if err := r.furnish(root); err != nil {
+		return err
+	}
+	for _, tag := range r.tags {
+		if r.change != nil {
+			if err := r.change(root, tag); err != nil {
+				return err
+			}
 		}
-		if err := writeImage(root, "docker.io/library/nginx:"+v.tag, tarOf(out, v.tag)); err != nil {
-			return fmt.Errorf("nginx:%s: %w", v.tag, err)
+		if err := writeImage(root, "docker.io/library/"+name+":"+tag, tarOf(out, name, tag), r.config); err != nil {
+			return fmt.Errorf("%s: %w", tag, err)
 		}
-		fmt.Println("images: built", tarOf(out, v.tag))
+		fmt.Println("images: built", tarOf(out, name, tag))
 	}
 	return nil
 }
 
-func tarOf(out, tag string) string { return filepath.Join(out, "nginx-"+tag+".tar") }
+func tarOf(out, name, tag string) string { return filepath.Join(out, name+"-"+tag+".tar") }

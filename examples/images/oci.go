@@ -21,7 +21,7 @@ import (
 )
 
 // writeImage packs root as an image called ref, into an OCI layout tar at path.
-func writeImage(root, ref, path string) error {
+func writeImage(root, ref, path string, config v1.Config) error {
 	rootfs, err := os.CreateTemp("", "layer-*")
 	if err != nil {
 		return err
@@ -34,7 +34,7 @@ func writeImage(root, ref, path string) error {
 	if err != nil {
 		return err
 	}
-	img, err := image(layer)
+	img, err := image(layer, config)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func writeImage(root, ref, path string) error {
 }
 
 // image is the layer with how to run it.
-func image(layer v1.Layer) (v1.Image, error) {
+func image(layer v1.Layer, config v1.Config) (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	img, err := mutate.AppendLayers(img, layer)
 	if err != nil {
@@ -78,12 +78,7 @@ func image(layer v1.Layer) (v1.Image, error) {
 	}
 	f = f.DeepCopy()
 	f.OS, f.Architecture = "linux", runtime.GOARCH
-	f.Config = v1.Config{
-		Cmd:          []string{"nginx", "-g", "daemon off;"},
-		Env:          []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-		ExposedPorts: map[string]struct{}{"80/tcp": {}},
-		StopSignal:   "SIGQUIT", // finish what is being answered
-	}
+	f.Config = config
 	return mutate.ConfigFile(img, f)
 }
 

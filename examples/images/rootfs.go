@@ -1,36 +1,30 @@
 package main
 
 import (
-	_ "embed"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 )
 
-//go:embed nginx.conf
-var nginxConf []byte
-
-//go:embed index.html
-var indexHTML string
-
 // users that the packages' maintainer scripts would have made.
 const (
 	passwd = `root:x:0:0:root:/root:/bin/bash
 www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin
+postgres:x:102:102:postgres:/var/lib/postgresql:/bin/bash
 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 `
 	group = `root:x:0:
 adm:x:4:
 www-data:x:33:
+postgres:x:102:
 nogroup:x:65534:
 `
 )
 
 // furnish makes a root file system of what the packages hold.
 func furnish(root string) error {
-	for _, d := range []string{"dev", "etc", "proc", "root", "run", "sys", "tmp", "var/lib/nginx", "var/log/nginx", "srv/www"} {
+	for _, d := range []string{"dev", "etc", "proc", "root", "run", "sys", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return err
 		}
@@ -44,10 +38,9 @@ func furnish(root string) error {
 		}
 	}
 	for path, content := range map[string]string{
-		"etc/passwd":           passwd,
-		"etc/group":            group,
-		"etc/nsswitch.conf":    "passwd: files\ngroup: files\nhosts: files dns\n",
-		"etc/nginx/nginx.conf": string(nginxConf),
+		"etc/passwd":        passwd,
+		"etc/group":         group,
+		"etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 	} {
 		if err := os.WriteFile(filepath.Join(root, path), []byte(content), 0o644); err != nil {
 			return err
@@ -71,15 +64,6 @@ func furnish(root string) error {
 		if err := os.Symlink("busybox", filepath.Join(root, "usr/bin", name)); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
-	}
-	return nil
-}
-
-// page writes the page of a version.
-func page(root, tag, color string) error {
-	html := strings.NewReplacer("VERSION", tag, "COLOR", color).Replace(indexHTML)
-	if err := os.WriteFile(filepath.Join(root, "srv/www/index.html"), []byte(html), 0o644); err != nil {
-		return fmt.Errorf("write the page: %w", err)
 	}
 	return nil
 }
