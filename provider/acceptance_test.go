@@ -46,6 +46,7 @@ func TestAcceptance(t *testing.T) {
 		"AppNoWait":      testAppNoWait,
 		"Unknown":        testUnknown,
 		"Empties":        testEmpties,
+		"Quota":          testQuota,
 		"Service":        testService,
 		"LeadsNowhere":   testServiceLeadsNowhere,
 		"Volume":         testVolume,

@@ -26,10 +26,9 @@ func newApp() resource.Resource {
 		options: map[string]schema.Attribute{
 			"wait": schema.BoolAttribute{Optional: true,
 				MarkdownDescription: "Wait until the rollout has ended, and fail with its cause if it failed. Default: `true`."},
-			"on_create_failure": schema.StringAttribute{Optional: true,
-				MarkdownDescription: "What happens to a new app whose first rollout failed. `keep`: it stays with its logs, and the next apply replaces it. `delete`: it is removed at once, for CI. Default: `keep`."},
+			"on_create_failure": onCreateFailure("app whose first rollout failed"),
 		},
-		check: checkAppOptions,
+		check: checkCreateFailure,
 		needs: map[string][]string{
 			"health.http":          {"health.tcp"},
 			"health.port":          {"ports"},
@@ -44,7 +43,13 @@ func newApp() resource.Resource {
 	}
 }
 
-func checkAppOptions(v values) []fault {
+// onCreateFailure is the attribute of the same name.
+func onCreateFailure(of string) schema.Attribute {
+	return schema.StringAttribute{Optional: true,
+		MarkdownDescription: "What happens to a new " + of + ". `keep`: it stays with its logs, and the next apply replaces it. `delete`: it is removed at once, for CI. Default: `keep`."}
+}
+
+func checkCreateFailure(v values) []fault {
 	if s, ok := v.text("on_create_failure"); ok && s != "keep" && s != "delete" {
 		return []fault{{path.Root("on_create_failure"), `"` + s + `" is unknown: want keep or delete`}}
 	}

@@ -35,7 +35,7 @@ func (r *kindResource[S, T]) ModifyPlan(ctx context.Context, req resource.Modify
 	if prior != nil && r.namespaced() && !plan["namespace"].Equal(prior["namespace"]) {
 		resp.RequiresReplace = append(resp.RequiresReplace, path.Root("namespace"))
 	}
-	if r.kind.Name == api.Namespaces.Name {
+	if r.kind.Name == api.Namespaces.Name && (prior == nil || !resp.Plan.Raw.Equal(req.State.Raw)) {
 		r.cluster.planned.Store(o.Meta.Name, true)
 	}
 	if r.cluster.client == nil || prior != nil && resp.Plan.Raw.Equal(req.State.Raw) {

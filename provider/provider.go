@@ -1,5 +1,5 @@
-// Package provider is the Terraform provider: apps, services, volumes and namespaces as
-// resources, and what the cluster says about them as data sources.
+// Package provider is the Terraform provider: apps, jobs, services, volumes and
+// namespaces as resources, and what the cluster says about them as data sources.
 //
 // Invariants: an attribute has the name of the API's field, and null means the
 // server's default; state holds what was declared and nothing that changes by
@@ -35,7 +35,7 @@ func New(version string) provider.Provider { return &clusterd{version} }
 type clusterd struct{ version string }
 
 func (*clusterd) Resources(context.Context) []func() resource.Resource {
-	return []func() resource.Resource{newNamespace, newNode, newApp, newService, newVolume}
+	return []func() resource.Resource{newNamespace, newNode, newApp, newJob, newService, newVolume}
 }
 
 func (*clusterd) DataSources(context.Context) []func() datasource.DataSource {

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"encoding/json"
 	"net/http"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -58,6 +59,10 @@ func (t *txn) delete(k *kind, ref api.Ref, d deletion) (*object, error) {
 		return nil, conflict(api.Precondition, ref, "changed since it was read: it is at generation %d, not %d; %s", old.meta.Generation, d.generation, lastWrite(old))
 	case k.info.Name == api.Namespaces.Name && ref.Name == api.DefaultNamespace:
 		return nil, conflict(api.Conflict, ref, "the default namespace cannot be deleted; delete what is in it")
+	case !d.final && !old.meta.Deleting() && k.info.Name != api.Volumes.Name && protected(old):
+		e := conflict(api.Conflict, ref, "is protected from deletion")
+		e.Fields = api.Errors{{Path: "spec.deletion_protection", Message: "set it to false first, and delete then"}}
+		return nil, e
 	case k.info.TwoStep && !atOnce:
 		if old.meta.Deleting() {
 			return old, nil
@@ -77,6 +82,14 @@ func (t *txn) delete(k *kind, ref api.Ref, d deletion) (*object, error) {
 	return old, nil
 }
 
+// protected reports whether an object's author wants it kept.
+func protected(o *object) bool {
+	var spec struct {
+		DeletionProtection bool `json:"deletion_protection"`
+	}
+	return len(o.effective) > 0 && json.Unmarshal(o.effective, &spec) == nil && spec.DeletionProtection
+}
+
 // release gives back what the object holds beside itself.
 func (t *txn) release(k *kind, old *object) error {
 	typed, err := old.typed()
@@ -91,6 +104,7 @@ func (t *txn) release(k *kind, old *object) error {
 	case *api.Volume:
 		t.releaseVolume(v)
 	case *api.Namespace:
+		t.unclaim(guardPrefix + "quota/" + v.Meta.Name)
 		if err := t.emptyNamespace(old); err != nil {
 			return err
 		}

@@ -75,6 +75,9 @@ type object struct {
 	index map[string]string // of the kind's index filters
 	load  load              // of pods
 	uses  []api.VolumeUse   // of pods that have not ended
+
+	charge  api.Charge // of its namespace's quota, for what it declares
+	elastic bool       // its pods may be more than that
 }
 
 // envelope is the outside of an object, as it is sent and as it is stored. In
@@ -107,13 +110,14 @@ func (s *Server) decode(e store.Entry) (*object, error) {
 
 // derive computes what the cache selects by. The object is complete otherwise.
 func (o *object) derive() error {
-	if len(o.kind.info.Indexes) == 0 {
+	if len(o.kind.info.Indexes) == 0 && !takesQuota(o.kind) {
 		return nil
 	}
 	typed, err := o.typed()
 	if err != nil {
 		return err
 	}
+	o.charge, o.elastic, _ = declaredCharge(typed)
 	o.index = make(map[string]string, len(o.kind.info.Indexes))
 	for _, name := range o.kind.info.Indexes {
 		if v := o.kind.Index(name, typed); v != "" {

@@ -225,10 +225,15 @@ func (t *txn) sign(o *object) {
 // settle fixes what a new spec means: defaults, and what the cluster grants.
 func (t *txn) settle(old, o *object, typed api.Any) error {
 	o.kind.Default(typed)
-	var err error
+	err := t.applyDefaults(o, typed)
+	if err != nil {
+		return err
+	}
 	switch v := typed.(type) {
 	case *api.App:
 		err = t.checkPowers(v.Ref(), v.Effective.Template())
+	case *api.Job:
+		err = t.checkPowers(v.Ref(), v.Effective.PodTemplate)
 	case *api.Volume:
 		err = t.checkVolume(old, v)
 	case *api.Service:
@@ -244,6 +249,12 @@ func (t *txn) settle(old, o *object, typed api.Any) error {
 		if err == nil {
 			err = t.checkPlacement(old, o, v)
 		}
+		if err == nil && old == nil {
+			err = t.chargePod(o, v)
+		}
+	}
+	if err == nil {
+		err = t.chargeSpec(old, o, typed)
 	}
 	if err == nil && !o.kind.info.Derived {
 		o.effective = section(typed, "Effective")

@@ -19,6 +19,7 @@ import (
 // samples has a valid spec of every kind: the zero spec is one where it is missing.
 var samples = map[string]string{
 	"App":       `{"image":"nginx:1"}`,
+	"Job":       `{"image":"nginx:1"}`,
 	"Pod":       `{"image":"nginx:1","app":"web"}`,
 	"Service":   `{"app":"web","ports":{"http":{"port":80}}}`,
 	"Volume":    `{"size":"1Gi","deletion_protection":false}`,

@@ -58,7 +58,7 @@ func TestErrorsSayTheWayOut(t *testing.T) {
 	refused(t, "clusterd dev env", "get", "pods")
 	refused(t, `unknown kind "ports": want one of`, "get", "ports")
 	refused(t, "want table, wide or json", "get", "pods", "-o", "yaml")
-	refused(t, "want app/<name> or pod/<name>", "logs", "node/w1", "--addr", "https://127.0.0.1:1")
+	refused(t, "want app/<name>, job/<name> or pod/<name>", "logs", "node/w1", "--addr", "https://127.0.0.1:1")
 	t.Setenv("CLUSTERD_ADDR", "https://127.0.0.1:1")
 	refused(t, "no CLUSTERD_TOKEN", "get", "pods")
 	t.Setenv("CLUSTERD_TOKEN", pki.NewJoinToken(strings.Repeat("a", 64)).Reveal())
@@ -234,12 +234,22 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 	if _, err := client.Of(cl, api.Images).Create(ctx, image); err != nil {
 		t.Fatal(err)
 	}
+	job := &api.Job{Meta: api.Meta{Name: "report", Namespace: api.DefaultNamespace}, Spec: api.JobSpec{Schedule: "0 0 1 1 *", Suspend: new(true)}}
+	job.Spec.Image = "report:1"
+	if _, err := client.Of(cl, api.Jobs).Create(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	c.Await("the job has its next tick", func(ctx context.Context) (bool, error) {
+		j, err := client.Of(cl, api.Jobs).Get(ctx, api.DefaultNamespace, "report")
+		return err == nil && !j.Status.Next.IsZero(), err
+	})
 	c.Await("the service has endpoints", func(ctx context.Context) (bool, error) {
 		s, err := client.Of(cl, api.EndpointSlices).Get(ctx, api.DefaultNamespace, "web-0")
 		return err == nil && len(s.Spec.Addresses) == 2, nil
 	})
 	says := map[string][]string{
 		"App":       {"Rollout"},
+		"Job":       {"suspended: no run starts by itself", "next"},
 		"Pod":       {"Container main"},
 		"Service":   {"web.default.svc.cluster.local", "STATE"},
 		"Endpoints": {"addresses = [", "    pod   = \"web-"},

@@ -59,6 +59,8 @@ func describe(ctx context.Context, c *client.Client, q query, w io.Writer) error
 	switch v := o.(type) {
 	case *api.App:
 		err = p.app(ctx, c, v)
+	case *api.Job:
+		err = p.job(ctx, c, v)
 	case *api.Pod:
 		p.pod(v)
 	case *api.Service:
@@ -66,7 +68,7 @@ func describe(ctx context.Context, c *client.Client, q query, w io.Writer) error
 	case *api.Node:
 		err = p.node(ctx, c, v)
 	case *api.Namespace:
-		p.section("Status", facts("message", v.Status.Message, "waits for", strings.Join(v.Status.Blockers, ", ")))
+		p.section("Status", facts("message", v.Status.Message, "waits for", strings.Join(v.Status.Blockers, ", "), "used", used(v.Status.Used)))
 	case *api.Events:
 		p.section("Events", eventLines(v.Spec.Entries))
 	default:
@@ -141,6 +143,33 @@ func (p *page) app(ctx context.Context, c *client.Client, a *api.App) error {
 		p.section("History", t.lines())
 	}
 	return p.pods(ctx, c, a.Meta.Namespace, client.By("app", a.Meta.Name))
+}
+
+func (p *page) job(ctx context.Context, c *client.Client, j *api.Job) error {
+	s := j.Status
+	next := ""
+	if !s.Next.IsZero() {
+		next = s.Next.Format(time.RFC3339)
+	}
+	p.section("Status", facts("message", s.Message, "next", next))
+	if len(s.Runs) > 0 {
+		t := table{header: []string{"NAME", "PHASE", "SCHEDULED FOR", "STARTED", "ENDED", "SUCCEEDED", "FAILED", "REASON", "MESSAGE"}}
+		for _, r := range s.Runs {
+			tick := ""
+			if !r.ScheduledFor.IsZero() {
+				tick = r.ScheduledFor.Format("2006-01-02 15:04 MST")
+			}
+			if r.Ticks > 1 {
+				tick += fmt.Sprintf(" and %d more", r.Ticks-1)
+			}
+			t.rows = append(t.rows, []string{r.Name, string(r.Phase), tick, ago(r.StartedAt), ago(r.EndedAt), fmt.Sprint(r.Succeeded), fmt.Sprint(r.Failed), r.Reason, r.Message})
+		}
+		p.section("Runs", t.lines())
+	}
+	if i := slices.IndexFunc(s.Runs, func(r api.Run) bool { return r.Cause != nil }); i >= 0 {
+		p.section("Last failure, of run "+s.Runs[i].Name, s.Runs[i].Cause.Story())
+	}
+	return p.pods(ctx, c, j.Meta.Namespace, client.By("job", j.Meta.Name))
 }
 
 // pods prints the table of the pods that filter finds, and what is wrong with each.
@@ -241,6 +270,17 @@ func (p *page) service(ctx context.Context, c *client.Client, s *api.Service) er
 		p.section("Endpoints", t.lines())
 	}
 	return nil
+}
+
+// used says what a namespace uses of its quota.
+func used(u api.Used) string {
+	var parts []string
+	for _, part := range []struct{ amount, what string }{{string(u.CPU), "cpu"}, {string(u.Memory), "memory"}, {fmt.Sprint(u.Replicas), "pods"}, {fmt.Sprint(u.Volumes), "volumes"}, {string(u.Storage), "storage"}} {
+		if part.amount != "" && part.amount != "0" {
+			parts = append(parts, part.amount+" "+part.what)
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (p *page) node(ctx context.Context, c *client.Client, n *api.Node) error {

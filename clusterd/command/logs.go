@@ -32,22 +32,23 @@ type logQuery struct {
 func (c *cli) logs() *cobra.Command {
 	var q logQuery
 	cmd := &cobra.Command{
-		Use:   "logs app/<name> | pod/<name>",
-		Short: "Print what an app's containers wrote, or a pod's",
+		Use:   "logs app/<name> | job/<name> | pod/<name>",
+		Short: "Print what the containers of an app, a job or a pod wrote",
 		Example: `  clusterd logs app/web --tail 20
   clusterd logs -f app/web
+  clusterd logs job/migrate
   clusterd logs pod/web-x7k2pa-1 -c sidecar --since 10m
   clusterd logs pod/web-x7k2pa-1 --previous`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: c.complete(api.Apps, api.Pods),
+		ValidArgsFunction: c.complete(api.Apps, api.Jobs, api.Pods),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, name, err := find(args)
 			if err != nil {
 				return err
 			}
 			kind := k.Info().Name
-			if kind != api.Pods.Name && kind != api.Apps.Name || name == "" {
-				return fmt.Errorf("%s has no log: want app/<name> or pod/<name>", args[0])
+			if kind != api.Pods.Name && kind != api.Apps.Name && kind != api.Jobs.Name || name == "" {
+				return fmt.Errorf("%s has no log: want app/<name>, job/<name> or pod/<name>", args[0])
 			}
 			cl, err := c.to.client()
 			if err != nil {
@@ -55,8 +56,11 @@ func (c *cli) logs() *cobra.Command {
 			}
 			defer cl.Close()
 			l := &logPrinter{c: cl, ns: c.to.ns(), q: q, out: c.out, err: c.err, seen: map[string]bool{}}
-			if kind == api.Pods.Name {
+			switch kind {
+			case api.Pods.Name:
 				return l.pod(cmd.Context(), name, "")
+			case api.Jobs.Name:
+				return l.job(cmd.Context(), name)
 			}
 			return l.app(cmd.Context(), name)
 		},
@@ -82,12 +86,34 @@ type logPrinter struct {
 	seen map[string]bool
 }
 
-// app prints the logs of all pods of an app; with follow, also of pods to come.
+// app prints the logs of all pods of an app.
 func (l *logPrinter) app(ctx context.Context, name string) error {
 	if _, err := client.Of(l.c, api.Apps).Get(ctx, l.ns, name); err != nil {
 		return err
 	}
-	filter := client.By("app", name)
+	return l.pods(ctx, client.By("app", name), func(*api.Pod) bool { return true })
+}
+
+// job prints the logs of the pods of a job's newest run; with follow, also of
+// the runs to come.
+func (l *logPrinter) job(ctx context.Context, name string) error {
+	job, err := client.Of(l.c, api.Jobs).Get(ctx, l.ns, name)
+	if err != nil {
+		return err
+	}
+	earlier := map[string]bool{}
+	newest := true
+	for _, run := range job.Status.Runs {
+		if run.Phase != api.RunSkipped {
+			earlier[run.Name], newest = !newest, false
+		}
+	}
+	return l.pods(ctx, client.By("job", name), func(p *api.Pod) bool { return !earlier[p.Spec.Run] })
+}
+
+// pods prints the logs of all pods that filter finds and want wants; with
+// follow, also of pods to come.
+func (l *logPrinter) pods(ctx context.Context, filter client.Filter, want func(*api.Pod) bool) error {
 	pods, rev, err := client.Of(l.c, api.Pods).List(ctx, l.ns, filter)
 	if err != nil {
 		return err
@@ -98,7 +124,7 @@ func (l *logPrinter) app(ctx context.Context, name string) error {
 	var failed []error
 	start := func(pod api.Pod) {
 		l.mu.Lock()
-		skip := l.seen[pod.Meta.Name] || !hasLog(&pod)
+		skip := l.seen[pod.Meta.Name] || !hasLog(&pod) || !want(&pod)
 		l.seen[pod.Meta.Name] = l.seen[pod.Meta.Name] || !skip
 		l.mu.Unlock()
 		if skip {
@@ -140,7 +166,7 @@ func (l *logPrinter) app(ctx context.Context, name string) error {
 	}
 	wg.Wait()
 	if len(pods) > 0 && len(failed) == len(pods) {
-		return errors.New("no pod of the app could answer")
+		return errors.New("none of its pods could answer")
 	}
 	return nil
 }

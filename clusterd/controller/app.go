@@ -97,7 +97,7 @@ func (p *appPlan) event(warning bool, reason, format string, args ...any) {
 	p.events = append(p.events, api.Event{Warning: warning, Reason: reason, Message: fmt.Sprintf(format, args...), By: "app"})
 }
 
-// facts is what an app's plan is made from beside the app itself.
+// facts is what a plan is made from beside the app or the job itself.
 type facts struct {
 	pods  []*api.Pod
 	nodes map[string]*api.Node // by name
@@ -366,7 +366,7 @@ func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 			return 0, err
 		}
 	}
-	see := l.see(pods)
+	see := look(l.caches, pods, api.Now())
 	var measure time.Duration
 	if app != nil && app.Effective.Scale != nil && !app.Meta.Deleting() {
 		see.wanted, measure = l.scaler.wants(ctx, app, pods)
@@ -395,13 +395,13 @@ func (l *apps) onNode(n *api.Node) (refs []api.Ref) {
 	return refs
 }
 
-// see gathers what a plan is made from.
-func (l *apps) see(pods []*api.Pod) facts {
+// look gathers what a plan of an app or a job is made from.
+func look(caches *reconcile.Caches, pods []*api.Pod, now time.Time) facts {
 	nodes := map[string]*api.Node{}
-	for _, n := range l.caches.Nodes.List() {
+	for _, n := range caches.Nodes.List() {
 		nodes[n.Meta.Name] = n
 	}
-	return facts{pods: pods, nodes: nodes, now: api.Now()}
+	return facts{pods: pods, nodes: nodes, now: now}
 }
 
 // apply carries a plan out in one transaction, which fails if the app is not

@@ -1,5 +1,5 @@
 // Package controller holds the loops of the control plane, one file each: app,
-// service, node, drain, namespace.
+// job, service, node, drain, namespace.
 //
 // Each is level-triggered: it reads from caches, makes a plan with a pure
 // function and carries it out through the API. A plan prints like a Terraform
@@ -31,6 +31,7 @@ type Config struct {
 	Client  *client.Client
 	Caches  *reconcile.Caches // run by the caller, shared with the scheduler
 	Witness Witness
+	Now     func() time.Time // the clock schedules are read by; nil: the machine's
 	Log     hclog.Logger
 }
 
@@ -38,7 +39,7 @@ type Config struct {
 func Run(ctx context.Context, cfg Config) error {
 	var wg sync.WaitGroup
 	nodes := newNodes(cfg)
-	for _, l := range []reconcile.Loop{newApps(cfg).loop(), newServices(cfg).loop(), newNamespaces(cfg).loop(), newVolumes(cfg).loop(), nodes.loop(), newDrains(cfg).loop()} {
+	for _, l := range []reconcile.Loop{newApps(cfg).loop(), newJobs(cfg).loop(), newServices(cfg).loop(), newNamespaces(cfg).loop(), newVolumes(cfg).loop(), nodes.loop(), newDrains(cfg).loop()} {
 		wg.Go(func() { l.Run(ctx, cfg.Log) })
 	}
 	wg.Wait()

@@ -16,10 +16,10 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/reconcile"
 )
 
-// stages is the order in which a namespace empties: first what brings traffic,
-// then what runs, then all other declared objects. Derived objects follow
-// those they were made for; the server removes the events.
-var stages = []string{api.Services.Name, api.Apps.Name}
+// stages is the order in which a namespace empties: first what runs, then what
+// leads to it, then all other declared objects, such as what pods keep and read.
+// Derived objects follow those they were made for; the server removes the events.
+var stages = [][]string{{api.Apps.Name, api.Jobs.Name}, {api.Services.Name}}
 
 // left is one object that is still in a namespace.
 type left struct {
@@ -27,6 +27,8 @@ type left struct {
 	uid      string
 	derived  bool
 	deleting bool
+	// protected: its author wants it kept.
+	protected bool
 }
 
 // namespacePlan is what to do next about a namespace that is being deleted.
@@ -53,7 +55,8 @@ func (p namespacePlan) String() string {
 const maxBlockers = 10
 
 // planNamespace deletes what is left, stage by stage: nothing of a stage is
-// asked to go before the stages ahead of it are gone.
+// asked to go before the stages ahead of it are gone, and nothing at all while
+// something is protected.
 func planNamespace(objects []left) (p namespacePlan) {
 	if len(objects) == 0 {
 		p.finish = true
@@ -63,7 +66,7 @@ func planNamespace(objects []left) (p namespacePlan) {
 		if o.derived {
 			return len(stages) + 1
 		}
-		if i := slices.Index(stages, o.ref.Kind); i >= 0 {
+		if i := slices.IndexFunc(stages, func(kinds []string) bool { return slices.Contains(kinds, o.ref.Kind) }); i >= 0 {
 			return i
 		}
 		return len(stages)
@@ -75,6 +78,13 @@ func planNamespace(objects []left) (p namespacePlan) {
 		return strings.Compare(a.ref.String(), b.ref.String())
 	})
 	first := stage(objects[0])
+	if kept := slices.DeleteFunc(slices.Clone(objects), func(o left) bool { return !o.protected || o.deleting }); len(kept) > 0 {
+		for _, o := range kept[:min(len(kept), maxBlockers)] {
+			p.status.Blockers = append(p.status.Blockers, o.ref.String())
+		}
+		p.status.Message = fmt.Sprintf("to be deleted: waits, with all that is in it, for deletion_protection = false on %s", strings.Join(p.status.Blockers, ", "))
+		return p
+	}
 	for _, o := range objects {
 		if stage(o) == first && !o.derived && !o.deleting {
 			p.remove = append(p.remove, o)
@@ -90,16 +100,19 @@ func planNamespace(objects []left) (p namespacePlan) {
 	return p
 }
 
-// namespaces is the loop that empties namespaces.
+// namespaces is the loop that says what namespaces use, and empties those that
+// are to go.
 type namespaces struct {
 	client     *client.Client
 	namespaces client.Kind[api.NamespaceSpec, api.NamespaceStatus]
 	caches     *reconcile.Caches
 	log        hclog.Logger
+
+	told map[string]time.Time // when what a namespace uses was last written
 }
 
 func newNamespaces(cfg Config) *namespaces {
-	return &namespaces{client: cfg.Client, namespaces: client.Of(cfg.Client, api.Namespaces), caches: cfg.Caches, log: cfg.Log.Named("namespace")}
+	return &namespaces{client: cfg.Client, namespaces: client.Of(cfg.Client, api.Namespaces), caches: cfg.Caches, log: cfg.Log.Named("namespace"), told: map[string]time.Time{}}
 }
 
 func (l *namespaces) loop() reconcile.Loop {
@@ -114,8 +127,14 @@ func (l *namespaces) loop() reconcile.Loop {
 		Watch: []reconcile.Source{
 			l.caches.Namespaces.Each(),
 			l.caches.Services.Refs(func(o *api.Service) []api.Ref { return deleting(o.Meta.Namespace) }),
-			l.caches.Apps.Refs(func(o *api.App) []api.Ref { return deleting(o.Meta.Namespace) }),
-			l.caches.Pods.Refs(func(o *api.Pod) []api.Ref { return deleting(o.Meta.Namespace) }),
+			l.caches.Apps.Refs(func(o *api.App) []api.Ref { return []api.Ref{api.Namespaces.Ref("", o.Meta.Namespace)} }),
+			l.caches.Jobs.Refs(func(o *api.Job) []api.Ref { return []api.Ref{api.Namespaces.Ref("", o.Meta.Namespace)} }),
+			l.caches.Pods.Refs(func(o *api.Pod) []api.Ref {
+				if l.elastic(o) {
+					return []api.Ref{api.Namespaces.Ref("", o.Meta.Namespace)}
+				}
+				return deleting(o.Meta.Namespace)
+			}),
 			l.caches.Endpoints.Refs(func(o *api.Endpoints) []api.Ref { return deleting(o.Meta.Namespace) }),
 		},
 		Reconcile: l.reconcile,
@@ -128,14 +147,19 @@ const recheck = 2 * time.Second
 
 func (l *namespaces) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error) {
 	ns := l.caches.Namespaces.Get("", ref.Name)
-	if ns == nil || !ns.Meta.Deleting() {
+	if ns == nil {
+		delete(l.told, ref.Name)
 		return 0, nil
+	}
+	if !ns.Meta.Deleting() {
+		return l.account(ctx, ns)
 	}
 	objects, err := l.left(ctx, ref.Name)
 	if err != nil {
 		return 0, err
 	}
 	p := planNamespace(objects)
+	p.status.Used = ns.Status.Used
 	if l.log.IsDebug() {
 		l.log.Debug("plan", "ref", ref, "plan", p.String())
 	}
@@ -170,13 +194,18 @@ func (l *namespaces) left(ctx context.Context, namespace string) (out []left, er
 			continue
 		}
 		var list struct {
-			Items []struct{ Meta api.Meta }
+			Items []struct {
+				Meta      api.Meta
+				Effective struct {
+					DeletionProtection bool `json:"deletion_protection"`
+				}
+			}
 		}
 		if err := l.client.Call(ctx, http.MethodGet, client.Path(i, namespace, ""), nil, nil, &list); err != nil {
 			return nil, fmt.Errorf("list %s of %s: %w", i.Plural, namespace, err)
 		}
 		for _, o := range list.Items {
-			out = append(out, left{api.Ref{Kind: i.Name, Namespace: namespace, Name: o.Meta.Name}, o.Meta.UID, i.Derived, o.Meta.Deleting()})
+			out = append(out, left{api.Ref{Kind: i.Name, Namespace: namespace, Name: o.Meta.Name}, o.Meta.UID, i.Derived, o.Meta.Deleting(), o.Effective.DeletionProtection})
 		}
 	}
 	return out, nil

@@ -109,20 +109,23 @@ func (d *deaf) Header() http.Header         { return d.header }
 func (d *deaf) WriteHeader(int)             {}
 func (d *deaf) Write(b []byte) (int, error) { return len(b), nil }
 
+// disturbances are what loops must bear.
+var disturbances = map[string]func(*sieve){
+	"undisturbed":         func(*sieve) {},
+	"stale views":         func(s *sieve) { s.lag = 2 * time.Second },
+	"watches break":       func(s *sieve) { s.cut, s.lag = 7, 50*time.Millisecond },
+	"watches list again":  func(s *sieve) { s.cut, s.gone = 5, true },
+	"answers get lost":    func(s *sieve) { s.lose = 3 },
+	"leaders die":         func(s *sieve) { s.die = 4 },
+	"leaders die at once": func(s *sieve) { s.die, s.lag = 2, 300*time.Millisecond },
+	"everything":          func(s *sieve) { s.lag, s.cut, s.gone, s.lose, s.die = 500*time.Millisecond, 9, true, 7, 11 },
+}
+
 // TestLoopsBearEverything takes an app through its life under each kind of
 // disturbance. The promises hold all the while: never more pods than replicas
 // and surge, never fewer ready than min_available, one end per rollout.
 func TestLoopsBearEverything(t *testing.T) {
-	for name, disturb := range map[string]func(*sieve){
-		"undisturbed":         func(*sieve) {},
-		"stale views":         func(s *sieve) { s.lag = 2 * time.Second },
-		"watches break":       func(s *sieve) { s.cut, s.lag = 7, 50*time.Millisecond },
-		"watches list again":  func(s *sieve) { s.cut, s.gone = 5, true },
-		"answers get lost":    func(s *sieve) { s.lose = 3 },
-		"leaders die":         func(s *sieve) { s.die = 4 },
-		"leaders die at once": func(s *sieve) { s.die, s.lag = 2, 300*time.Millisecond },
-		"everything":          func(s *sieve) { s.lag, s.cut, s.gone, s.lose, s.die = 500*time.Millisecond, 9, true, 7, 11 },
-	} {
+	for name, disturb := range disturbances {
 		for seed := range uint64(3) {
 			t.Run(fmt.Sprintf("%s/%d", name, seed), func(t *testing.T) {
 				s := &sieve{rng: rand.New(rand.NewPCG(seed, 1))}

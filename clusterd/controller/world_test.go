@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,7 @@ type world struct {
 	hearsay *hearsay
 	machine map[string]*machine
 	ns      string
+	skew    atomic.Int64 // by how much the leader's clock is ahead
 }
 
 // inWorld runs f in a world with the nodes; wrap, if any, comes between the
@@ -104,9 +106,12 @@ func (w *world) lead(ctx context.Context, c *client.Client) {
 	var wg sync.WaitGroup
 	wg.Go(func() { caches.Run(ctx) })
 	wg.Go(func() { scheduler.Run(ctx, scheduler.Config{Client: c, Caches: caches, Log: log}) })
-	wg.Go(func() { Run(ctx, Config{Client: c, Caches: caches, Witness: w.hearsay, Log: log}) })
+	wg.Go(func() { Run(ctx, Config{Client: c, Caches: caches, Witness: w.hearsay, Now: w.now, Log: log}) })
 	wg.Wait()
 }
+
+// now is what the leader's clock shows.
+func (w *world) now() time.Time { return api.Now().Add(time.Duration(w.skew.Load())) }
 
 // join makes a node and its machine, which is up.
 func (w *world) join(name, cpu, memory string) {
@@ -245,7 +250,8 @@ func (h *hearsay) Changes() <-chan struct{} { return h.changed }
 
 // machine executes the pods of one node. What a pod does is said by its image:
 // good is ready after a second; bad crashes for certain after three; never
-// starts and is not ready; dies fails after two seconds.
+// starts and is not ready; dies fails after two seconds. Of a pod that runs
+// once: good succeeds after two seconds, slow after ninety, bad fails after one.
 type machine struct {
 	name string
 	pods client.Kind[api.PodSpec, api.PodStatus]
@@ -315,6 +321,10 @@ func (m *machine) start(ctx context.Context, pod *api.Pod) {
 		image = "bad"
 	}
 	m.mu.Unlock()
+	if pod.Spec.Once {
+		m.finish(ctx, pod, image)
+		return
+	}
 	switch image {
 	case "good":
 		sleep(ctx, time.Second)
@@ -330,6 +340,27 @@ func (m *machine) start(ctx context.Context, pod *api.Pod) {
 		sleep(ctx, 2*time.Second)
 		m.report(ctx, pod, func(st *api.PodStatus) { st.Phase, st.EndedAt = api.PhaseFailed, time.Now().UTC() })
 	}
+}
+
+// finish is what a pod does that runs once.
+func (m *machine) finish(ctx context.Context, pod *api.Pod, image string) {
+	switch image {
+	case "good":
+		sleep(ctx, 2*time.Second)
+	case "slow":
+		sleep(ctx, 90*time.Second)
+	case "bad":
+		sleep(ctx, time.Second)
+		code := 7
+		m.report(ctx, pod, func(st *api.PodStatus) {
+			st.Phase, st.EndedAt = api.PhaseFailed, time.Now().UTC()
+			st.Fatal = &api.Cause{Reason: "exited", Message: "main exited with code 7", Container: "main", ExitCode: &code, Log: []string{"no such table"}}
+		})
+		return
+	default:
+		return
+	}
+	m.report(ctx, pod, func(st *api.PodStatus) { st.Phase, st.EndedAt = api.PhaseSucceeded, time.Now().UTC() })
 }
 
 func (m *machine) stop(ctx context.Context, pod *api.Pod) {

@@ -5,6 +5,7 @@ package api
 var Kinds = []AnyKind{
 	Namespaces,
 	Apps,
+	Jobs,
 	Pods,
 	Volumes,
 	Services,

@@ -40,6 +40,10 @@ type Quota struct {
 	Storage  Memory `json:"storage,omitempty" doc:"Sizes of volumes."`
 }
 
+// QuotaPath is where the error is of a pod that a namespace's quota leaves no
+// room for.
+const QuotaPath = "quota"
+
 // Defaults are what containers get that do not say.
 type Defaults struct {
 	CPU    CPU    `json:"cpu,omitempty" doc:"CPU of a container that does not say."`
@@ -98,4 +102,5 @@ func (s NamespaceSpec) WithDefaults() NamespaceSpec {
 type NamespaceStatus struct {
 	Message  string   `json:"message,omitempty" doc:"What a deletion waits for."`
 	Blockers []string `json:"blockers,omitempty" doc:"Objects a deletion waits for, at most 10."`
+	Used     Used     `json:"used,omitzero" doc:"What its quota is charged for."`
 }

@@ -5,7 +5,7 @@
 // Invariants: a spec holds only what its author declared, and is kept
 // verbatim; Effective is the spec with every default filled in, fixed when the
 // spec was written; Status is written by the system alone. The package imports
-// nothing but the standard library.
+// nothing but the standard library and what reads schedules.
 package api
 
 import (

@@ -16,6 +16,7 @@ var Pods = Kind[PodSpec, PodStatus]{
 	Indexes: map[string]func(*Pod) string{
 		"node": func(p *Pod) string { return p.Spec.Node },
 		"app":  func(p *Pod) string { return p.Spec.App },
+		"job":  func(p *Pod) string { return p.Spec.Job },
 	},
 	Columns: []Column[PodSpec, PodStatus]{
 		{Name: "READY", Of: readyColumn},

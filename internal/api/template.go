@@ -3,14 +3,14 @@ package api
 // PodTemplate is what a pod runs, with every default filled in.
 type PodTemplate struct {
 	Container
-	Init        map[string]Init      `json:"init,omitempty" doc:"Containers that run to their end first."`
-	Sidecars    map[string]Container `json:"sidecars,omitempty" doc:"Containers beside the main one."`
-	Placement   *Placement           `json:"placement,omitempty" doc:"Where the pod may and should run."`
-	Restart     *Restart             `json:"restart,omitempty" doc:"What happens to a container that ended."`
+	Init        map[string]Init      `json:"init,omitempty" doc:"Containers that run to their end before the others start, one after another in the order of their names."`
+	Sidecars    map[string]Container `json:"sidecars,omitempty" doc:"Containers that start and are ready before the main one, share its network and storage, and end after it."`
+	Placement   *Placement           `json:"placement,omitempty" doc:"Where pods may and should run."`
+	Restart     *Restart             `json:"restart,omitempty" doc:"What happens to a container that ended; the main one of a job is never restarted."`
 	Stop        *Stop                `json:"stop,omitempty" doc:"How containers are asked to end."`
-	HostNetwork *bool                `json:"host_network,omitempty" doc:"The pod has its node's network."`
-	Pull        string               `json:"pull,omitempty" doc:"When images are fetched." enum:"if_absent,always,never"`
-	PullAuth    string               `json:"pull_auth,omitempty" doc:"Name of a secret for the images' registry."`
+	HostNetwork *bool                `json:"host_network,omitempty" doc:"Pods have the network of their node; the namespace must allow it. Default: false."`
+	Pull        string               `json:"pull,omitempty" doc:"When a node fetches an image: if_absent, always before a container starts, or never." enum:"if_absent,always,never" default:"if_absent"`
+	PullAuth    string               `json:"pull_auth,omitempty" doc:"Name of a secret with username and password for the images' registry."`
 }
 
 // Init is a container that runs to its end before a pod's others start.

@@ -32,7 +32,8 @@ const (
 )
 
 var rules = map[string]rule{
-	"internal/api":         {"", ""},
+	"internal/api":         {"internal/cron", ""},
+	"internal/cron":        {"", "github.com/robfig/cron"},
 	"internal/client":      {"internal/api", ""},
 	"internal/reconcile":   {"internal/api internal/client", log},
 	"internal/gossip":      {"", log + " github.com/hashicorp/memberlist"},

@@ -14,6 +14,7 @@ import (
 type Caches struct {
 	Namespaces *Cache[api.NamespaceSpec, api.NamespaceStatus]
 	Apps       *Cache[api.AppSpec, api.AppStatus]
+	Jobs       *Cache[api.JobSpec, api.JobStatus]
 	Pods       *Cache[api.PodSpec, api.PodStatus]
 	Volumes    *Cache[api.VolumeSpec, api.VolumeStatus]
 	Services   *Cache[api.ServiceSpec, api.ServiceStatus]
@@ -27,6 +28,7 @@ func NewCaches(c *client.Client, log hclog.Logger) *Caches {
 	return &Caches{
 		Namespaces: NewCache(c, api.Namespaces, log),
 		Apps:       NewCache(c, api.Apps, log),
+		Jobs:       NewCache(c, api.Jobs, log),
 		Pods:       NewCache(c, api.Pods, log),
 		Volumes:    NewCache(c, api.Volumes, log),
 		Services:   NewCache(c, api.Services, log),
@@ -39,7 +41,7 @@ func NewCaches(c *client.Client, log hclog.Logger) *Caches {
 func (c *Caches) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, run := range []func(context.Context) error{
-		c.Namespaces.Run, c.Apps.Run, c.Pods.Run, c.Volumes.Run, c.Services.Run, c.Endpoints.Run, c.Nodes.Run,
+		c.Namespaces.Run, c.Apps.Run, c.Jobs.Run, c.Pods.Run, c.Volumes.Run, c.Services.Run, c.Endpoints.Run, c.Nodes.Run,
 	} {
 		wg.Go(func() { run(ctx) })
 	}

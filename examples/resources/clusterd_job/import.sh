@@ -1,0 +1,2 @@
+# namespace/name
+terraform import clusterd_job.report default/report

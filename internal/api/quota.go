@@ -1,0 +1,145 @@
+package api
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// Charge is what objects take of their namespace's quota. It follows from the
+// objects alone, so it cannot drift from them.
+type Charge struct {
+	CPU, Memory       int64 // thousandths of a core, and bytes
+	Replicas, Volumes int64
+	Storage           int64 // bytes
+}
+
+// Used is a Charge as a status says it.
+type Used struct {
+	CPU      CPU    `json:"cpu,omitempty" doc:"Processor time that is charged."`
+	Memory   Memory `json:"memory,omitempty" doc:"Memory that is charged."`
+	Replicas int64  `json:"replicas,omitempty" doc:"Pods that are charged."`
+	Volumes  int64  `json:"volumes,omitempty" doc:"Volumes there are."`
+	Storage  Memory `json:"storage,omitempty" doc:"Sizes of volumes."`
+}
+
+// Plus returns the sum of both.
+func (c Charge) Plus(d Charge) Charge {
+	return Charge{c.CPU + d.CPU, c.Memory + d.Memory, c.Replicas + d.Replicas, c.Volumes + d.Volumes, c.Storage + d.Storage}
+}
+
+// Most returns the larger of both, one by one.
+func (c Charge) Most(d Charge) Charge {
+	return Charge{max(c.CPU, d.CPU), max(c.Memory, d.Memory), max(c.Replicas, d.Replicas), max(c.Volumes, d.Volumes), max(c.Storage, d.Storage)}
+}
+
+// Grows reports whether any of it is more than in was.
+func (c Charge) Grows(was Charge) bool { return c.Most(was) != was }
+
+// Used returns the charge in words.
+func (c Charge) Used() Used {
+	u := Used{Replicas: c.Replicas, Volumes: c.Volumes}
+	if c.CPU > 0 {
+		u.CPU = CPU(Cores(c.CPU))
+	}
+	if c.Memory > 0 {
+		u.Memory = Memory(Size(c.Memory))
+	}
+	if c.Storage > 0 {
+		u.Storage = Memory(Size(c.Storage))
+	}
+	return u
+}
+
+// Cores says thousandths of a core as people do: 500m, 1.2, 4.
+func Cores(milli int64) string {
+	if milli != 0 && milli < 1000 && milli > -1000 {
+		return fmt.Sprintf("%dm", milli)
+	}
+	return strconv.FormatFloat(float64(milli)/1000, 'f', -1, 64)
+}
+
+// Size says bytes as people do: 64Mi, 2Gi.
+func Size(bytes int64) string {
+	for _, u := range []struct {
+		name string
+		size int64
+	}{{"Gi", 1 << 30}, {"Mi", 1 << 20}, {"Ki", 1 << 10}} {
+		if bytes != 0 && bytes%u.size == 0 {
+			return fmt.Sprintf("%d%s", bytes/u.size, u.name)
+		}
+	}
+	return fmt.Sprint(bytes)
+}
+
+// pods is the charge of n pods of the template.
+func (t PodTemplate) pods(n int) Charge {
+	cpu, memory := t.Requests()
+	return Charge{CPU: int64(n) * cpu, Memory: int64(n) * memory, Replicas: int64(n)}
+}
+
+// Charge returns what the app takes for its declaration: of a per_node app
+// nothing, for its pods are charged as they are made. Surge is free. Call it on
+// an effective spec.
+func (s AppSpec) Charge() Charge {
+	n := Deref(s.Replicas)
+	if s.Scale != nil {
+		n = max(n, s.Scale.Max)
+	}
+	return s.Template().pods(n)
+}
+
+// Elastic reports whether the app's pods may be more than it declares.
+func (s AppSpec) Elastic() bool { return Deref(s.PerNode) }
+
+// Charge returns what the job takes for its declaration, whether it runs or
+// not: the pods of one run. Call it on an effective spec.
+func (s JobSpec) Charge() Charge { return s.pods(s.Width()) }
+
+// Elastic reports whether the job's pods may be more than it declares: its runs
+// may overlap.
+func (s JobSpec) Elastic() bool { return s.Concurrency == ConcurrencyAllow }
+
+// Charge returns what a pod takes where its owner is elastic. One that ended
+// takes nothing.
+func (s PodSpec) Charge() Charge { return s.pods(1) }
+
+// Charge returns what the volume takes. Call it on an effective spec.
+func (s VolumeSpec) Charge() Charge { return Charge{Volumes: 1, Storage: s.Size.Bytes()} }
+
+// In returns the spec with the namespace's defaults where it says nothing.
+func (s AppSpec) In(d *Defaults) AppSpec {
+	s.setTemplate(s.Template().in(d))
+	return s
+}
+
+// In returns the spec with the namespace's defaults where it says nothing.
+func (s JobSpec) In(d *Defaults) JobSpec {
+	s.PodTemplate = s.in(d)
+	return s
+}
+
+// in fills what containers do not say from the namespace's defaults. The maps
+// of t are changed.
+func (t PodTemplate) in(d *Defaults) PodTemplate {
+	if d == nil {
+		return t
+	}
+	fill := func(cpu *CPU, memory *Memory) {
+		if *cpu == "" {
+			*cpu = d.CPU
+		}
+		if *memory == "" {
+			*memory = d.Memory
+		}
+	}
+	fill(&t.CPU, &t.Memory)
+	for name, c := range t.Sidecars {
+		fill(&c.CPU, &c.Memory)
+		t.Sidecars[name] = c
+	}
+	for name, c := range t.Init {
+		fill(&c.CPU, &c.Memory)
+		t.Init[name] = c
+	}
+	return t
+}
