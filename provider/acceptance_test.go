@@ -46,6 +46,8 @@ func TestAcceptance(t *testing.T) {
 		"AppNoWait":      testAppNoWait,
 		"Unknown":        testUnknown,
 		"Empties":        testEmpties,
+		"JobLife":        testJobLife,
+		"JobFails":       testJobFails,
 		"Quota":          testQuota,
 		"Service":        testService,
 		"LeadsNowhere":   testServiceLeadsNowhere,

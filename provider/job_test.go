@@ -116,6 +116,7 @@ func testJobFails(t *testing.T, c *cluster) {
 		resource.TestStep{Config: job("exit-0:2", "")},
 		resource.TestStep{Config: job("exit-0:2", `schedule = "@daily"`), ExpectError: regexp.MustCompile(`(?s)Bad schedule.*1\s+fields`)},
 		resource.TestStep{Config: job("exit-0:2", "schedule = \"0 0 * * *\"\n  time_zone = \"Mars/Olympus\""), ExpectError: regexp.MustCompile(`(?s)Bad time_zone.*not\s+a\s+time\s+zone`)},
+		resource.TestStep{Config: job("exit-0:2", "")},
 	)
 	apply(t, resource.TestStep{Config: job("exit-3:1", "retries = 0\n  on_create_failure = \"delete\""), ExpectError: failed})
 	if _, err := client.Of(c.Client(), api.Jobs).Get(t.Context(), ns, "mend"); !api.Is(err, api.NotFound) {
@@ -141,7 +142,7 @@ resource "clusterd_app" "web" {
 }`, quota, replicas)
 	}
 	const stall = "clusterd_namespace.stall"
-	tooMany := regexp.MustCompile(`(?s)wants\s+5\s+pods;\s+namespace\s+stall\s+has\s+3\s+of\s+3\s+pods\s+left`)
+	tooMany := regexp.MustCompile(`(?is)wants\s+5\s+pods;\s+namespace\s+stall\s+has\s+3\s+of\s+3\s+pods\s+left`)
 	apply(t,
 		resource.TestStep{Config: config("3", "2"), ConfigPlanChecks: plans(stall, plancheck.ResourceActionCreate)},
 		resource.TestStep{ResourceName: stall, ImportState: true, ImportStateVerify: true},

@@ -1,2 +1,2 @@
 # namespace/name
-terraform import clusterd_job.report default/report
+terraform import clusterd_job.migrate default/migrate
