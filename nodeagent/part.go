@@ -128,11 +128,17 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 	if err != nil {
 		return err
 	}
+	secrets := filepath.Join(s.RunDir, "secrets")
+	if err := inMemory(secrets); err != nil {
+		return err
+	}
 	a := agent.New(agent.Config{
 		Name: s.Name, Status: status, Client: c, Runtime: rt, Network: nodeNetwork{nw, s.Address}, Storage: storage, Prober: pod.Dialer{},
 		Store: agent.Dir(filepath.Join(s.DataDir, "pods")), Logs: filepath.Join(s.DataDir, "logs"),
+		Contents: filepath.Join(s.DataDir, "contents"),
 		Files: &pod.Files{
 			Dir:    filepath.Join(s.DataDir, "files"),
+			Memory: secrets,
 			Hosts:  func(name, ip string) string { return hosts(name, ip) },
 			Resolv: func(ns string) string { return dns.ResolvConf(ns, network.DefaultGateway) },
 		},

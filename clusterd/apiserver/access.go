@@ -20,6 +20,7 @@ const (
 	verbBind   verb = "bind"
 	verbStream verb = "open a stream to"
 	verbLoad   verb = "load"
+	verbRotate verb = "rotate the keys of"
 )
 
 // allow is the one place that says who may do what. o is the object as it is,
@@ -29,6 +30,9 @@ const (
 // their own pods and what it takes to reach the others, and write only what is
 // about themselves.
 func allow(id Identity, v verb, k *kind, name string, o *object) error {
+	if v == verbWrite && k.info.Name == api.Contents.Name {
+		return api.Errorf(api.Denied, "versions are written with their config or secret, and never by themselves")
+	}
 	switch id.Role {
 	case RoleSystem, RoleServer, RoleUser:
 		return nil
@@ -63,6 +67,28 @@ func allowList(id Identity, sel *selector) error {
 		return nil
 	}
 	return allow(id, verbRead, sel.kind, "", nil)
+}
+
+// allowVersion says who gets what a config or secret contains: a node, while a
+// pod that uses just that version is bound to it and has not ended. People read
+// configs; the values of secrets are for nobody else.
+func (s *Server) allowVersion(id Identity, snap *snapshot, k *kind, namespace, of, hash string) error {
+	if id.Role != RoleNode {
+		if k.info.Name == api.Configs.Name {
+			return nil
+		}
+		return api.Errorf(api.Denied, "%s may not read the values of %s: only nodes get them, that run a pod which uses them", id, of)
+	}
+	uses := false
+	snap.eachWhere(s.kinds["pods"], "node", id.Name, func(o *object) bool {
+		var spec struct{ Contents map[string]string }
+		uses = o.meta.Namespace == namespace && !phaseOf(o).Ended() && json.Unmarshal(o.spec, &spec) == nil && spec.Contents[of] == hash
+		return !uses
+	})
+	if !uses {
+		return api.Errorf(api.Denied, "%s may not read %s: it runs no pod that uses this version", id, of)
+	}
+	return nil
 }
 
 // onlyNode lets a node speak for itself, and operators for any.

@@ -103,6 +103,8 @@ func (t *txn) release(k *kind, old *object) error {
 		t.releaseNode(v)
 	case *api.Volume:
 		t.releaseVolume(v)
+	case *api.Content:
+		t.unclaim(sealedPrefix + sealedName(v.Meta.Namespace, v.Meta.Name))
 	case *api.Namespace:
 		t.unclaim(guardPrefix + "quota/" + v.Meta.Name)
 		if err := t.emptyNamespace(old); err != nil {

@@ -180,6 +180,7 @@ func operationID(rt route) string {
 			id += "-namespaced"
 		case part == "{name}":
 			id += "-one"
+		case part == "{hash}":
 		default:
 			id += "-" + strings.ReplaceAll(part, ".", "-")
 		}

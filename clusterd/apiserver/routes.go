@@ -42,6 +42,10 @@ func (s *Server) routes() []route {
 	for _, k := range api.Kinds {
 		all = append(all, kindRoutes(s.kinds[k.Info().Plural])...)
 	}
+	for _, plural := range []string{"configs", "secrets"} {
+		all = append(all, route{method: "GET", path: "/v1/namespaces/{namespace}/" + plural + "/{name}/versions/{hash}", kind: s.kinds[plural],
+			serve: (*Server).serveVersion, doc: doc{summary: "What one version contains, for a node that runs a pod which uses it", out: reflect.TypeFor[api.ContentVersion]()}})
+	}
 	pods, nodes := s.kinds["pods"], s.kinds["nodes"]
 	return append(all,
 		route{method: "GET", path: onePod + "/logs", kind: pods, serve: servePodStream("logs"), doc: doc{
@@ -74,6 +78,8 @@ func (s *Server) routes() []route {
 			query: []param{{"reference", "Which image."}}}},
 		route{method: "GET", path: "/v1/nodes/{name}/images", kind: nodes, serve: (*Server).serveNodeImages, doc: doc{
 			summary: "The images a node has, from its agent", out: reflect.TypeFor[api.NodeImages]()}},
+		route{method: "POST", path: "/v1/secrets/keys", serve: (*Server).serveRotate, doc: doc{
+			summary: "Seal all secrets with a new key", out: reflect.TypeFor[api.KeyRotation](), query: []param{{"forget", "true: remove older keys; backups made before cannot be read then."}}}},
 		route{method: "POST", path: "/v1/join", open: true, serve: (*Server).serveJoin, doc: doc{
 			summary: "Let a machine in that has a join token", in: reflect.TypeFor[pki.JoinRequest](), out: reflect.TypeFor[pki.JoinResponse]()}},
 		route{method: "POST", path: "/v1/renew", serve: (*Server).serveRenew, doc: doc{

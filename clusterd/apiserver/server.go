@@ -29,6 +29,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/seal"
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
@@ -52,11 +53,14 @@ type Config struct {
 
 	// Peer says who is at the other end of a TLS connection: role server or
 	// node, and its name; false without a verified certificate.
-	Peer     func(*tls.ConnectionState) (role, name string, ok bool)
-	Issuer   Issuer  // nil: machines cannot join
-	Tunnels  Tunnels // nil: no logs, exec and image loads
-	SpoolDir string  // where image uploads wait on disk; by default the system's
-	Planner  Planner // nil: a plan does not say whether pods would find nodes
+	Peer    func(*tls.ConnectionState) (role, name string, ok bool)
+	Issuer  Issuer  // nil: machines cannot join
+	Tunnels Tunnels // nil: no logs, exec and image loads
+	// SecretKeys is the file with the keys that seal secrets; by default they
+	// live as long as the server.
+	SecretKeys string
+	SpoolDir   string  // where image uploads wait on disk; by default the system's
+	Planner    Planner // nil: a plan does not say whether pods would find nodes
 	// Metrics answers GET /metrics, for whoever has a token; nil: nothing does.
 	Metrics http.Handler
 
@@ -71,6 +75,7 @@ type Server struct {
 	kinds          map[string]*kind
 	pods, services netip.Prefix
 	cache          *cache
+	ring           *seal.Ring
 	handler        http.Handler
 	openapi        func() ([]byte, error)
 	ended          chan struct{} // closed when Run returns
@@ -95,6 +100,9 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	if s.pods.Overlaps(s.services) {
 		return nil, fmt.Errorf("the pod range %s and the service range %s overlap: choose others", s.pods, s.services)
+	}
+	if s.ring, err = seal.Open(cfg.SecretKeys); err != nil {
+		return nil, err
 	}
 	if cfg.Etcd == nil {
 		s.store = store.NewMemory()

@@ -180,6 +180,10 @@ func (t *txn) create(in *incoming) (*object, error) {
 			return nil, conflict(api.Conflict, ref, "namespace %s is being deleted since %s: wait until it is gone, then create it again", ref.Namespace, stamp(*ns.meta.DeletedAt))
 		}
 	}
+	in, err := t.contain(nil, in)
+	if err != nil {
+		return nil, err
+	}
 	o := &object{key: in.kind.key(ref.Namespace, ref.Name), kind: in.kind, spec: in.spec, meta: api.Meta{
 		Name: ref.Name, Namespace: ref.Namespace, UID: newUID(),
 		Labels: in.meta.Labels, Owner: in.meta.Owner, Generation: 1, CreatedAt: t.now,
@@ -193,6 +197,10 @@ func (t *txn) create(in *incoming) (*object, error) {
 }
 
 func (t *txn) replace(old *object, in *incoming) (*object, error) {
+	in, err := t.contain(old, in)
+	if err != nil {
+		return nil, err
+	}
 	o := old.with()
 	o.meta.Labels = in.meta.Labels
 	if in.meta.Owner != nil {
@@ -250,7 +258,9 @@ func (t *txn) settle(old, o *object, typed api.Any) error {
 			err = t.checkPlacement(old, o, v)
 		}
 		if err == nil && old == nil {
-			err = t.chargePod(o, v)
+			if err = t.checkContents(v); err == nil {
+				err = t.chargePod(o, v)
+			}
 		}
 	}
 	if err == nil {

@@ -24,6 +24,8 @@ var samples = map[string]string{
 	"Service":   `{"app":"web","ports":{"http":{"port":80}}}`,
 	"Volume":    `{"size":"1Gi","deletion_protection":false}`,
 	"Endpoints": `{"service":"web"}`,
+	"Config":    `{"data":{"a":"1"}}`,
+	"Secret":    `{"data":{"a":"1"}}`,
 	"Server":    `{"address":"127.0.0.1:7443"}`,
 	"Image":     `{"reference":"docker.io/library/nginx:1","digest":"sha256:00"}`,
 	"Token":     `{"role":"admin","hash":"` + strings.Repeat("0", 64) + `"}`,
@@ -52,6 +54,13 @@ func TestEveryKindLives(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Server, _ *client.Client) {
 		for _, k := range api.Kinds {
 			i := k.Info()
+			if i.Name == api.Contents.Name {
+				continue // nobody writes them: see content_test.go
+			}
+			kept := sample(i)
+			if i.Name == api.Secrets.Name {
+				kept = `{"hash":"`
+			}
 			ns := ""
 			if i.Scope == api.Namespaced {
 				ns = "default"
@@ -73,7 +82,7 @@ func TestEveryKindLives(t *testing.T) {
 			step("create", "PUT", path, `{"spec":`+sample(i)+`}`, 201, `"generation":1`, "If-None-Match", "*")
 			step("create again", "PUT", path, `{"spec":`+sample(i)+`}`, 409, "already exists: last written by system:test", "If-None-Match", "*")
 			step("same again", "PUT", path, `{"spec":`+sample(i)+`}`, 200, `"generation":1`)
-			step("read", "GET", path, "", 200, `"spec":`+sample(i))
+			step("read", "GET", path, "", 200, `"spec":`+kept)
 			step("label", "PUT", path, `{"meta":{"labels":{"team":"a"}},"spec":`+sample(i)+`}`, 200, `"labels":{"team":"a"}`, "If-Match", "1")
 			step("list", "GET", all+"?label=team=a", "", 200, `"name":"thing"`)
 			step("list others", "GET", all+"?label=team=b", "", 200, `"items":[]`)

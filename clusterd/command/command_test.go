@@ -230,6 +230,17 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 	if _, err := client.Of(cl, api.Services).Create(ctx, web); err != nil {
 		t.Fatal(err)
 	}
+	config := &api.Config{Meta: api.Meta{Name: "web", Namespace: api.DefaultNamespace}, Spec: api.ConfigSpec{Data: map[string]string{"level": "debug"}}}
+	if _, err := client.Of(cl, api.Configs).Create(ctx, config); err != nil {
+		t.Fatal(err)
+	}
+	secret := &api.Secret{Meta: api.Meta{Name: "db", Namespace: api.DefaultNamespace}, Spec: api.SecretSpec{Data: map[string]string{"url": "hunter2-swordfish"}}}
+	if _, err := client.Of(cl, api.Secrets).Create(ctx, secret); err != nil {
+		t.Fatal(err)
+	}
+	if out := ok(t, "secret", "rotate-keys"); !strings.Contains(out, "1 versions of secrets were sealed anew") || !strings.Contains(out, "kept for backups") {
+		t.Errorf("rotate-keys says:\n%s", out)
+	}
 	image := &api.Image{Meta: api.Meta{Name: "i-web"}, Spec: api.ImageSpec{Reference: "docker.io/library/web:1", Nodes: []string{"w1"}}}
 	if _, err := client.Of(cl, api.Images).Create(ctx, image); err != nil {
 		t.Fatal(err)
@@ -259,6 +270,9 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 		"Image":     {"docker.io/library/web:1", `["w1"]`},
 		"Token":     {"role", "hash"},
 		"Event":     {"MESSAGE"},
+		"Config":    {"level", "debug"},
+		"Secret":    {"hash"},
+		"Content":   {"config/web"},
 	}
 	for _, k := range api.Kinds {
 		i := k.Info()

@@ -30,7 +30,8 @@ type appPlan struct {
 	// rollback is the declared spec to put back, in the same transaction that
 	// says so in the status.
 	rollback json.RawMessage
-	finish   bool // the app itself goes
+	restore  []putBack // of configs and secrets, likewise
+	finish   bool      // the app itself goes
 	events   []api.Event
 	again    time.Duration
 }
@@ -61,6 +62,9 @@ func (p appPlan) String() string {
 	}
 	if p.rollback != nil {
 		fmt.Fprintf(&b, "< %s\n", p.rollback)
+	}
+	for _, back := range p.restore {
+		fmt.Fprintln(&b, back)
 	}
 	st := p.status
 	fmt.Fprintf(&b, "= desired=%d replicas=%d ready=%d updated=%d", st.Desired, st.Replicas, st.Ready, st.Updated)
@@ -102,15 +106,15 @@ type facts struct {
 	pods  []*api.Pod
 	nodes map[string]*api.Node // by name
 	// contents returns the versions of the configs and secrets that pods of a
-	// template use. Nil: nothing is known of any.
-	contents func(api.PodTemplate) map[string]string
+	// template use, and the cause if one is missing. Nil: nothing is known of any.
+	contents func(api.PodTemplate) (map[string]string, *api.Cause)
 	wanted   int // what the scaler wants; 0: it has no say
 	now      time.Time
 }
 
-func (see facts) contentsOf(t api.PodTemplate) map[string]string {
+func (see facts) contentsOf(t api.PodTemplate) (map[string]string, *api.Cause) {
 	if see.contents == nil {
-		return nil
+		return nil, nil
 	}
 	return see.contents(t)
 }
@@ -195,7 +199,8 @@ func size(app *api.App, see facts) (n int, hosts []string) {
 func (p *appPlan) begin(app *api.App, see facts) {
 	st, s := &p.status, app.Effective
 	st.ObservedGeneration = app.Meta.Generation
-	contents, restart := see.contentsOf(s.Template()), st.Intent.Restart
+	contents, missing := see.contentsOf(s.Template())
+	restart := st.Intent.Restart
 	asked := api.Asked(contents, restart)
 	if st.Rollout.Generation > app.Meta.Generation && len(st.History) > 0 {
 		// The spec that was put back was the declared one all along: there is no
@@ -203,8 +208,8 @@ func (p *appPlan) begin(app *api.App, see facts) {
 		st.Rollout, st.History = st.History[0], st.History[1:]
 	}
 	old := st.Rollout
-	if old.Generation == app.Meta.Generation && old.Asked == asked {
-		return
+	if old.Generation == app.Meta.Generation && (old.Asked == asked || missing != nil) {
+		return // what runs keeps what it has of a secret that was taken away
 	}
 	p.retire(see.now)
 	st.Rollout = api.Rollout{
@@ -344,6 +349,9 @@ func (l *apps) loop() reconcile.Loop {
 				return []api.Ref{api.Apps.Ref(p.Meta.Namespace, p.Spec.App)}
 			}),
 			l.caches.Nodes.Refs(l.onNode),
+			l.caches.Configs.Refs(func(c *api.Config) []api.Ref { return l.onContent(c.Meta.Namespace, "config/"+c.Meta.Name) }),
+			l.caches.Secrets.Refs(func(s *api.Secret) []api.Ref { return l.onContent(s.Meta.Namespace, "secret/"+s.Meta.Name) }),
+			l.caches.Contents.Refs(func(c *api.Content) []api.Ref { return l.onContent(c.Meta.Namespace, c.Spec.Of) }),
 		},
 		Reconcile: l.reconcile,
 	}
@@ -366,7 +374,7 @@ func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 			return 0, err
 		}
 	}
-	see := look(l.caches, pods, api.Now())
+	see := look(l.caches, ref.Namespace, pods, api.Now())
 	var measure time.Duration
 	if app != nil && app.Effective.Scale != nil && !app.Meta.Deleting() {
 		see.wanted, measure = l.scaler.wants(ctx, app, pods)
@@ -396,12 +404,12 @@ func (l *apps) onNode(n *api.Node) (refs []api.Ref) {
 }
 
 // look gathers what a plan of an app or a job is made from.
-func look(caches *reconcile.Caches, pods []*api.Pod, now time.Time) facts {
+func look(caches *reconcile.Caches, namespace string, pods []*api.Pod, now time.Time) facts {
 	nodes := map[string]*api.Node{}
 	for _, n := range caches.Nodes.List() {
 		nodes[n.Meta.Name] = n
 	}
-	return facts{pods: pods, nodes: nodes, now: now}
+	return facts{pods: pods, nodes: nodes, contents: versions(caches, namespace), now: now}
 }
 
 // apply carries a plan out in one transaction, which fails if the app is not
@@ -422,6 +430,13 @@ func (l *apps) apply(ctx context.Context, ref api.Ref, app *api.App, p appPlan) 
 		}
 	}
 	ops := p.ops(ref, app)
+	if len(p.restore) > 0 {
+		unchanged, back, err := l.restoring(app, p.restore)
+		if err != nil {
+			return err
+		}
+		demand, ops = append(demand, unchanged...), append(ops, back...)
+	}
 	if len(ops) == 0 {
 		return nil
 	}
@@ -438,6 +453,7 @@ func (l *apps) apply(ctx context.Context, ref api.Ref, app *api.App, p appPlan) 
 	if err != nil {
 		return err
 	}
+	l.tellBack(ctx, app, p.restore)
 	for _, e := range p.events {
 		l.log.Info(strings.ReplaceAll(e.Reason, "_", " "), "ref", ref, "message", e.Message)
 		_ = l.client.Record(ctx, ref, e)

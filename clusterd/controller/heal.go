@@ -134,6 +134,9 @@ func (r *rollout) add(src source, n int) {
 
 // addOn plans a new pod for one node, or for any.
 func (r *rollout) addOn(src source, host string) {
+	if !src.whole() {
+		return // it could not start
+	}
 	ref := refOf(api.Apps, r.app)
 	r.create = append(r.create, &api.Pod{
 		Meta: api.Meta{Name: r.podName(src.revision), Namespace: ref.Namespace, Labels: r.app.Meta.Labels, Owner: &ref},

@@ -195,7 +195,7 @@ func (l *jobs) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 			return 0, err
 		}
 	}
-	p := planJob(job, look(l.caches, pods, l.now()))
+	p := planJob(job, look(l.caches, ref.Namespace, pods, l.now()))
 	err := l.apply(ctx, ref, job, p)
 	if why := overQuota(err); why != "" && job != nil {
 		p.create, p.status.Message = nil, "waits for quota: "+why

@@ -50,9 +50,10 @@ type rollout struct {
 	hosts                 []string // of a per_node app: where pods are wanted
 	leaves                map[*api.Pod]leave
 	healthyFor            time.Duration
-	resize                bool   // same revision as the last healthy one
-	is                    source // of the rollout's pods
-	was                   source // of the pods that were healthy last
+	resize                bool       // same revision as the last healthy one
+	is                    source     // of the rollout's pods
+	was                   source     // of the pods that were healthy last
+	lack                  *api.Cause // the config or secret that it waits for
 	taken                 map[string]bool
 	next                  map[string]int // by revision: no name with a smaller number is free
 }
@@ -122,6 +123,9 @@ func (r *rollout) proceed() {
 		r.fail(&api.Cause{Reason: api.Aborted, Message: "aborted by a user"})
 		return
 	}
+	if r.waitForContents() {
+		return
+	}
 	if len(r.f.older) == 0 && len(r.f.current) == r.want && healthy == r.want {
 		ro.Phase, ro.EndedAt, ro.HeldSince = api.RolloutComplete, r.now, time.Time{}
 		r.event(false, "rollout_complete", "generation %d is complete: %d of revision %s", ro.Generation, r.want, ro.Revision)
@@ -167,12 +171,14 @@ func (r *rollout) fail(c *api.Cause) {
 	ro.Phase = api.RolloutRolledBack
 	r.event(true, "rolled_back", "generation %d failed and revision %s of generation %d is put back: %s", ro.Generation, healthy.Revision, healthy.Generation, c.Message)
 	back := *healthy
-	back.Number, back.Generation, back.Reason, back.Asked = ro.Number+1, ro.Generation, api.RollbackOf(ro.Generation), ro.Asked
+	back.Number, back.Generation, back.Reason = ro.Number+1, ro.Generation, api.RollbackOf(ro.Generation)
+	r.putBackContents(ro, healthy)
+	template := r.is.template
 	if !same {
 		back.Generation++
-		r.rollback = healthy.Spec
-		back.Asked = api.Asked(r.see.contentsOf(r.was.template), st.Intent.Restart)
+		r.rollback, template = healthy.Spec, r.was.template
 	}
+	back.Asked = api.Asked(r.afterPutBack(template), st.Intent.Restart)
 	back.Phase, back.StartedAt, back.ProgressAt, back.EndedAt = api.RolloutInProgress, r.now, r.now, time.Time{}
 	back.Healthy, back.Failed, back.Promoted = 0, 0, false
 	r.retire(r.now)
@@ -196,6 +202,9 @@ func (r *rollout) message() string {
 	case api.RolloutInProgress:
 		if !ro.HeldSince.IsZero() {
 			return r.held()
+		}
+		if r.lack != nil {
+			return "waits: " + r.lack.Message
 		}
 		m := fmt.Sprintf("%d of %d pods of revision %s are healthy", len(filter(r.f.current, r.healthy)), r.aim(), ro.Revision)
 		if ro.Reason != "" {

@@ -208,6 +208,14 @@ func (j *jobWork) step(run *api.Run) {
 		j.sooner(left)
 		return
 	}
+	if _, missing := j.see.contentsOf(j.s.PodTemplate); missing != nil {
+		if left := contentGrace - j.now.Sub(run.StartedAt); left > 0 {
+			j.sooner(min(left, time.Second)) // it may be written just now
+		} else {
+			j.fail(run, missing)
+		}
+		return
+	}
 	taken, busy := map[string]bool{}, map[int]bool{}
 	for _, pod := range j.of[run.Name] {
 		taken[pod.Meta.Name] = true
@@ -252,9 +260,10 @@ func (j *jobWork) pod(run *api.Run, index int, taken map[string]bool) *api.Pod {
 		t.Env[api.IndexEnv] = strconv.Itoa(index)
 	}
 	ref := refOf(api.Jobs, j.job)
+	contents, _ := j.see.contentsOf(t)
 	return &api.Pod{
 		Meta: api.Meta{Name: name, Namespace: ref.Namespace, Labels: j.job.Meta.Labels, Owner: &ref},
-		Spec: api.PodSpec{PodTemplate: t, Job: ref.Name, Run: run.Name, Revision: j.s.Revision(), Contents: j.see.contentsOf(t), Once: true},
+		Spec: api.PodSpec{PodTemplate: t, Job: ref.Name, Run: run.Name, Revision: j.s.Revision(), Contents: contents, Once: true},
 	}
 }
 

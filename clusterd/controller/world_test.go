@@ -32,6 +32,7 @@ type world struct {
 	server  *apiserver.Server
 	hearsay *hearsay
 	machine map[string]*machine
+	poison  sync.Map // versions of contents that make any pod bad, by hash
 	ns      string
 	skew    atomic.Int64 // by how much the leader's clock is ahead
 }
@@ -126,7 +127,7 @@ func (w *world) join(name, cpu, memory string) {
 		w.t.Fatal(err)
 	}
 	system := client.InProcess(w.server.InProcess(apiserver.Identity{Role: apiserver.RoleNode, Name: name}))
-	w.machine[name] = &machine{name: name, pods: client.Of(system, api.Pods), begun: map[string]bool{}}
+	w.machine[name] = &machine{name: name, pods: client.Of(system, api.Pods), begun: map[string]bool{}, poison: &w.poison}
 	w.hearsay.set(name, Alive, true)
 }
 
@@ -256,6 +257,8 @@ type machine struct {
 	name string
 	pods client.Kind[api.PodSpec, api.PodStatus]
 
+	poison *sync.Map
+
 	mu    sync.Mutex
 	off   bool
 	begun map[string]bool // by UID, with /stop for the stop
@@ -316,6 +319,11 @@ func (m *machine) start(ctx context.Context, pod *api.Pod) {
 	m.mu.Unlock()
 	m.report(ctx, pod, func(st *api.PodStatus) { st.Phase, st.IP, st.Reason, st.Message = api.PhaseRunning, ip, "", "" })
 	image, _, _ := strings.Cut(pod.Spec.Image, ":")
+	for _, hash := range pod.Spec.Contents {
+		if _, bad := m.poison.Load(hash); bad {
+			image = "bad"
+		}
+	}
 	m.mu.Lock()
 	if image == m.broke {
 		image = "bad"

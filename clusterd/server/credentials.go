@@ -21,7 +21,8 @@ const (
 	identityDir   = "identity"
 	gossipKeyFile = "gossip.key"
 	storeDir      = "store"
-	spoolDir      = "spool" // image uploads on their way
+	spoolDir      = "spool"        // image uploads on their way
+	secretsFile   = "secrets.keys" // what seals secrets in the store
 )
 
 // credentials are what a server proves itself and admits others with.

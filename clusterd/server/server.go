@@ -85,7 +85,8 @@ func (s *Server) open(ctx context.Context) (err error) {
 	conf := apiserver.Config{
 		Name: s.cfg.Name, PodsCIDR: s.cfg.Pods.String(), ServicesCIDR: s.cfg.Services.String(),
 		Peer: peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub}, Planner: s.planner,
-		SpoolDir: filepath.Join(s.cfg.DataDir, spoolDir), Log: s.log,
+		SecretKeys: filepath.Join(s.cfg.DataDir, secretsFile),
+		SpoolDir:   filepath.Join(s.cfg.DataDir, spoolDir), Log: s.log,
 		Metrics: daemon.MetricsHandler(daemon.NewMetrics()),
 	}
 	if !s.cfg.InMemory {

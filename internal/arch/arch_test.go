@@ -49,6 +49,7 @@ var rules = map[string]rule{
 	"clusterd/command":                  {"internal clusterd/server clusterd/dev", log + " " + cli + " " + term + " " + sys},
 	"clusterd/server":                   {"internal/api internal/client internal/daemon internal/gossip internal/pki internal/reconcile internal/tunnel clusterd/apiserver clusterd/controller clusterd/scheduler", log},
 	"clusterd/apiserver":                {"internal/api internal/client internal/pki clusterd/apiserver", log + " github.com/danielgtaylor/huma github.com/google/btree golang.org/x/sync"},
+	"clusterd/apiserver/internal/seal":  {"internal/pki", ""},
 	"clusterd/apiserver/internal/store": {"clusterd/apiserver/internal/store", log + " go.etcd.io/etcd go.uber.org/zap google.golang.org/grpc"},
 	"clusterd/controller":               {"internal/api internal/client internal/reconcile", log},
 	"clusterd/scheduler":                {"internal/api internal/client internal/reconcile", log},
@@ -56,7 +57,8 @@ var rules = map[string]rule{
 
 	"nodeagent":                    {"nodeagent internal", log + " " + cli + " " + sys},
 	"nodeagent/agent":              {"internal nodeagent", log},
-	"nodeagent/pod":                {"internal/api internal/client internal/tunnel nodeagent/runtime nodeagent/pod", log + " google.golang.org/grpc"},
+	"nodeagent/pod":                {"internal/api internal/client internal/tunnel nodeagent/content nodeagent/runtime nodeagent/pod", log + " google.golang.org/grpc"},
+	"nodeagent/content":            {"internal/api internal/pki", ""},
 	"nodeagent/runtime":            {"nodeagent/runtime", log + " " + sys},
 	"nodeagent/runtime/containerd": {"nodeagent/runtime", log + " github.com/containerd github.com/opencontainers github.com/distribution/reference " + sys},
 	"nodeagent/network":            {"internal/api nodeagent/network", log + " github.com/vishvananda github.com/google/nftables github.com/mdlayher " + sys},

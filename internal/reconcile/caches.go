@@ -20,6 +20,9 @@ type Caches struct {
 	Services   *Cache[api.ServiceSpec, api.ServiceStatus]
 	Endpoints  *Cache[api.EndpointsSpec, api.EndpointsStatus]
 	Nodes      *Cache[api.NodeSpec, api.NodeStatus]
+	Configs    *Cache[api.ConfigSpec, api.VersionedStatus]
+	Secrets    *Cache[api.SecretSpec, api.VersionedStatus]
+	Contents   *Cache[api.ContentSpec, api.ContentStatus]
 }
 
 // NewCaches returns empty caches. Run fills them and keeps them current.
@@ -34,6 +37,9 @@ func NewCaches(c *client.Client, log hclog.Logger) *Caches {
 		Services:   NewCache(c, api.Services, log),
 		Endpoints:  NewCache(c, api.EndpointSlices, log),
 		Nodes:      NewCache(c, api.Nodes, log),
+		Configs:    NewCache(c, api.Configs, log),
+		Secrets:    NewCache(c, api.Secrets, log),
+		Contents:   NewCache(c, api.Contents, log),
 	}
 }
 
@@ -42,6 +48,7 @@ func (c *Caches) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, run := range []func(context.Context) error{
 		c.Namespaces.Run, c.Apps.Run, c.Jobs.Run, c.Pods.Run, c.Volumes.Run, c.Services.Run, c.Endpoints.Run, c.Nodes.Run,
+		c.Configs.Run, c.Secrets.Run, c.Contents.Run,
 	} {
 		wg.Go(func() { run(ctx) })
 	}

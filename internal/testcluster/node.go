@@ -54,7 +54,7 @@ func newNode(t testing.TB, name, server, token, dir string, log hclog.Logger) (*
 	t.Cleanup(c.Close)
 	n := &Node{name: name, client: c, key: res.GossipKey, log: log.Named(name)}
 	n.Hollow = hollow.New(hollow.Config{
-		Name: name, Client: c, Subnet: subnet, Logs: filepath.Join(dir, name, "logs"),
+		Name: name, Client: c, Subnet: subnet, Logs: filepath.Join(dir, name, "logs"), Contents: filepath.Join(dir, name, "contents"),
 		Servers: []string{server}, TLS: res.Identity.ClientTLS(), Log: n.log,
 	})
 	n.supervisor = &Process{name: name + "'s supervisor", t: t, start: n.startSupervisor}

@@ -37,6 +37,7 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/internal/tunnel"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/content"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/image"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/pod"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
@@ -58,6 +59,9 @@ type Config struct {
 	Store   pod.Store
 	Logs    string     // directory of container logs; "" keeps none
 	Files   *pod.Files // nil: containers get none
+	// Contents is the directory for what pods use of configs and secrets; "" keeps
+	// it in memory.
+	Contents string
 	// Dial connects to an address (host:port) of a pod; nil: as the node does.
 	Dial func(ctx context.Context, address string) (io.ReadWriteCloser, error)
 
@@ -99,7 +103,8 @@ func New(cfg Config) *Agent {
 	})
 	a.workers = pod.New(pod.Config{
 		Runtime: cfg.Runtime, Network: cfg.Network, Storage: cfg.Storage, Images: a.images, API: control{cfg.Client}, Prober: cfg.Prober,
-		Store: cfg.Store, Logs: cfg.Logs, Files: cfg.Files, HoldFor: holdFor, Log: cfg.Log.Named("pod"),
+		Store: cfg.Store, Logs: cfg.Logs, Files: cfg.Files, HoldFor: holdFor,
+		Contents: content.New(cfg.Contents, control{cfg.Client}.version), Log: cfg.Log.Named("pod"),
 	})
 	a.mux = a.routes()
 	return a

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -26,6 +27,19 @@ func (k control) Drained(ctx context.Context, p *api.Pod) error {
 	var out api.DrainedAnswer
 	path := client.Path(api.Pods.Info(), p.Meta.Namespace, p.Meta.Name) + "/drained"
 	return k.c.Call(ctx, http.MethodGet, path, url.Values{"timeout": {drainWait.String()}}, nil, &out)
+}
+
+// version asks for a version of config/web or secret/db.
+func (k control) version(ctx context.Context, namespace, of, hash string) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	info, name := api.Configs.Info(), strings.TrimPrefix(of, "config/")
+	if secret, ok := strings.CutPrefix(of, "secret/"); ok {
+		info, name = api.Secrets.Info(), secret
+	}
+	var out api.ContentVersion
+	err := k.c.Call(ctx, http.MethodGet, client.Path(info, namespace, name)+"/versions/"+hash, nil, nil, &out)
+	return out.Data, err
 }
 
 func (k control) Record(ctx context.Context, subject api.Ref, e api.Event) {

@@ -40,9 +40,12 @@ type Config struct {
 	Has     api.Resources // by default 8 cores, 16Gi and 250 pods
 	Address string        // of the node; by default 127.0.0.1
 	Logs    string        // directory of container logs; "" keeps none
-	Servers []string      // API servers (host:port) to open tunnels to, with TLS
-	TLS     *tls.Config   // nil: no tunnels
-	Log     hclog.Logger
+	// Contents is the directory for what pods use of configs and secrets; ""
+	// keeps it in memory.
+	Contents string
+	Servers  []string    // API servers (host:port) to open tunnels to, with TLS
+	TLS      *tls.Config // nil: no tunnels
+	Log      hclog.Logger
 }
 
 // Node is a node that is not a machine. Use New.
@@ -75,7 +78,7 @@ func (n *Node) Run(ctx context.Context) error { return n.Agent().Run(ctx) }
 func (n *Node) Agent() *agent.Agent {
 	return agent.New(agent.Config{
 		Name: n.cfg.Name, Client: n.cfg.Client, Runtime: n.Runtime, Network: n.Network, Storage: n.Storage, Prober: prober{n.Runtime},
-		Dial: n.dial, Store: n.Store, Logs: n.cfg.Logs, Servers: n.cfg.Servers, TLS: n.cfg.TLS, Log: n.cfg.Log,
+		Dial: n.dial, Store: n.Store, Logs: n.cfg.Logs, Contents: n.cfg.Contents, Servers: n.cfg.Servers, TLS: n.cfg.TLS, Log: n.cfg.Log,
 		Status: api.NodeStatus{
 			Address: n.cfg.Address, Capacity: n.cfg.Has, Allocatable: n.cfg.Has,
 			Version: daemon.Version(), OS: "linux", Arch: "amd64", BootID: "hollow",

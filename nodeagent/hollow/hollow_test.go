@@ -49,6 +49,7 @@ func run(t *testing.T, f func(c *cluster)) {
 		if _, err := client.Of(c.client, api.Nodes).PutPart(ctx, &api.Node{Meta: api.Meta{Name: "w1"}, Status: api.NodeStatus{Health: api.NodeHealth{Verdict: api.VerdictReady}}}, "health"); err != nil {
 			t.Fatal(err)
 		}
+		own := srv.InProcess(apiserver.Identity{Role: apiserver.RoleNode, Name: "w1"})
 		gate := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if c.cut.Load() {
 				w.Header().Set("Content-Type", "application/problem+json")
@@ -56,10 +57,10 @@ func run(t *testing.T, f func(c *cluster)) {
 				fmt.Fprint(w, `{"status":503,"detail":"cannot reach the server"}`)
 				return
 			}
-			h.ServeHTTP(w, r)
+			own.ServeHTTP(w, r)
 		})
 		c.rt = fake.New()
-		c.node = hollow.New(hollow.Config{Name: "w1", Client: client.InProcess(gate), Runtime: c.rt, Logs: t.TempDir(), Log: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: writer{t}})})
+		c.node = hollow.New(hollow.Config{Name: "w1", Client: client.InProcess(gate), Runtime: c.rt, Logs: t.TempDir(), Contents: t.TempDir(), Log: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: writer{t}})})
 		c.start()
 		c.after(time.Second)
 		f(c)

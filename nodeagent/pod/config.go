@@ -80,6 +80,8 @@ type Config struct {
 	Store   Store
 	Logs    string // directory of the containers' logs; "" keeps none
 	Files   *Files // what containers find in /etc; nil: what is in their image
+	// Contents has what pods use of configs and secrets.
+	Contents Contents
 	// HoldFor is how long, after a start, pods of the checkpoint that do not run
 	// wait for word from the API before they are started without it.
 	HoldFor time.Duration

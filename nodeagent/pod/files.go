@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 // and whom to ask for others.
 type Files struct {
 	Dir    string                           // a directory per pod below it
+	Memory string                           // likewise, for what must not be on disk
 	Hosts  func(hostname, ip string) string // /etc/hosts
 	Resolv func(namespace string) string    // /etc/resolv.conf
 }
@@ -47,5 +49,9 @@ func (f *Files) remove(uid string) error {
 	if f == nil {
 		return nil
 	}
-	return os.RemoveAll(filepath.Join(f.Dir, uid))
+	err := os.RemoveAll(filepath.Join(f.Dir, uid))
+	if f.Memory != "" {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(f.Memory, uid)))
+	}
+	return err
 }

@@ -111,7 +111,16 @@ func (w *worker) begin(ctx context.Context, s step) error {
 	if err != nil {
 		return err
 	}
-	c := w.container(s, append(w.mounts(s.Container), mounts...))
+	env, files, err := w.contents(ctx, s.Container)
+	if errors.Is(err, errLacks) {
+		w.fail(s, err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c := w.container(s, slices.Concat(w.mounts(s.Container), mounts, files))
+	c.Env = append(c.Env, env...)
 	if c.LogPath != "" {
 		w.dropLogs(s.Container, s.Attempt-2)
 		if err := os.MkdirAll(filepath.Dir(c.LogPath), 0o755); err != nil {

@@ -192,7 +192,7 @@ func (w *worker) gather(ctx context.Context) {
 func (w *worker) saw(st runtime.Status) {
 	name := st.Labels[LabelContainer]
 	if old := w.see.Runs[st.ID]; st.State == runtime.Exited && old.State != runtime.Exited && w.cfg.Logs != "" {
-		w.see.Tails[name] = tail(LogPath(w.cfg.Logs, w.pod.Meta.UID, name, attemptOf(st.Labels)))
+		w.see.Tails[name] = w.redact(tail(LogPath(w.cfg.Logs, w.pod.Meta.UID, name, attemptOf(st.Labels))))
 	}
 	w.see.Runs[st.ID] = st
 }

@@ -191,6 +191,11 @@ func (s *Workers) drop(w *worker) {
 		s.ended[uid] = w.out.rev
 	}
 	s.views.remove(uid)
+	if s.cfg.Contents != nil {
+		if err := s.cfg.Contents.Forget(uid); err != nil {
+			w.log.Error("what it used of configs and secrets stays, encrypted", "error", err)
+		}
+	}
 	if err := s.cfg.Store.Delete(uid); err != nil {
 		w.log.Error("its checkpoint stays", "error", err)
 	}

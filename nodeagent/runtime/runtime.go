@@ -73,6 +73,7 @@ type Security struct {
 type Mount struct {
 	Source, Target string
 	ReadOnly       bool
+	Owned          bool // the source is made the container's user's own
 }
 
 // State is where a container is in its life.

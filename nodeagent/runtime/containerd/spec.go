@@ -4,6 +4,7 @@ package containerd
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path"
 	"slices"
@@ -72,7 +73,22 @@ func (r *Runtime) spec(c runtime.Container, image client.Image) []oci.SpecOpts {
 			opts = append(opts, oci.WithLinuxNamespace(specs.LinuxNamespace{Type: kind, Path: file}))
 		}
 	}
-	return slices.Concat(opts, []oci.SpecOpts{limits(c)}, security(c.Security))
+	return slices.Concat(opts, []oci.SpecOpts{limits(c)}, security(c.Security), []oci.SpecOpts{owned(c.Mounts)})
+}
+
+// owned gives the container's user the sources of mounts that are to be its own.
+func owned(mounts []runtime.Mount) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
+		for _, m := range mounts {
+			if !m.Owned {
+				continue
+			}
+			if err := os.Lchown(m.Source, int(s.Process.User.UID), int(s.Process.User.GID)); err != nil {
+				return fmt.Errorf("own %s: %w", m.Target, err)
+			}
+		}
+		return nil
+	}
 }
 
 func fileLimit() *specs.POSIXRlimit {

@@ -155,6 +155,11 @@ func (c *container) run() {
 					c.print(logfile.Stdout, v)
 				}
 			}
+		case "exit-if":
+			if slices.Contains(c.spec.Env, value) {
+				c.print(logfile.Stderr, "will not run with "+value)
+				c.end(runtime.Exit{Code: 1, At: time.Now()})
+			}
 		case "listen":
 			c.listening = true
 		case "deaf":

@@ -11,6 +11,7 @@
 //
 //	print=TEXT     a line to stdout (warn=TEXT: to stderr)
 //	env=NAME       prints a variable
+//	exit-if=N=V    prints that variable N is V and ends with 1, if it is
 //	listen         from now on the container answers probes (deaf: not any more)
 //	wait=5s        time passes
 //	on-term=C      SIGTERM or the stop signal ends it with code C (143 unless said)
