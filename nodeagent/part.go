@@ -144,6 +144,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 		},
 		ImageNotes: filepath.Join(s.DataDir, "images.json"), ImageDisk: func() (int64, int64, error) { return disk(s.DataDir) },
 		Nodes: func(all []api.Node) { nw.SetNodes(all); peers.remember(all) }, Servers: m.Servers, TLS: id.ClientTLS(), Log: log,
+		Lease: agent.Lease{Path: filepath.Join(s.RunDir, "lease")},
 	})
 	feed := &proxy.Feed{Client: c, Path: filepath.Join(s.DataDir, "services.json"), Sinks: []proxy.Sink{px, resolver}, Log: log.Named("services")}
 	return daemon.Run(ctx,

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
 // leadership is whether this server's member leads.
@@ -48,6 +49,7 @@ func (s *Server) Leader(ctx context.Context) iter.Seq[int64] {
 	return func(yield func(int64) bool) {
 		const retry = 500 * time.Millisecond
 		var fence int64
+		defer s.leases.end()
 		for ctx.Err() == nil {
 			leads, changed := s.leads.get()
 			advanced := s.cache.next()
@@ -55,6 +57,7 @@ func (s *Server) Leader(ctx context.Context) iter.Seq[int64] {
 			lost := fence != 0 && snap != nil && snap.revision >= fence && snap.revisionOf(fenceKey) != fence
 			switch {
 			case fence != 0 && (!leads || lost):
+				s.leases.end()
 				if fence = 0; !yield(0) {
 					return
 				}
@@ -63,8 +66,9 @@ func (s *Server) Leader(ctx context.Context) iter.Seq[int64] {
 				}
 				continue
 			case fence == 0 && leads:
-				token, err := s.store.Commit(ctx, s.claim())
+				token, before, err := s.claimed(ctx)
 				if err == nil {
+					s.leases.begin(token, before)
 					if fence = token; !yield(token) {
 						return
 					}
@@ -88,7 +92,8 @@ func (s *Server) Leader(ctx context.Context) iter.Seq[int64] {
 
 // claim is the write that makes a fence token: its revision.
 func (s *Server) claim() store.Txn {
-	return store.Txn{Then: []store.Op{store.Put(fenceKey, marshal(s.cfg.Name))}}
+	mine := term{Server: s.cfg.Name, Lease: api.Duration(s.leases.table.Length.String())}
+	return store.Txn{Then: []store.Op{store.Put(fenceKey, marshal(mine))}}
 }
 
 // pause waits for d, or until ctx ends.

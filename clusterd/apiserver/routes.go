@@ -67,6 +67,8 @@ func (s *Server) routes() []route {
 			summary: "Wait until no node sends new connections to the pod", out: reflect.TypeFor[api.DrainedAnswer](), query: []param{{"timeout", "How long to wait at most, 2s by default."}}}},
 		route{method: "POST", path: "/v1/nodes/{name}/applied", kind: nodes, serve: (*Server).serveApplied, doc: doc{
 			summary: "A node's proxy reports how far it has followed the endpoints", in: reflect.TypeFor[api.AppliedReport](), status: http.StatusNoContent}},
+		route{method: "POST", path: "/v1/nodes/{name}/lease", kind: nodes, serve: (*Server).serveLease, doc: doc{
+			summary: "A node renews its run lease with the leader", out: reflect.TypeFor[api.LeaseAnswer]()}},
 		route{method: "POST", path: "/v1/batch", serve: (*Server).serveBatch, doc: doc{
 			summary: "Many writes in one transaction, or none", in: reflect.TypeFor[api.Batch](), out: reflect.TypeFor[api.BatchAnswer](), header: writes}},
 		route{method: "POST", path: "/v1/events", serve: (*Server).serveEvent, doc: doc{

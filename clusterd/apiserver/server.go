@@ -19,6 +19,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -26,6 +27,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -59,8 +61,9 @@ type Config struct {
 	// SecretKeys is the file with the keys that seal secrets; by default they
 	// live as long as the server.
 	SecretKeys string
-	SpoolDir   string  // where image uploads wait on disk; by default the system's
-	Planner    Planner // nil: a plan does not say whether pods would find nodes
+	SpoolDir   string        // where image uploads wait on disk; by default the system's
+	Planner    Planner       // nil: a plan does not say whether pods would find nodes
+	Lease      time.Duration // how long a node's run lease lasts; by default LeaseDefault
 	// Metrics answers GET /metrics, for whoever has a token; nil: nothing does.
 	Metrics http.Handler
 
@@ -83,6 +86,7 @@ type Server struct {
 	rings          rings
 	applied        applied
 	usages         usages
+	leases         Leases
 }
 
 // Open opens the store and makes sure that it has what a cluster needs.
@@ -136,6 +140,7 @@ func (s *Server) init(ctx context.Context) error {
 	s.cache.hub.keep, s.cache.hub.most = keepChanges, maxPending
 	s.leads.changed = make(chan struct{})
 	s.applied.init()
+	s.leases.table.Length, s.leases.table.Margin = cmp.Or(s.cfg.Lease, LeaseDefault), LeaseMargin
 	s.rings.init()
 	s.handler = s.mux()
 	s.cleanSpool()

@@ -74,7 +74,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 		switch {
 		case cut:
 			writeError(&b, revision, api.Errorf(api.Gone, "this watch fell behind: list again"))
-		case bookmark:
+		case bookmark, len(events) > 0: // what one transaction changed is told in full only with it
 			writeEvent(&b, event{kind: api.EventBookmark, revision: revision})
 		}
 		if b.Len() > 0 && !send(b.Bytes()) || cut {

@@ -21,7 +21,8 @@ func (c *cli) node() *cobra.Command {
 		c.undrain(),
 		c.marks("label", "Give a node labels, or with a dash take them", "zone=a disk-", func(n *api.Node) *map[string]string { return &n.Meta.Labels }),
 		c.marks("taint", "Keep pods off a node that do not tolerate a taint, or with a dash no longer", "dedicated=shop:no_schedule gpu-",
-			func(n *api.Node) *map[string]string { return &n.Spec.Taints }))
+			func(n *api.Node) *map[string]string { return &n.Spec.Taints }),
+		c.confirmOff())
 	return cmd
 }
 

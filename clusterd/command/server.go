@@ -3,6 +3,7 @@ package command
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -48,6 +49,7 @@ users need: admin.token (a secret) and ca.crt.`,
 	f.StringSliceVar(&cfg.Hosts, "host", nil, "one more name or address for the server's certificate; may be repeated")
 	f.StringVar(&pods, "pods", server.DefaultPods, "network of the pods, of which each node gets a /24; only for the first start")
 	f.StringVar(&services, "services", server.DefaultServices, "network of the services' virtual addresses; only for the first start")
+	f.DurationVar(&cfg.Lease, "lease", 20*time.Second, "how long a node that is cut off goes on with stateful pods, before it stops them and they may run elsewhere")
 	log.Register(f)
 	return cmd
 }

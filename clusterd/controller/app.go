@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -70,6 +71,9 @@ func (p appPlan) String() string {
 	fmt.Fprintf(&b, "= desired=%d replicas=%d ready=%d updated=%d", st.Desired, st.Replicas, st.Ready, st.Updated)
 	if st.Failures > 0 {
 		fmt.Fprintf(&b, " failures=%d", st.Failures)
+	}
+	if st.Epoch > 0 {
+		fmt.Fprintf(&b, " epoch=%d", st.Epoch)
 	}
 	b.WriteByte('\n')
 	if st.Message != "" {
@@ -330,6 +334,7 @@ type apps struct {
 	log    hclog.Logger
 
 	wroteApp, wrotePods reconcile.Written
+	doubt               sync.Map // by ref: a write whose fate is not known
 }
 
 func newApps(cfg Config) *apps {
@@ -373,6 +378,9 @@ func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 		if err := absent(ctx, l.apps, ref.Namespace, ref.Name); err != nil {
 			return 0, err
 		}
+	}
+	if _, unsure := l.doubt.Load(ref); unsure && app != nil {
+		return 0, l.settle(ctx, ref)
 	}
 	see := look(l.caches, ref.Namespace, pods, api.Now())
 	var measure time.Duration
@@ -418,6 +426,9 @@ func (l *apps) apply(ctx context.Context, ref api.Ref, app *api.App, p appPlan) 
 	var demand []api.BatchPrecondition
 	if app != nil {
 		demand = []api.BatchPrecondition{{Ref: ref, UID: app.Meta.UID, Generation: app.Meta.Generation}}
+		if app.Effective.Stateful != nil { // nobody else may have counted on since
+			demand[0].Revision = app.Meta.Revision
+		}
 		if p.record {
 			declared, err := l.apps.GetDeclared(ctx, ref.Namespace, ref.Name)
 			if err != nil {
@@ -443,6 +454,9 @@ func (l *apps) apply(ctx context.Context, ref api.Ref, app *api.App, p appPlan) 
 	if l.log.IsDebug() {
 		l.log.Debug("plan", "ref", ref, "plan", p.String())
 	}
+	if app != nil && app.Effective.Stateful != nil {
+		l.doubt.Store(ref, true)
+	}
 	err := batches(ctx, l.client, demand, ops, func(wrote api.Ref, revision int64) {
 		if wrote.Kind == api.Pods.Name {
 			l.wrotePods.Note(ref, revision)
@@ -453,12 +467,29 @@ func (l *apps) apply(ctx context.Context, ref api.Ref, app *api.App, p appPlan) 
 	if err != nil {
 		return err
 	}
+	l.doubt.Delete(ref)
 	l.tellBack(ctx, app, p.restore)
 	for _, e := range p.events {
 		l.log.Info(strings.ReplaceAll(e.Reason, "_", " "), "ref", ref, "message", e.Message)
 		_ = l.client.Record(ctx, ref, e)
 	}
 	return nil
+}
+
+// settle waits, after a write of which it is not known whether it happened,
+// until pods are seen as they are with the app: to make a pod of an ordinal
+// anew, it is not enough not to see the one there is.
+func (l *apps) settle(ctx context.Context, ref api.Ref) error {
+	app, err := l.apps.Get(ctx, ref.Namespace, ref.Name)
+	if err != nil && !api.Is(err, api.NotFound) {
+		return err
+	}
+	if err == nil {
+		l.wroteApp.Note(ref, app.Meta.Revision)
+		l.wrotePods.Note(ref, app.Meta.Revision)
+	}
+	l.doubt.Delete(ref)
+	return errStale
 }
 
 // ops are the writes of a plan; what says that they happened comes last.

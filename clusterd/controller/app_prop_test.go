@@ -22,6 +22,8 @@ type model struct {
 	now  time.Time
 	uid  int
 	ends map[int64]api.RolloutPhase // of rollouts, by number
+
+	epochs map[int]int64 // the last one, by ordinal
 }
 
 func (m *model) declare(spec api.AppSpec) {
@@ -103,6 +105,7 @@ func (m *model) plan() bool {
 		c.Meta.UID, c.Meta.CreatedAt = fmt.Sprint("uid-", m.uid), m.now
 		m.pods = append(m.pods, &c)
 	}
+	m.individuals(p)
 	above := max(*u.Surge, api.Deref(u.Canary))
 	if api.Deref(m.app.Effective.PerNode) {
 		on := map[string]int{}
@@ -213,7 +216,10 @@ func (m *model) step(i int, wrong func() int) {
 	}
 }
 
-func TestPlanAppKeepsItsPromises(t *testing.T) {
+func TestPlanAppKeepsItsPromises(t *testing.T) { promises(t, nil) }
+
+// promises draws apps, stateful ones if stateful draws how.
+func promises(t *testing.T, stateful func(*rapid.T) *api.Stateful) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &model{t: t, app: &api.App{Kind: "App", Meta: api.Meta{Name: "web", Namespace: "default", UID: "u"}}, now: noon, ends: map[int64]api.RolloutPhase{}}
 		draw := func(label string, least, most int) *int { n := rapid.IntRange(least, most).Draw(t, label); return &n }
@@ -231,7 +237,15 @@ func TestPlanAppKeepsItsPromises(t *testing.T) {
 			case 1:
 				s.Update.Canary = draw("canary", 1, 3)
 			case 2:
-				s.Replicas, s.PerNode, s.Update.Surge, s.Update.MinAvailable = nil, new(true), nil, nil
+				if stateful == nil {
+					s.Replicas, s.PerNode, s.Update.Surge, s.Update.MinAvailable = nil, new(true), nil, nil
+				}
+			}
+			if stateful != nil {
+				s.Stateful, s.Update.Surge = stateful(t), nil
+				if s.Validate() != nil {
+					s.Update.MinAvailable = nil
+				}
 			}
 			if s.Update.Surge != nil && s.Validate() != nil && *s.Update.Surge == 0 {
 				s.Update.MinAvailable = nil

@@ -48,13 +48,18 @@ func (r *rollout) tried() bool { return len(filter(r.f.current, r.healthy)) >= r
 // canary runs the pods on trial, keeps the old ones as many as they should be,
 // and holds once all on trial are healthy. The deadline waits meanwhile.
 func (r *rollout) canary() {
-	ro := &r.status.Rollout
 	stay, leaving := r.split(r.f.current)
 	r.roll(group{source: r.is, cur: stay, old: leaving, n: r.trial()})
 	healthyOnes := func(pod *api.Pod) bool { return pod.Spec.Revision == r.was.revision }
 	kept, moved := r.split(filter(r.f.older, healthyOnes))
 	others := filter(r.f.older, func(pod *api.Pod) bool { return !healthyOnes(pod) })
 	r.roll(group{r.was, kept, append(moved, others...), r.want, r.floor})
+	r.hold()
+}
+
+// hold holds once all pods on trial are healthy, and while they are.
+func (r *rollout) hold() {
+	ro := &r.status.Rollout
 	switch tried := r.tried(); {
 	case tried && ro.HeldSince.IsZero():
 		ro.HeldSince = r.now

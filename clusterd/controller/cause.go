@@ -39,9 +39,9 @@ func (r *rollout) certain() *api.Cause {
 }
 
 // counts reports whether an ended pod says something about its revision: it
-// was not asked to stop, and its node did not die.
+// was not asked to stop, its node did not die, and was not cut off.
 func (r *rollout) counts(pod *api.Pod) bool {
-	return pod.Spec.Revision == r.is.revision && !pod.Meta.Deleting() && pod.Status.Phase != api.PhaseLost
+	return pod.Spec.Revision == r.is.revision && !pod.Meta.Deleting() && pod.Status.Phase != api.PhaseLost && pod.Status.Reason != api.Isolated
 }
 
 // blames reports whether a failure of the pod is one of the rollout in

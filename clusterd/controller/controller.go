@@ -31,6 +31,7 @@ type Config struct {
 	Client  *client.Client
 	Caches  *reconcile.Caches // run by the caller, shared with the scheduler
 	Witness Witness
+	Leases  Leases
 	Now     func() time.Time // the clock schedules are read by; nil: the machine's
 	Log     hclog.Logger
 }
@@ -39,7 +40,7 @@ type Config struct {
 func Run(ctx context.Context, cfg Config) error {
 	var wg sync.WaitGroup
 	nodes := newNodes(cfg)
-	for _, l := range []reconcile.Loop{newApps(cfg).loop(), newJobs(cfg).loop(), newServices(cfg).loop(), newNamespaces(cfg).loop(), newVolumes(cfg).loop(), newContents(cfg).loop(), nodes.loop(), newDrains(cfg).loop()} {
+	for _, l := range []reconcile.Loop{newApps(cfg).loop(), newJobs(cfg).loop(), newServices(cfg).loop(), newHeadless(cfg).loop(), newNamespaces(cfg).loop(), newVolumes(cfg).loop(), newContents(cfg).loop(), nodes.loop(), newDrains(cfg).loop()} {
 		wg.Go(func() { l.Run(ctx, cfg.Log) })
 	}
 	wg.Wait()

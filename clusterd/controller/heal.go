@@ -2,7 +2,6 @@ package controller
 
 import (
 	"fmt"
-	"hash/fnv"
 	"slices"
 	"time"
 
@@ -39,6 +38,11 @@ func (r *rollout) heal() {
 		r.refill(src)
 		return
 	}
+	if r.ordinals != nil {
+		r.man(false, func(int) source { return src })
+		r.evict(r.want - 1) // an ordinal has no second pod that could be ready before
+		return
+	}
 	stay, _ := r.split(slices.Concat(r.f.current, r.f.older))
 	kept := len(r.f.ended) - len(r.finalize)
 	n := min(r.want-len(stay)-kept, r.room())
@@ -55,7 +59,7 @@ func (r *rollout) heal() {
 func (r *rollout) bury(keep func(*api.Pod) bool) {
 	failed := false
 	for _, pod := range r.f.ended {
-		if keep != nil && keep(pod) {
+		if keep != nil && keep(pod) || !r.numbered(pod) {
 			continue
 		}
 		r.finalize = append(r.finalize, pod)
@@ -147,21 +151,9 @@ func (r *rollout) addOn(src source, host string) {
 // podName returns the first free name <app>-<revision>-<n>.
 func (r *rollout) podName(revision string) string {
 	for {
-		name := label(r.app.Meta.Name, fmt.Sprintf("-%s-%d", revision, r.next[revision]))
+		name := api.Label(r.app.Meta.Name, fmt.Sprintf("-%s-%d", revision, r.next[revision]))
 		if r.next[revision]++; !r.taken[name] {
 			return name
 		}
 	}
-}
-
-// label joins name and suffix to a DNS label: a name that is too long is cut,
-// and told apart from others cut alike by a hash.
-func label(name, suffix string) string {
-	const most = 63
-	if len(name)+len(suffix) <= most {
-		return name + suffix
-	}
-	h := fnv.New32a()
-	h.Write([]byte(name))
-	return fmt.Sprintf("%s-%06x%s", name[:most-len(suffix)-7], h.Sum32()&0xffffff, suffix)
 }

@@ -78,6 +78,7 @@ type testimony struct {
 type nodesPlan struct {
 	verdicts []verdictChange
 	lost     []lostPod
+	held     []lostPod // may still run on a node that is gone
 	again    time.Duration
 }
 
@@ -92,7 +93,7 @@ type lostPod struct {
 	why    string
 }
 
-func (p nodesPlan) empty() bool { return len(p.verdicts)+len(p.lost) == 0 }
+func (p nodesPlan) empty() bool { return len(p.verdicts)+len(p.lost)+len(p.held) == 0 }
 
 func (p nodesPlan) String() string {
 	var b strings.Builder
@@ -109,6 +110,9 @@ func (p nodesPlan) String() string {
 	}
 	for _, l := range p.lost {
 		fmt.Fprintf(&b, "- %s lost: %s\n", l.pod.Meta.Name, l.why)
+	}
+	for _, l := range p.held {
+		fmt.Fprintf(&b, "~ %s waits: %s\n", l.pod.Meta.Name, l.why)
 	}
 	if p.again > 0 {
 		fmt.Fprintf(&b, "again %s\n", p.again)
@@ -165,8 +169,9 @@ func judge(n *api.Node, t testimony, started, now time.Time) (v api.Verdict, why
 }
 
 // planNodes judges all nodes, applies the brakes, and gives up the pods of
-// those that are gone.
-func planNodes(nodes []*api.Node, podsOf func(node string) []*api.Pod, orphans []*api.Pod, said map[string]testimony, started, now time.Time) (p nodesPlan) {
+// those that are gone. left is for how long those that were asked about may
+// still have a run lease.
+func planNodes(nodes []*api.Node, podsOf func(node string) []*api.Pod, orphans []*api.Pod, said map[string]testimony, left map[string]time.Duration, started, now time.Time) (p nodesPlan) {
 	var dying []verdictChange
 	alive, died, recent := 0, 0, 0 // standing; vanished within brakeWindow; pronounced dead within rateWindow
 	mute := muted(nodes, said, started, now)
@@ -205,7 +210,7 @@ func planNodes(nodes []*api.Node, podsOf func(node string) []*api.Pod, orphans [
 	}
 	p.brake(dying, alive, died, recent, len(nodes), now)
 	slices.SortFunc(p.verdicts, func(a, b verdictChange) int { return strings.Compare(a.node.Meta.Name, b.node.Meta.Name) })
-	p.giveUp(nodes, podsOf, orphans, now)
+	p.giveUp(nodes, podsOf, orphans, left, now)
 	return p
 }
 
@@ -268,7 +273,7 @@ func (p *nodesPlan) brake(dying []verdictChange, alive, died, recent, all int, n
 
 // giveUp ends the pods of nodes that are gone for good, as far as their
 // recorded verdict says so: what is not on record cannot be acted on.
-func (p *nodesPlan) giveUp(nodes []*api.Node, podsOf func(string) []*api.Pod, orphans []*api.Pod, now time.Time) {
+func (p *nodesPlan) giveUp(nodes []*api.Node, podsOf func(string) []*api.Pod, orphans []*api.Pod, left map[string]time.Duration, now time.Time) {
 	health := map[string]api.NodeHealth{}
 	for _, n := range nodes {
 		health[n.Meta.Name] = n.Status.Health
@@ -277,33 +282,45 @@ func (p *nodesPlan) giveUp(nodes []*api.Node, podsOf func(string) []*api.Pod, or
 		health[v.node.Meta.Name] = v.health
 	}
 	for _, n := range nodes {
-		h, why, reason := health[n.Meta.Name], "", "node_"+string(health[n.Meta.Name].Verdict)
-		switch h.Verdict {
-		case api.VerdictDead:
-			why = fmt.Sprintf("node %s is dead", n.Meta.Name)
-		case api.VerdictAgentDown, api.VerdictLeft:
-			if h.Message == muteAgents {
-				continue
-			}
-			if wait := patience - now.Sub(h.Since); wait > 0 {
-				p.sooner(wait)
-				continue
-			}
-			why = fmt.Sprintf("the agent of node %s has been gone for %s", n.Meta.Name, patience)
-			reason = string(api.VerdictAgentDown)
-		default:
+		h := health[n.Meta.Name]
+		wait, gone := due(h, now)
+		if !gone || wait > 0 {
+			p.sooner(wait)
 			continue
 		}
+		why, reason := fmt.Sprintf("node %s is dead", n.Meta.Name), "node_dead"
+		if h.Verdict != api.VerdictDead {
+			why, reason = fmt.Sprintf("the agent of node %s has been gone for %s", n.Meta.Name, patience), string(api.VerdictAgentDown)
+		}
+		now := *n
+		now.Status.Health = h
 		for _, pod := range podsOf(n.Meta.Name) {
-			if !pod.Status.Phase.Ended() {
-				p.lost = append(p.lost, lostPod{pod, reason, why})
-			}
+			p.lose(pod, &now, left, reason, why)
 		}
 	}
 	for _, pod := range orphans {
-		if !pod.Status.Phase.Ended() {
-			p.lost = append(p.lost, lostPod{pod, "node_deleted", fmt.Sprintf("node %s was deleted", pod.Spec.Node)})
-		}
+		p.lose(pod, nil, left, "node_deleted", fmt.Sprintf("node %s was deleted", pod.Spec.Node))
+	}
+}
+
+// lose gives up a pod of a node that is gone, or says why it must wait. A nil
+// node was deleted.
+func (p *nodesPlan) lose(pod *api.Pod, node *api.Node, left map[string]time.Duration, reason, why string) {
+	if pod.Status.Phase.Ended() {
+		return
+	}
+	wait, known := left[pod.Spec.Node]
+	because, off := certainlyOff(pod, node, wait, !known)
+	switch st := pod.Status; {
+	case off && because != "":
+		p.lost = append(p.lost, lostPod{pod, reason, why + ", and " + because})
+	case off:
+		p.lost = append(p.lost, lostPod{pod, reason, why})
+	case st.Reason != api.Unreachable || st.Message != because || st.Ready:
+		p.held = append(p.held, lostPod{pod, api.Unreachable, because})
+	}
+	if !off && pod.Spec.Isolation == api.StopIsolated {
+		p.sooner(max(wait, time.Second/4))
 	}
 }
 
@@ -314,6 +331,7 @@ type nodes struct {
 	nodes   client.Kind[api.NodeSpec, api.NodeStatus]
 	caches  *reconcile.Caches
 	witness Witness
+	leases  Leases
 	log     hclog.Logger
 
 	started time.Time
@@ -324,7 +342,7 @@ type nodes struct {
 }
 
 func newNodes(cfg Config) *nodes {
-	return &nodes{client: cfg.Client, nodes: client.Of(cfg.Client, api.Nodes), caches: cfg.Caches, witness: cfg.Witness,
+	return &nodes{client: cfg.Client, nodes: client.Of(cfg.Client, api.Nodes), caches: cfg.Caches, witness: cfg.Witness, leases: cfg.Leases,
 		log: cfg.Log.Named("node"), started: time.Now(), streams: map[string]testimony{}}
 }
 
@@ -340,7 +358,7 @@ func (l *nodes) loop() reconcile.Loop {
 				if p.Spec.Node == "" || p.Status.Phase.Ended() {
 					return nil
 				}
-				if n := l.caches.Nodes.Get("", p.Spec.Node); n != nil && !gonePods(n.Status.Health.Verdict) {
+				if n := l.caches.Nodes.Get("", p.Spec.Node); n != nil && !n.Status.Health.Gone() {
 					return nil
 				}
 				return []api.Ref{allNodes}
@@ -349,11 +367,6 @@ func (l *nodes) loop() reconcile.Loop {
 		},
 		Reconcile: l.reconcile,
 	}
-}
-
-// gonePods reports whether pods of a node with the verdict may have to be given up.
-func gonePods(v api.Verdict) bool {
-	return v == api.VerdictDead || v == api.VerdictLeft || v == api.VerdictAgentDown
 }
 
 // listen asks the witnesses. When a stream ended is noted here: they only say
@@ -400,7 +413,7 @@ func (l *nodes) reconcile(ctx context.Context, _ api.Ref) (time.Duration, error)
 		orphans = append(orphans, l.caches.Pods.By("node", "", node)...)
 	}
 	podsOf := func(node string) []*api.Pod { return l.caches.Pods.By("node", "", node) }
-	p := planNodes(all, podsOf, orphans, l.listen(all, now), l.started, now)
+	p := planNodes(all, podsOf, orphans, l.listen(all, now), l.withhold(all, orphans, now), l.started, now)
 	if p.empty() {
 		return p.again, nil
 	}
@@ -412,7 +425,7 @@ func (l *nodes) reconcile(ctx context.Context, _ api.Ref) (time.Duration, error)
 			return 0, err
 		}
 	}
-	if err := l.lose(ctx, p.lost, now); err != nil {
+	if err := l.lose(ctx, p, now); err != nil {
 		return 0, err
 	}
 	return p.again, nil
@@ -445,9 +458,15 @@ func (l *nodes) pronounce(ctx context.Context, v verdictChange) error {
 
 // lose ends the pods of nodes that are gone. Their agents cannot say otherwise
 // any more: a pod's phase only moves forward.
-func (l *nodes) lose(ctx context.Context, lost []lostPod, now time.Time) error {
+func (l *nodes) lose(ctx context.Context, p nodesPlan, now time.Time) error {
 	var writes []write
-	for _, x := range lost {
+	for _, x := range p.held {
+		pod := *x.pod
+		pod.Status.Ready, pod.Status.Reason, pod.Status.Message = false, x.reason, x.why
+		writes = append(writes, status(api.Pods, &pod))
+		l.log.Info("pod waits", "ref", pod.Ref(), "node", pod.Spec.Node, "why", x.why)
+	}
+	for _, x := range p.lost {
 		pod := *x.pod
 		pod.Status.Phase, pod.Status.Ready = api.PhaseLost, false
 		pod.Status.Reason, pod.Status.Message, pod.Status.EndedAt = x.reason, x.why, now
@@ -458,7 +477,7 @@ func (l *nodes) lose(ctx context.Context, lost []lostPod, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("give up pods: %w", err)
 	}
-	for _, x := range lost {
+	for _, x := range p.lost {
 		_ = l.client.Record(ctx, x.pod.Ref(), api.Event{Warning: true, Reason: "lost", Message: x.why, By: "node"})
 	}
 	return nil

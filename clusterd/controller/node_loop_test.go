@@ -160,7 +160,7 @@ func TestSilenceAtTheStartIsNoEvidence(t *testing.T) {
 			nodes = append(nodes, &all[i])
 		}
 		judgeAll := func() nodesPlan {
-			return planNodes(nodes, func(string) []*api.Pod { return nil }, nil, n.listen(nodes, time.Now()), n.started, time.Now())
+			return planNodes(nodes, func(string) []*api.Pod { return nil }, nil, n.listen(nodes, time.Now()), nil, n.started, time.Now())
 		}
 		for range 9 {
 			if p := judgeAll(); !p.empty() || p.again == 0 {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,12 +47,17 @@ type givenPod struct {
 	IP             string
 	Ports, Sidecar map[string]api.Port
 	Target         string
+	Ordinal        *int
+	Epoch          int64
 }
 
 func (g givenPod) build(app, revision string) *api.Pod {
 	pod := &api.Pod{Kind: "Pod", Meta: api.Meta{Name: g.Name, Namespace: "default", UID: "uid-" + g.Name, CreatedAt: ago(g.Age)}}
 	pod.Spec.App, pod.Spec.Revision, pod.Spec.Node, pod.Spec.Ports = app, revision, g.Node, g.Ports
 	pod.Spec.Target = g.Target
+	if pod.Spec.Ordinal, pod.Spec.Epoch = g.Ordinal, g.Epoch; g.Ordinal != nil {
+		pod.Spec.Isolation = api.StopIsolated
+	}
 	if g.Sidecar != nil {
 		pod.Spec.Sidecars = map[string]api.Container{"sidecar": {Ports: g.Sidecar}}
 	}
@@ -81,6 +88,7 @@ type givenApp struct {
 	Failures        int
 	FailedAgo       float64
 	Deleting        bool
+	Epoch           int64
 	Pods            []givenPod
 
 	Held     *float64 // seconds since its canary holds
@@ -129,6 +137,7 @@ func (g givenApp) build() (*api.App, []*api.Pod) {
 	}
 	app.Effective = effective(g.Spec)
 	st := &app.Status
+	st.Epoch = g.Epoch
 	before := ""
 	if g.Before != nil {
 		app.Meta.Generation = 2
@@ -164,8 +173,11 @@ func (g givenApp) build() (*api.App, []*api.Pod) {
 	var pods []*api.Pod
 	for _, p := range g.Pods {
 		revision := app.Effective.Revision(nil, time.Time{})
-		if p.Of == "before" {
+		switch p.Of {
+		case "before":
 			revision = before
+		case "other":
+			revision = "other1"
 		}
 		pods = append(pods, p.build("web", revision))
 	}
@@ -189,6 +201,10 @@ type givenNode struct {
 	Connected *float64 // seconds since
 	Silent    *float64 // seconds since its stream ended; neither: never connected
 	Pods      []string
+	Stop      []string // of on_isolation = stop
+	Keep      []string // … keep
+	Lease     *float64 // seconds that are left of it; unknown
+	Off       float64  // seconds since the outage that an operator confirmed
 }
 
 type givenNodes struct {
@@ -199,7 +215,7 @@ type givenNodes struct {
 func TestPlanNodesGolden(t *testing.T) {
 	plans(t, "nodes", func(t *testing.T, g givenNodes) fmt.Stringer {
 		started := ago(g.Listening)
-		said, pods := map[string]testimony{}, map[string][]*api.Pod{}
+		said, pods, left := map[string]testimony{}, map[string][]*api.Pod{}, map[string]time.Duration{}
 		var nodes []*api.Node
 		for _, n := range g.Nodes {
 			node := &api.Node{Meta: api.Meta{Name: n.Name}}
@@ -212,11 +228,22 @@ func TestPlanNodesGolden(t *testing.T) {
 				s.since = ago(*n.Silent)
 			}
 			said[n.Name] = s
-			for _, name := range n.Pods {
-				pods[n.Name] = append(pods[n.Name], givenPod{Name: name, Node: n.Name, Phase: api.PhaseRunning}.build("web", "r"))
+			for isolation, names := range map[string][]string{"": n.Pods, "stop": n.Stop, "keep": n.Keep} {
+				for _, name := range names {
+					pod := givenPod{Name: name, Node: n.Name, Phase: api.PhaseRunning}.build("web", "r")
+					pod.Spec.Isolation = isolation
+					pods[n.Name] = append(pods[n.Name], pod)
+				}
+			}
+			slices.SortFunc(pods[n.Name], func(a, b *api.Pod) int { return strings.Compare(a.Meta.Name, b.Meta.Name) })
+			if n.Lease != nil {
+				left[n.Name] = time.Duration(*n.Lease * float64(time.Second))
+			}
+			if n.Off > 0 {
+				node.Status.Off = api.NodeOff{Since: ago(n.Off)}
 			}
 		}
-		return planNodes(nodes, func(n string) []*api.Pod { return pods[n] }, nil, said, started, noon)
+		return planNodes(nodes, func(n string) []*api.Pod { return pods[n] }, nil, said, left, started, noon)
 	})
 }
 

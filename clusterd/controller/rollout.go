@@ -50,10 +50,11 @@ type rollout struct {
 	hosts                 []string // of a per_node app: where pods are wanted
 	leaves                map[*api.Pod]leave
 	healthyFor            time.Duration
-	resize                bool       // same revision as the last healthy one
-	is                    source     // of the rollout's pods
-	was                   source     // of the pods that were healthy last
-	lack                  *api.Cause // the config or secret that it waits for
+	resize                bool             // same revision as the last healthy one
+	is                    source           // of the rollout's pods
+	was                   source           // of the pods that were healthy last
+	lack                  *api.Cause       // the config or secret that it waits for
+	ordinals              map[int]*api.Pod // of a stateful app: who holds each, ended or not
 	taken                 map[string]bool
 	next                  map[string]int // by revision: no name with a smaller number is free
 }
@@ -93,6 +94,9 @@ func newRollout(app *api.App, p *appPlan, f fleet, see facts) *rollout {
 		if healthy.Revision == ro.Revision {
 			r.resize, r.healthyFor = true, 0
 		}
+	}
+	if app.Effective.Stateful != nil {
+		r.enrol()
 	}
 	return r
 }

@@ -33,6 +33,9 @@ func (p servicePlan) String() string {
 			for _, name := range slices.Sorted(maps.Keys(a.Ports)) {
 				fmt.Fprintf(&b, ":%d", a.Ports[name])
 			}
+			if a.Host != "" {
+				fmt.Fprintf(&b, "(%s)", a.Host)
+			}
 			if a.Draining {
 				b.WriteString("(draining)")
 			}
@@ -79,8 +82,19 @@ func planService(svc *api.Service, app *api.App, pods []*api.Pod, have []*api.En
 	if p.status.Endpoints == 0 && problem == "" {
 		p.status.Message = noEndpoints(svc, app, pods)
 	}
-	p.fill(svc, have, want)
+	p.fill(slicesOf{
+		owner: api.Services.Ref(svc.Meta.Namespace, svc.Meta.Name), labels: svc.Meta.Labels, spec: api.EndpointsSpec{Service: svc.Meta.Name},
+		name: func(n int) string { return api.Label(svc.Meta.Name, fmt.Sprintf("-%d", n)) },
+	}, have, want)
 	return p
+}
+
+// slicesOf says whose slices they are, and how they are called.
+type slicesOf struct {
+	owner  api.Ref
+	labels map[string]string
+	spec   api.EndpointsSpec // without addresses
+	name   func(n int) string
 }
 
 // endpoint returns what a pod is to a service: nothing, an endpoint, or one
@@ -124,7 +138,7 @@ func noEndpoints(svc *api.Service, app *api.App, pods []*api.Pod) string {
 }
 
 // fill plans the fewest writes that make the slices hold want.
-func (p *servicePlan) fill(svc *api.Service, have []*api.Endpoints, want map[string]api.Endpoint) {
+func (p *servicePlan) fill(of slicesOf, have []*api.Endpoints, want map[string]api.Endpoint) {
 	byName := map[string]*api.Endpoints{}
 	for _, s := range have {
 		byName[s.Meta.Name] = s
@@ -132,7 +146,7 @@ func (p *servicePlan) fill(svc *api.Service, have []*api.Endpoints, want map[str
 	var filled [][]api.Endpoint
 	known := map[string]bool{}
 	for n := 0; len(known) < len(have); n++ {
-		s := byName[sliceName(svc, n)]
+		s := byName[of.name(n)]
 		if s == nil {
 			if n > len(have)+maxSlices {
 				break // what is left is not named as slices are: it goes
@@ -160,16 +174,17 @@ func (p *servicePlan) fill(svc *api.Service, have []*api.Endpoints, want map[str
 		fresh = fresh[take:]
 	}
 	for n, addresses := range filled {
-		old := byName[sliceName(svc, n)]
+		old := byName[of.name(n)]
 		switch {
 		case old == nil && len(addresses) == 0:
 		case len(addresses) == 0 && n > 0:
 			p.remove = append(p.remove, old)
 		case old == nil || !reflect.DeepEqual(old.Spec.Addresses, addresses):
-			owner := api.Services.Ref(svc.Meta.Namespace, svc.Meta.Name)
+			spec := of.spec
+			spec.Addresses = addresses
 			p.put = append(p.put, &api.Endpoints{
-				Meta: api.Meta{Name: sliceName(svc, n), Namespace: svc.Meta.Namespace, Labels: svc.Meta.Labels, Owner: &owner},
-				Spec: api.EndpointsSpec{Service: svc.Meta.Name, Addresses: addresses},
+				Meta: api.Meta{Name: of.name(n), Namespace: of.owner.Namespace, Labels: of.labels, Owner: &of.owner},
+				Spec: spec,
 			})
 		}
 	}
@@ -184,7 +199,16 @@ func (p *servicePlan) fill(svc *api.Service, have []*api.Endpoints, want map[str
 // an app has at most so many pods.
 const maxSlices = 10000 / api.MaxEndpoints
 
-func sliceName(svc *api.Service, n int) string { return label(svc.Meta.Name, fmt.Sprintf("-%d", n)) }
+// slices are the writes that make a plan's slices so.
+func (p servicePlan) slices() (writes []write) {
+	for _, s := range p.put {
+		writes = append(writes, put(api.EndpointSlices, s))
+	}
+	for _, s := range p.remove {
+		writes = append(writes, remove(api.EndpointSlices.Ref(s.Meta.Namespace, s.Meta.Name), s.Meta.UID, false))
+	}
+	return writes
+}
 
 // services is the loop that keeps endpoints true. It is what a draining pod
 // waits for, so it has many workers.
@@ -215,7 +239,12 @@ func (l *services) loop() reconcile.Loop {
 			l.caches.Services.Each(),
 			l.caches.Pods.Refs(func(p *api.Pod) []api.Ref { return ofApp(p.Meta.Namespace, p.Spec.App) }),
 			l.caches.Apps.Refs(func(a *api.App) []api.Ref { return ofApp(a.Meta.Namespace, a.Meta.Name) }),
-			l.caches.Endpoints.Refs(func(e *api.Endpoints) []api.Ref { return []api.Ref{api.Services.Ref(e.Meta.Namespace, e.Spec.Service)} }),
+			l.caches.Endpoints.Refs(func(e *api.Endpoints) []api.Ref {
+				if e.Spec.Service == "" {
+					return nil
+				}
+				return []api.Ref{api.Services.Ref(e.Meta.Namespace, e.Spec.Service)}
+			}),
 		},
 		Reconcile: l.reconcile,
 	}
@@ -244,13 +273,7 @@ func (l *services) reconcile(ctx context.Context, ref api.Ref) (time.Duration, e
 		pods = l.caches.Pods.By("app", ref.Namespace, svc.Effective.App)
 	}
 	p := planService(svc, app, pods, have)
-	var writes []write
-	for _, s := range p.put {
-		writes = append(writes, put(api.EndpointSlices, s))
-	}
-	for _, s := range p.remove {
-		writes = append(writes, remove(api.EndpointSlices.Ref(s.Meta.Namespace, s.Meta.Name), s.Meta.UID, false))
-	}
+	writes := p.slices()
 	var demand []api.BatchPrecondition
 	if svc != nil {
 		demand = []api.BatchPrecondition{{Ref: ref, UID: svc.Meta.UID, Generation: svc.Meta.Generation}}

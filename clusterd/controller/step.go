@@ -14,6 +14,8 @@ func (r *rollout) step() {
 	case r.update.Strategy == "recreate" && r.clear():
 	case api.Deref(r.app.Effective.PerNode):
 		r.perNode()
+	case r.ordinals != nil:
+		r.stepOrdinals()
 	case r.onTrial():
 		r.canary()
 	default:

@@ -186,7 +186,7 @@ func (j *jobWork) cancel(run *api.Run, reason, message string) {
 // runName returns <job>-<suffix>, which fits into a pod's name with what follows.
 func (j *jobWork) runName(suffix string) string {
 	const room = 12 // -<index>-<attempt>
-	name := label(j.job.Meta.Name, "-"+suffix+"-000000000000"[:1+room])
+	name := api.Label(j.job.Meta.Name, "-"+suffix+"-000000000000"[:1+room])
 	return name[:len(name)-1-room]
 }
 

@@ -84,7 +84,7 @@ func inDisturbedWorld(t *testing.T, nodes int, s *sieve, wrap func(*world, http.
 					case <-term.Done():
 					}
 				}()
-				w.lead(term, client.InProcess(handler))
+				w.terms(term, handler)
 				stop()
 				end()
 			}
@@ -97,6 +97,26 @@ func inDisturbedWorld(t *testing.T, nodes int, s *sieve, wrap func(*world, http.
 	})
 }
 
+// terms leads whenever the server does, with the fence of the term.
+func (w *world) terms(ctx context.Context, handler http.Handler) {
+	end := func() {}
+	for fence := range w.server.Leader(ctx) {
+		end()
+		end = func() {}
+		if fence == 0 {
+			continue
+		}
+		term, stop := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.lead(term, client.InProcess(handler).Fenced(func() int64 { return fence }))
+		}()
+		end = func() { stop(); <-done }
+	}
+	end()
+}
+
 // lead runs what a leading server runs.
 func (w *world) lead(ctx context.Context, c *client.Client) {
 	log := hclog.NewNullLogger()
@@ -107,7 +127,9 @@ func (w *world) lead(ctx context.Context, c *client.Client) {
 	var wg sync.WaitGroup
 	wg.Go(func() { caches.Run(ctx) })
 	wg.Go(func() { scheduler.Run(ctx, scheduler.Config{Client: c, Caches: caches, Log: log}) })
-	wg.Go(func() { Run(ctx, Config{Client: c, Caches: caches, Witness: w.hearsay, Now: w.now, Log: log}) })
+	wg.Go(func() {
+		Run(ctx, Config{Client: c, Caches: caches, Witness: w.hearsay, Leases: w.server.Leases(), Now: w.now, Log: log})
+	})
 	wg.Wait()
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -34,6 +36,10 @@ type Config struct {
 
 	Pods     netip.Prefix // addresses of pods, a /24 for each node
 	Services netip.Prefix // virtual addresses of services
+
+	// Lease is how long a node that is cut off goes on with stateful pods of
+	// on_isolation = stop, before it stops them and they may run elsewhere.
+	Lease time.Duration // 20 s
 
 	// InMemory keeps the objects nowhere but in memory. Credentials are in
 	// DataDir all the same. For tests.
@@ -74,6 +80,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Pods.Overlaps(c.Services) {
 		return c, fmt.Errorf("the pods' network %s and the services' network %s overlap: choose others", c.Pods, c.Services)
+	}
+	if c.Lease = cmp.Or(c.Lease, apiserver.LeaseDefault); c.Lease < 5*time.Second || c.Lease > time.Hour {
+		return c, fmt.Errorf("--lease %s: want 5s to 1h", c.Lease)
 	}
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()

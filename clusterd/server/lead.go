@@ -57,7 +57,7 @@ func (s *Server) loops(fence int64) []daemon.Runner {
 			return scheduler.Run(ctx, scheduler.Config{Client: system, Caches: caches, Log: s.log})
 		})),
 		daemon.Named("controllers", daemon.Func(func(ctx context.Context) error {
-			return controller.Run(ctx, controller.Config{Client: system, Caches: caches, Witness: s.witness, Log: s.log})
+			return controller.Run(ctx, controller.Config{Client: system, Caches: caches, Witness: s.witness, Leases: s.api.Leases(), Log: s.log})
 		})),
 	}
 }

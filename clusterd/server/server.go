@@ -84,7 +84,8 @@ func (s *Server) open(ctx context.Context) (err error) {
 	s.planner = newPlanner(func() *client.Client { return s.system }, s.log)
 	conf := apiserver.Config{
 		Name: s.cfg.Name, PodsCIDR: s.cfg.Pods.String(), ServicesCIDR: s.cfg.Services.String(),
-		Peer: peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub}, Planner: s.planner,
+		Lease: s.cfg.Lease,
+		Peer:  peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub}, Planner: s.planner,
 		SecretKeys: filepath.Join(s.cfg.DataDir, secretsFile),
 		SpoolDir:   filepath.Join(s.cfg.DataDir, spoolDir), Log: s.log,
 		Metrics: daemon.MetricsHandler(daemon.NewMetrics()),

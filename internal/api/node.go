@@ -10,7 +10,7 @@ import (
 
 // Nodes are the machines pods run on.
 var Nodes = Kind[NodeSpec, NodeStatus]{
-	Name: "Node", Plural: "nodes", Aliases: []string{"node", "no"}, Scope: Cluster, Parts: []string{"health", "drain"},
+	Name: "Node", Plural: "nodes", Aliases: []string{"node", "no"}, Scope: Cluster, Parts: []string{"health", "drain", "off"},
 	Doc: "A machine that runs pods: its capacity, labels and health.",
 	Columns: []Column[NodeSpec, NodeStatus]{
 		{Name: "HEALTH", Of: func(n *Node) string { return nodeHealthColumn(n) }},
@@ -109,6 +109,7 @@ type NodeStatus struct {
 	Arch        string     `json:"arch,omitempty"`
 	BootID      string     `json:"boot_id,omitempty" doc:"Changes with every boot."`
 	Health      NodeHealth `json:"health,omitzero" doc:"Written by the node loop alone."`
+	Off         NodeOff    `json:"off,omitzero" doc:"Written by an operator who knows that the machine is off."`
 
 	Drain *DrainStatus `json:"drain,omitempty" doc:"How far a drain is. Written by the node loop alone."`
 }
@@ -159,6 +160,23 @@ const (
 	VerdictDead        Verdict = "dead"        // neither: its pods are replaced
 	VerdictLeft        Verdict = "left"        // said goodbye
 )
+
+// NodeOff is an operator's word that a node which is not heard of runs nothing
+// any more. It is about one outage, that of the verdict of the time.
+type NodeOff struct {
+	Since time.Time `json:"since,omitzero" doc:"Since when the verdict has been what the operator confirmed."`
+}
+
+// ConfirmedOff reports whether an operator knows that the node, which is not
+// heard of, is off.
+func (s *NodeStatus) ConfirmedOff() bool {
+	return !s.Off.Since.IsZero() && s.Off.Since.Equal(s.Health.Since) && s.Health.Gone()
+}
+
+// Gone reports whether the node is not there for its pods.
+func (h NodeHealth) Gone() bool {
+	return h.Verdict == VerdictDead || h.Verdict == VerdictLeft || h.Verdict == VerdictAgentDown
+}
 
 // NodeHealth is the verdict on a node.
 type NodeHealth struct {

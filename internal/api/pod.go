@@ -67,9 +67,7 @@ func (s PodSpec) Hostname(name string) string {
 	if s.Ordinal == nil {
 		return name
 	}
-	const most = 63
-	ordinal := fmt.Sprintf("-%d", *s.Ordinal)
-	return s.App[:min(len(s.App), most-len(ordinal))] + ordinal
+	return OrdinalName(s.App, *s.Ordinal)
 }
 
 // Phase is where a pod is in its life. It only moves forward.

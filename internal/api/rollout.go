@@ -32,6 +32,7 @@ type AppStatus struct {
 	Updated            int       `json:"updated" doc:"Pods of the current revision that have not ended."`
 	Failures           int       `json:"failures,omitempty" doc:"Failed pods replaced lately; each makes the next wait longer."`
 	FailedAt           time.Time `json:"failed_at,omitzero" doc:"When the last of them was replaced."`
+	Epoch              int64     `json:"epoch,omitempty" doc:"That of the newest pods of a stateful app: the next ones get a larger one."`
 	Message            string    `json:"message,omitempty" doc:"What the app is waiting for, in words."`
 	Rollout            Rollout   `json:"rollout,omitzero" doc:"The current or last rollout."`
 	History            []Rollout `json:"history,omitempty" doc:"Earlier rollouts, newest first, at most 10."`

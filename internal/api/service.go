@@ -154,9 +154,11 @@ var EndpointSlices = Kind[EndpointsSpec, EndpointsStatus]{
 	Doc: "The addresses behind a service, computed by the service loop, in slices of at most 100.",
 	Indexes: map[string]func(*Endpoints) string{
 		"service": func(e *Endpoints) string { return e.Spec.Service },
+		"app":     func(e *Endpoints) string { return e.Spec.App },
 	},
 	Columns: []Column[EndpointsSpec, EndpointsStatus]{
-		{Name: "SERVICE", Of: func(e *Endpoints) string { return e.Spec.Service }},
+		{Name: "SERVICE", Of: func(e *Endpoints) string { return dash(e.Spec.Service) }},
+		{Name: "APP", Wide: true, Of: func(e *Endpoints) string { return dash(e.Spec.App) }},
 		{Name: "ADDRESSES", Of: func(e *Endpoints) string { return e.Spec.addressesColumn() }},
 		{Name: "AGE", Of: func(e *Endpoints) string { return Age(e.Meta.CreatedAt) }},
 	},
@@ -171,7 +173,8 @@ type Endpoints = Object[EndpointsSpec, EndpointsStatus]
 
 // EndpointsSpec is written by the service loop.
 type EndpointsSpec struct {
-	Service   string     `json:"service" doc:"The service, in the same namespace."`
+	Service   string     `json:"service,omitempty" doc:"The service, in the same namespace."`
+	App       string     `json:"app,omitempty" doc:"Instead of a service: the app whose own name, without a virtual IP, they are for."`
 	Addresses []Endpoint `json:"addresses,omitempty"`
 }
 
@@ -183,6 +186,7 @@ type Endpoint struct {
 	IP       string         `json:"ip"`
 	Ports    map[string]int `json:"ports" doc:"Pod port number by service port name."`
 	Draining bool           `json:"draining,omitempty" doc:"Gets no new connections; open ones go on."`
+	Host     string         `json:"host,omitempty" doc:"Name of its own below that of the app: that of its ordinal, which leads to it before it is ready too."`
 }
 
 // EndpointsStatus is empty: endpoints are all spec.
@@ -191,7 +195,14 @@ type EndpointsStatus struct{}
 // Validate reports every violation.
 func (s EndpointsSpec) Validate() error {
 	var errs Errors
-	errs.Add("service", CheckName(s.Service))
+	if s.App == "" {
+		errs.Add("service", CheckName(s.Service))
+	} else {
+		errs.Add("app", CheckName(s.App))
+	}
+	if s.App != "" && s.Service != "" {
+		errs.Addf("app", "these are the endpoints of service %s: leave one of the two out", s.Service)
+	}
 	if len(s.Addresses) > MaxEndpoints {
 		errs.Addf("addresses", "%d are too many for one slice: at most %d", len(s.Addresses), MaxEndpoints)
 	}

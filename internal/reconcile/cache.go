@@ -255,7 +255,11 @@ func (c *Cache[S, T]) watch(ctx context.Context, wait *time.Duration) error {
 		case api.EventDelete:
 			c.remove(id{ev.Object.Meta.Namespace, ev.Object.Meta.Name})
 		}
-		c.advance(ev.Revision)
+		if ev.Type == api.EventBookmark {
+			c.advance(ev.Revision)
+		} else {
+			c.advance(ev.Revision - 1) // the same transaction may have changed more
+		}
 		c.feed.Unlock()
 	}
 	return api.Errorf(api.Unready, "watch of %s ended", c.kind.Plural)

@@ -62,6 +62,7 @@ type Config struct {
 	// Contents is the directory for what pods use of configs and secrets; "" keeps
 	// it in memory.
 	Contents string
+	Lease    Lease
 	// Dial connects to an address (host:port) of a pod; nil: as the node does.
 	Dial func(ctx context.Context, address string) (io.ReadWriteCloser, error)
 
@@ -82,6 +83,7 @@ type Agent struct {
 	log     hclog.Logger
 	workers *pod.Workers
 	images  *image.Store
+	lease   *keeper
 	mux     http.Handler
 	meter   meter
 }
@@ -101,7 +103,9 @@ func New(cfg Config) *Agent {
 		Runtime: cfg.Runtime, Path: cfg.ImageNotes, Disk: cfg.ImageDisk, Log: cfg.Log.Named("image"),
 		Loaded: func() { a.workers.Retry() }, InUse: func() []string { return a.workers.Images() },
 	})
+	a.lease = newKeeper(cfg.Lease, a.renewLease, func() { a.workers.Look() }, cfg.Log.Named("lease"))
 	a.workers = pod.New(pod.Config{
+		Lease: a.lease.Left, LeaseFile: cfg.Lease.Path,
 		Runtime: cfg.Runtime, Network: cfg.Network, Storage: cfg.Storage, Images: a.images, API: control{cfg.Client}, Prober: cfg.Prober,
 		Store: cfg.Store, Logs: cfg.Logs, Files: cfg.Files, HoldFor: holdFor,
 		Contents: content.New(cfg.Contents, control{cfg.Client}.version), Log: cfg.Log.Named("pod"),
@@ -118,6 +122,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { a.followPods(ctx) })
+	wg.Go(func() { a.lease.run(ctx) })
 	if a.cfg.Nodes != nil {
 		wg.Go(func() { a.followNodes(ctx) })
 	} else {
@@ -184,7 +189,7 @@ func (a *Agent) followNodes(ctx context.Context) {
 
 // says reports whether a node's status is what this agent says of it.
 func (a *Agent) says(st api.NodeStatus) bool {
-	st.Health = a.cfg.Status.Health
+	st.Health, st.Off, st.Drain = a.cfg.Status.Health, a.cfg.Status.Off, a.cfg.Status.Drain
 	return st == a.cfg.Status
 }
 

@@ -25,9 +25,10 @@ const patience = 2 * time.Second
 
 // book is what the shim keeps about a container.
 type book struct {
-	id  string
-	dir string // of the journal; empty for none
-	log *containerLog
+	id    string
+	dir   string // of the journal; empty for none
+	log   *containerLog
+	lease string // file that says until when it may run; empty for none
 
 	mu     sync.Mutex
 	pid    int    // 0 until it is created

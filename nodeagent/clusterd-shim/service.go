@@ -42,6 +42,10 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 		r.Stdout, r.Stderr = l.paths()
 		defer l.handOver()
 	}
+	b.lease = notes[journal.LeaseAnnotation]
+	if err := mayRun(r.ID, b.lease); err != nil {
+		return nil, err
+	}
 	s.books.add(b)
 	response, err := s.TTRPCTaskService.Create(ctx, r)
 	if err != nil {
@@ -49,11 +53,17 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 		return nil, err
 	}
 	b.created(int(response.Pid))
+	if b.lease != "" {
+		go s.guard(r.ID, b.lease, b.told)
+	}
 	return response, nil
 }
 
 func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
 	if b := s.books.get(r.ID); b != nil && r.ExecID == "" {
+		if err := mayRun(r.ID, b.lease); err != nil {
+			return nil, err
+		}
 		if err := b.started(); err != nil {
 			return nil, fmt.Errorf("journal of container %s: %w", r.ID, err)
 		}

@@ -30,6 +30,7 @@ type zone struct {
 	services  map[key]*api.Service
 	endpoints map[key]map[string]*api.Endpoints // by service, by slice
 	apps      map[key]map[string]bool           // services of an app
+	headless  map[key]map[string]*api.Endpoints // by app, by slice: those it has of its own
 	vips      map[netip.Addr]key
 	names     map[string]int // services by namespace: a name with others below it exists
 }
@@ -41,6 +42,7 @@ func (s *Server) Reset(services []api.Service, endpoints []api.Endpoints, _ int6
 	defer z.mu.Unlock()
 	z.known = true
 	z.services, z.endpoints = map[key]*api.Service{}, map[key]map[string]*api.Endpoints{}
+	z.headless = map[key]map[string]*api.Endpoints{}
 	z.apps, z.vips, z.names = map[key]map[string]bool{}, map[netip.Addr]key{}, map[string]int{}
 	for i := range services {
 		z.putService(&services[i])
@@ -74,10 +76,10 @@ func (s *Server) Endpoints(ev api.WatchEvent[api.EndpointsSpec, api.EndpointsSta
 		s.zone.putSlice(ev.Object)
 		return
 	}
-	svc := key{ev.Object.Meta.Namespace, ev.Object.Spec.Service}
-	delete(s.zone.endpoints[svc], ev.Object.Meta.Name)
-	if len(s.zone.endpoints[svc]) == 0 {
-		delete(s.zone.endpoints, svc)
+	all, of := s.zone.slices(ev.Object)
+	delete(all[of], ev.Object.Meta.Name)
+	if len(all[of]) == 0 {
+		delete(all, of)
 	}
 }
 
@@ -113,12 +115,20 @@ func (z *zone) dropService(k key) {
 	}
 }
 
-func (z *zone) putSlice(e *api.Endpoints) {
-	svc := key{e.Meta.Namespace, e.Spec.Service}
-	if z.endpoints[svc] == nil {
-		z.endpoints[svc] = map[string]*api.Endpoints{}
+// slices returns where the slice belongs: to a service, or to an app itself.
+func (z *zone) slices(e *api.Endpoints) (all map[key]map[string]*api.Endpoints, of key) {
+	if e.Spec.App != "" {
+		return z.headless, key{e.Meta.Namespace, e.Spec.App}
 	}
-	z.endpoints[svc][e.Meta.Name] = e
+	return z.endpoints, key{e.Meta.Namespace, e.Spec.Service}
+}
+
+func (z *zone) putSlice(e *api.Endpoints) {
+	all, of := z.slices(e)
+	if all[of] == nil {
+		all[of] = map[string]*api.Endpoints{}
+	}
+	all[of][e.Meta.Name] = e
 }
 
 // answer fills in what the cluster says to a question. It reports false for
@@ -172,7 +182,7 @@ func (z *zone) lookup(name string, q dns.Question) (exists bool, records []dns.R
 	case len(labels) == 1:
 		return kind == "svc" || kind == "app", nil
 	case len(labels) == 2:
-		return (kind == "svc" || kind == "app") && z.names[k.namespace] > 0, nil
+		return kind == "svc" && z.names[k.namespace] > 0 || kind == "app" && z.hasApp(k.namespace), nil
 	case kind == "svc" && len(labels) <= 5:
 		svc := z.services[k]
 		if svc == nil {
@@ -181,15 +191,40 @@ func (z *zone) lookup(name string, q dns.Question) (exists bool, records []dns.R
 		return z.service(svc, labels[3:], q)
 	case kind == "app" && len(labels) == 3:
 		ips := z.ready(k)
-		if z.apps[k] == nil {
+		if z.apps[k] == nil && z.headless[k] == nil {
 			return false, nil
 		}
 		for _, ip := range ips {
 			records = append(records, a(q.Name, ip))
 		}
 		return true, records
+	case kind == "app" && len(labels) == 4:
+		return z.host(k, at(3), q)
 	}
 	return false, nil
+}
+
+// host returns the address of one ordinal of an app, ready or not.
+func (z *zone) host(app key, host string, q dns.Question) (exists bool, records []dns.RR) {
+	for _, s := range z.headless[app] {
+		for _, e := range s.Spec.Addresses {
+			ip, err := netip.ParseAddr(e.IP)
+			if err == nil && e.Host == host {
+				records = append(records, a(q.Name, ip))
+			}
+		}
+	}
+	return len(records) > 0, records
+}
+
+// hasApp reports whether the namespace has an app with a name.
+func (z *zone) hasApp(namespace string) bool {
+	for k := range z.headless {
+		if k.namespace == namespace {
+			return true
+		}
+	}
+	return z.names[namespace] > 0 // a service leads to one
 }
 
 // service returns the records of a service, or of one of its ports: below
@@ -221,14 +256,18 @@ func (z *zone) service(svc *api.Service, below []string, q dns.Question) (exists
 // order each time.
 func (z *zone) ready(app key) []netip.Addr {
 	ips := map[netip.Addr]bool{}
-	for svc := range z.apps[app] {
-		for _, s := range z.endpoints[key{app.namespace, svc}] {
+	add := func(slices map[string]*api.Endpoints) {
+		for _, s := range slices {
 			for _, e := range s.Spec.Addresses {
 				if ip, err := netip.ParseAddr(e.IP); err == nil && !e.Draining {
 					ips[ip] = true
 				}
 			}
 		}
+	}
+	add(z.headless[app])
+	for svc := range z.apps[app] {
+		add(z.endpoints[key{app.namespace, svc}])
 	}
 	out := slices.SortedFunc(maps.Keys(ips), netip.Addr.Compare)
 	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })

@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -29,6 +30,7 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/pod"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/fake"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/lease"
 )
 
 // Config of a Node. Name and Client are required.
@@ -40,6 +42,7 @@ type Config struct {
 	Has     api.Resources // by default 8 cores, 16Gi and 250 pods
 	Address string        // of the node; by default 127.0.0.1
 	Logs    string        // directory of container logs; "" keeps none
+	Lease   string        // file of the run lease; "" keeps it in memory alone
 	// Contents is the directory for what pods use of configs and secrets; ""
 	// keeps it in memory.
 	Contents string
@@ -55,7 +58,8 @@ type Node struct {
 	Storage *Storage
 	Store   *agent.Memory // the node's disk
 
-	cfg Config
+	cfg   Config
+	clock lease.Clock
 }
 
 // New returns a Node that has run nothing yet.
@@ -68,7 +72,12 @@ func New(cfg Config) *Node {
 	}
 	cfg.Has = cmp.Or(cfg.Has, api.Resources{CPU: "8", Memory: "16Gi", Pods: 250})
 	cfg.Address = cmp.Or(cfg.Address, "127.0.0.1")
-	return &Node{Runtime: cfg.Runtime, Network: &Network{subnet: cfg.Subnet, node: netip.MustParseAddr(cfg.Address)}, Storage: &Storage{lookup: lookup(cfg.Client)}, Store: &agent.Memory{}, cfg: cfg}
+	// Time since boot is the caller's, which may be a test's.
+	booted := time.Now()
+	clock := func() time.Duration { return time.Since(booted) }
+	cfg.Runtime.SetClock(clock)
+	network := &Network{subnet: cfg.Subnet, node: netip.MustParseAddr(cfg.Address)}
+	return &Node{clock: clock, Runtime: cfg.Runtime, Network: network, Storage: &Storage{lookup: lookup(cfg.Client)}, Store: &agent.Memory{}, cfg: cfg}
 }
 
 // Run is the node's agent, until ctx ends. Its containers go on.
@@ -78,7 +87,8 @@ func (n *Node) Run(ctx context.Context) error { return n.Agent().Run(ctx) }
 func (n *Node) Agent() *agent.Agent {
 	return agent.New(agent.Config{
 		Name: n.cfg.Name, Client: n.cfg.Client, Runtime: n.Runtime, Network: n.Network, Storage: n.Storage, Prober: prober{n.Runtime},
-		Dial: n.dial, Store: n.Store, Logs: n.cfg.Logs, Contents: n.cfg.Contents, Servers: n.cfg.Servers, TLS: n.cfg.TLS, Log: n.cfg.Log,
+		Dial: n.dial, Lease: agent.Lease{Path: n.cfg.Lease, Clock: n.clock},
+		Store: n.Store, Logs: n.cfg.Logs, Contents: n.cfg.Contents, Servers: n.cfg.Servers, TLS: n.cfg.TLS, Log: n.cfg.Log,
 		Status: api.NodeStatus{
 			Address: n.cfg.Address, Capacity: n.cfg.Has, Allocatable: n.cfg.Has,
 			Version: daemon.Version(), OS: "linux", Arch: "amd64", BootID: "hollow",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -40,6 +41,16 @@ func run(t *testing.T, f func(c *cluster)) {
 		}
 		done := make(chan error, 1)
 		go func() { done <- srv.Run(ctx) }()
+		led, leads := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(led)
+			for fence := range srv.Leader(ctx) { // it grants leases
+				if fence != 0 {
+					close(leads)
+				}
+			}
+		}()
+		<-leads
 		h := srv.InProcess(apiserver.Identity{Role: apiserver.RoleSystem, Name: "test"})
 		c := &cluster{T: t, client: client.InProcess(h)}
 		c.pods = client.Of(c.client, api.Pods)
@@ -60,12 +71,13 @@ func run(t *testing.T, f func(c *cluster)) {
 			own.ServeHTTP(w, r)
 		})
 		c.rt = fake.New()
-		c.node = hollow.New(hollow.Config{Name: "w1", Client: client.InProcess(gate), Runtime: c.rt, Logs: t.TempDir(), Contents: t.TempDir(), Log: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: writer{t}})})
+		c.node = hollow.New(hollow.Config{Name: "w1", Client: client.InProcess(gate), Runtime: c.rt, Logs: t.TempDir(), Lease: filepath.Join(t.TempDir(), "lease"), Contents: t.TempDir(), Log: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: writer{t}})})
 		c.start()
 		c.after(time.Second)
 		f(c)
 		c.stop()
 		cancel()
+		<-led
 		if err := <-done; err != nil {
 			t.Error(err)
 		}

@@ -85,7 +85,13 @@ type Config struct {
 	// HoldFor is how long, after a start, pods of the checkpoint that do not run
 	// wait for word from the API before they are started without it.
 	HoldFor time.Duration
-	Log     hclog.Logger
+	// Lease is the node's run lease: its era, and for how long it is held. Nil:
+	// the node has none.
+	Lease func() (era int64, left time.Duration)
+	// LeaseFile is where whoever holds the containers finds it; empty: only this
+	// agent ends what needs it.
+	LeaseFile string
+	Log       hclog.Logger
 }
 
 // LogPath is where a run of a container writes to.

@@ -47,6 +47,9 @@ type record struct {
 	Stop   stopping        `json:"stop,omitzero"`
 	// Outcome is what a pod becomes that ends by itself.
 	Outcome api.Phase `json:"outcome,omitempty"`
+
+	Era      int64 `json:"era,omitempty"`      // of the lease it runs on
+	Isolated bool  `json:"isolated,omitempty"` // … which has ended
 }
 
 // life is the story of one container: a run after a run.
@@ -97,6 +100,10 @@ type facts struct {
 	Tails   map[string][]string  // by container: last lines of the run that just ended
 	Checks  map[string]checkFact // by container and kind
 	Hook    hookFact
+
+	Lease   leaseFact
+	NoLease bool // … and waits for one
+	Unsaid  bool // the API must take the word first that it starts
 
 	Disowned bool      // gone from the API, or lost: stop it without ceremony
 	Offline  bool      // the control plane does not answer
@@ -221,6 +228,8 @@ func planPod(pod *api.Pod, rec record, see facts, now time.Time) podPlan {
 		return p.out
 	case p.rec.Status.Phase.Ended():
 		p.clean()
+	case p.onLease():
+		p.isolate()
 	case see.Disowned || pod.Meta.Deleting() || p.ending() || p.rec.Status.Phase == api.PhaseStopping:
 		p.stop()
 	default:

@@ -19,6 +19,9 @@ func (p *planner) report() {
 	}
 	if st.Phase.Ended() {
 		st.Ready, st.Reason, st.Message = false, "", ""
+		if p.rec.Isolated {
+			st.Reason, st.Message = api.Isolated, p.isolation()
+		}
 		st.ReadyAt = orTime(st.EndedAt, st.ReadyAt)
 		if st.EndedAt.IsZero() {
 			st.EndedAt = p.now.UTC()
@@ -54,6 +57,8 @@ func (p *planner) report() {
 		if p.rec.Stop.Signal.IsZero() {
 			st.Reason, st.Message = "draining", "waits until no proxy sends new connections here"
 		}
+	case p.see.NoLease:
+		st.Reason, st.Message = "no_lease", fmt.Sprintf("waits until node %s has a run lease: it does not reach the leading server", p.pod.Spec.Node)
 	case !ready && p.see.Trouble != "":
 		st.Reason, st.Message = "node_trouble", p.see.Trouble
 		if !p.see.Full.IsZero() {

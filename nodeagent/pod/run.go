@@ -21,6 +21,7 @@ func (p *planner) run() {
 		p.rec.Begun = false
 	}
 	p.disk()
+	p.see.Hold = p.see.Hold || p.see.Unsaid
 	for _, name := range p.names() {
 		p.book(name)
 	}

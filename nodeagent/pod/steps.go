@@ -154,6 +154,12 @@ func (w *worker) container(s step, mounts []runtime.Mount) runtime.Container {
 			LabelContainer: s.Container, LabelAttempt: strconv.Itoa(s.Attempt),
 		},
 	}
+	if w.pod.Spec.Isolation == api.StopIsolated {
+		c.Lease = w.cfg.LeaseFile
+	}
+	if n := w.pod.Spec.Ordinal; n != nil {
+		c.Env = append(c.Env, fmt.Sprintf("CLUSTERD_ORDINAL=%d", *n), fmt.Sprintf("CLUSTERD_EPOCH=%d", w.pod.Spec.Epoch))
+	}
 	for _, k := range slices.Sorted(maps.Keys(spec.Env)) {
 		c.Env = append(c.Env, k+"="+spec.Env[k])
 	}

@@ -97,12 +97,19 @@ func (w *worker) run(ctx context.Context) (done bool) {
 		w.work()
 		w.gather(ctx)
 		w.look(ctx)
+		if w.cfg.Lease != nil {
+			w.see.Lease.Era, w.see.Lease.Left = w.cfg.Lease()
+		}
 		plan := planPod(&w.pod, w.rec, w.see, time.Now())
 		if text := plan.news(); text != last {
 			w.log.Debug("plan", "plan", text)
 			last = text
 		}
+		began := w.rec.Era != plan.Record.Era
 		w.rec = plan.Record
+		if began {
+			w.save() // before anything runs on the lease
+		}
 		w.see.Rebuilt = w.see.Rebuilt && w.see.Unknown
 		w.show()
 		w.publish(ctx, plan.Events)

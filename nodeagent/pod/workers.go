@@ -110,6 +110,15 @@ func (s *Workers) Retry() {
 	})
 }
 
+// Look makes every pod look at the node's lease.
+func (s *Workers) Look() {
+	s.post(func() {
+		for _, w := range s.pods {
+			w.post(func() {})
+		}
+	})
+}
+
 func (w *worker) retryImages() {
 	for ref, f := range w.see.Images {
 		if !f.Present && !f.Busy {

@@ -109,7 +109,9 @@ func (p *Proxy) Reset(services []api.Service, endpoints []api.Endpoints, revisio
 		p.services[refOf(services[i].Meta)] = &services[i]
 	}
 	for i := range endpoints {
-		p.putSlice(&endpoints[i])
+		if endpoints[i].Spec.Service != "" {
+			p.putSlice(&endpoints[i])
+		}
 	}
 	p.known, p.all, p.revision, p.told = true, true, revision, revision > 0
 	p.mu.Unlock()
@@ -135,7 +137,7 @@ func (p *Proxy) Service(ev ServiceEvent) {
 // Endpoints tells of one change of a slice of a service's endpoints.
 func (p *Proxy) Endpoints(ev EndpointsEvent) {
 	p.mu.Lock()
-	if e := ev.Object; e != nil {
+	if e := ev.Object; e != nil && e.Spec.Service != "" { // an app's own need no rules
 		ref := serviceOf(e)
 		if ev.Type == api.EventDelete {
 			delete(p.endpoints[ref], e.Meta.Name)

@@ -48,6 +48,11 @@ type Container struct {
 	MemoryLimit int64 // bytes; 0 is none
 	PIDLimit    int64 // processes and threads; 0 is none
 
+	// Lease is a file (package lease) that says until when the container may run:
+	// whoever holds it kills it then, also if nobody else is there any more, and
+	// starts it only while the lease lasts. Empty: for as long as it likes.
+	Lease string
+
 	LogPath string // file the shim appends stamped lines to and rotates
 }
 

@@ -61,7 +61,7 @@ func (r *Runtime) spec(c runtime.Container, image client.Image) []oci.SpecOpts {
 		oci.WithAnnotations(map[string]string{
 			groupAnnotation:       c.Pod,
 			journal.DirAnnotation: r.config.journal(),
-			journal.LogAnnotation: c.LogPath,
+			journal.LogAnnotation: c.LogPath, journal.LeaseAnnotation: c.Lease,
 		}),
 	)
 	for kind, file := range map[specs.LinuxNamespaceType]string{

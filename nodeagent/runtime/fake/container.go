@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/lease"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/logfile"
 )
 
@@ -22,6 +23,7 @@ type container struct {
 
 	script     []string
 	timer      *time.Timer // the next step, or the delayed answer to a signal
+	lease      *time.Timer // its end; nil without one
 	listening  bool
 	commands   int // what they end with; 0: as they do
 	ignoreTerm bool
@@ -105,6 +107,12 @@ func (r *Runtime) Start(ctx context.Context, id string) (runtime.Status, error) 
 	if program, ok := c.image.missing(c.spec.Command); !ok {
 		return c.snapshot(), fmt.Errorf("%w: %s", runtime.ErrCannotStart, program)
 	}
+	left := time.Duration(0)
+	if c.spec.Lease != "" {
+		if left = lease.Left(c.spec.Lease, r.clock); left == 0 {
+			return c.snapshot(), fmt.Errorf("start container %s: the node's run lease has ended", id)
+		}
+	}
 	if c.spec.LogPath != "" {
 		if c.log, err = logfile.Open(c.spec.LogPath); err != nil {
 			return c.snapshot(), fmt.Errorf("start container %s: log: %w", id, err)
@@ -113,8 +121,24 @@ func (r *Runtime) Start(ctx context.Context, id string) (runtime.Status, error) 
 	r.pid++
 	c.status.State, c.status.PID, c.status.StartedAt = runtime.Running, r.pid, time.Now()
 	r.tell(id)
+	if left > 0 {
+		c.guard(left)
+	}
 	c.run()
 	return c.snapshot(), nil
+}
+
+// guard kills the container once its lease has ended, whoever is there to see.
+func (c *container) guard(left time.Duration) {
+	c.lease = time.AfterFunc(left, func() {
+		c.rt.mu.Lock()
+		defer c.rt.mu.Unlock()
+		if left := lease.Left(c.spec.Lease, c.rt.clock); left > 0 {
+			c.lease.Reset(left)
+			return
+		}
+		c.end(runtime.Exit{Code: 137, At: time.Now()})
+	})
 }
 
 // missing says what runc would when the command's program is not in the image.
@@ -223,6 +247,9 @@ func (c *container) end(how runtime.Exit) {
 	}
 	if c.timer != nil {
 		c.timer.Stop()
+	}
+	if c.lease != nil {
+		c.lease.Stop()
 	}
 	if c.log != nil {
 		c.log.Close()

@@ -46,6 +46,7 @@ import (
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/lease"
 )
 
 // Image is what a reference stands for.
@@ -137,6 +138,7 @@ type Runtime struct {
 	containers map[string]*container
 	pumps      map[*pump]bool
 	pid        int
+	clock      lease.Clock
 }
 
 var _ runtime.Runtime = (*Runtime)(nil)
@@ -149,6 +151,7 @@ func New() *Runtime {
 		containers: map[string]*container{},
 		pumps:      map[*pump]bool{},
 		pid:        100,
+		clock:      lease.Boot,
 	}
 }
 
@@ -164,6 +167,13 @@ func (r *Runtime) SetDelays(pull, start time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pullTakes, r.startTakes = pull, start
+}
+
+// SetClock says by which clock leases are read.
+func (r *Runtime) SetClock(clock lease.Clock) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.clock = clock
 }
 
 // AddImage puts an image on the node, as if it had been loaded.

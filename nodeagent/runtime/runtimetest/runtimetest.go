@@ -69,6 +69,7 @@ func Run(t *testing.T, open func(t *testing.T) *Node) {
 		{"Images", (*suite).images},
 		{"AgentRestart", (*suite).agentRestart},
 		{"RuntimeCrash", (*suite).runtimeCrash},
+		{"Lease", (*suite).lease},
 		{"Many", (*suite).many},
 	} {
 		t.Run(part.name, func(t *testing.T) {

@@ -2,9 +2,11 @@ package runtimetest
 
 import (
 	"errors"
+	"path/filepath"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/lease"
 )
 
 func (s *suite) agentRestart() {
@@ -68,6 +70,37 @@ func (s *suite) runtimeCrash() {
 	s.start(created)
 	if e := s.exit(created); e.Code != 7 {
 		s.Errorf("started after the crash: %+v", e)
+	}
+}
+
+// lease: a container runs on its lease and no longer, also with the runtime's
+// daemon gone; a lease that is renewed is kept, and without one nothing starts.
+func (s *suite) lease() {
+	path := filepath.Join(s.TempDir(), "lease")
+	grant := func(d time.Duration) {
+		if err := lease.Write(path, lease.Lease{Era: 1, Until: lease.Boot() + d}); err != nil {
+			s.Fatal(err)
+		}
+	}
+	c := s.container("forever")
+	c.Lease = path
+	s.create(c)
+	if _, err := s.Runtime.Start(s.Context(), c.ID); err == nil {
+		s.Error("a container starts without a lease")
+	}
+	grant(s.Beat + time.Second)
+	s.start(c.ID)
+	renewed := time.Now()
+	grant(2*s.Beat + 2*time.Second)
+	s.Crash(s.T, func() { time.Sleep(s.Beat + 1500*time.Millisecond) }) // the first lease is over
+	if st := s.status(c.ID); time.Since(renewed) < 2*s.Beat+1500*time.Millisecond && st.State != runtime.Running {
+		s.Errorf("its lease was renewed: %+v", st)
+	}
+	if e := s.exit(c.ID); e.Code != 137 {
+		s.Errorf("exit %+v", e)
+	}
+	if _, err := s.Runtime.Start(s.Context(), s.create(func() runtime.Container { c := s.container("forever"); c.Lease = path; return c }())); err == nil {
+		s.Error("a container starts with a lease that has ended")
 	}
 }
 

@@ -19,6 +19,8 @@ import (
 const (
 	DirAnnotation = "clusterd.io/journal" // directory of the journal
 	LogAnnotation = "clusterd.io/log"     // file for the container's log
+	// LeaseAnnotation is the file that says until when the container may run.
+	LeaseAnnotation = "clusterd.io/lease"
 )
 
 // oomWindow is how long before its end a container's process may have been

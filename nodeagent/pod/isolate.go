@@ -1,0 +1,74 @@
+package pod
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// A pod of on_isolation = stop runs on its node's lease. Once that has ended,
+// if only for a moment, the pod may run elsewhere: it is killed at once, and
+// for good. It starts nothing unless the node has the lease it began with, and
+// the API has taken the word that it starts: what was given up meanwhile is
+// refused there.
+
+// leaseFact is what the node knows of its run lease.
+type leaseFact struct {
+	Era  int64         // changes whenever it was lost
+	Left time.Duration // 0: the node has none
+}
+
+// onLease judges a pod that needs a lease. It reports whether the pod is to be
+// killed; if not, whether it must not start anything is noted in what is seen.
+func (p *planner) onLease() (isolated bool) {
+	if p.pod.Spec.Isolation != api.StopIsolated {
+		return false
+	}
+	held := p.see.Lease.Left > 0
+	switch {
+	case p.rec.Isolated:
+	case p.rec.Era == 0 && held:
+		p.rec.Era = p.see.Lease.Era
+	case p.rec.Era == 0 && len(p.alive()) == 0: // it has not begun
+		p.see.Hold, p.see.NoLease = true, true
+		return false
+	case !held || p.rec.Era != p.see.Lease.Era:
+		p.rec.Isolated = true
+		p.event(true, api.Isolated, "the node had no contact with the control plane for as long as its run lease lasts: the pod is killed")
+	}
+	if p.rec.Isolated {
+		return true
+	}
+	p.again(p.now.Add(p.see.Lease.Left))
+	if a := p.see.Acked; a != api.PhaseStarting && a != api.PhaseRunning {
+		p.see.Unsaid = true
+	}
+	return false
+}
+
+// isolate kills what runs, and ends the pod.
+func (p *planner) isolate() {
+	for _, name := range p.names() {
+		p.adopt(name)
+	}
+	alive := p.alive()
+	for _, name := range slices.Sorted(maps.Keys(alive)) {
+		p.do(step{Do: signal, Container: name, Attempt: p.life(name).Attempt, Arg: "SIGKILL"})
+	}
+	if len(alive) > 0 {
+		p.again(p.now.Add(time.Second)) // until they are gone
+		return
+	}
+	p.clean()
+	if p.see.Gone && len(p.see.Runs) == 0 {
+		p.forward(api.PhaseFailed)
+	}
+}
+
+// isolation says why the pod ended.
+func (p *planner) isolation() string {
+	return fmt.Sprintf("node %s could not reach the control plane and killed the pod, so that it can run elsewhere", p.pod.Spec.Node)
+}
