@@ -69,3 +69,28 @@ func TestKeyThatIsNotThere(t *testing.T) {
 		}
 	})
 }
+
+// TestPullAuth: an image that is not for everybody comes to the pod whose
+// secret the registry accepts, and stays closed to the one beside it.
+func TestPullAuth(t *testing.T) {
+	run(t, func(c *cluster) {
+		secret := must(client.Of(c.client, api.Secrets).Create(c.Context(), &api.Secret{
+			Meta: api.Meta{Namespace: "default", Name: "registry"},
+			Spec: api.SecretSpec{Data: map[string]string{"username": "shop", "password": "sesame"}},
+		}))
+		c.create("web-1", func(s *api.PodSpec) {
+			s.Image, s.PullAuth = "private", "registry"
+			s.Contents = map[string]string{"secret/registry": secret.Spec.Hash}
+		})
+		c.after(5 * time.Second)
+		if p := c.get("web-1"); p.Status.Phase != api.PhaseRunning {
+			t.Fatalf("with credentials: %+v", p.Status)
+		}
+		c.create("web-2", func(s *api.PodSpec) { s.Image = "private" })
+		c.after(15 * time.Second)
+		f := c.get("web-2").Status.Fatal
+		if f == nil || f.Reason != "pull_refused" || !strings.Contains(f.Message, "pull_auth") {
+			t.Errorf("without: %+v", c.get("web-2").Status)
+		}
+	})
+}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/content"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
 
@@ -242,8 +243,7 @@ func (w *worker) pull(ctx context.Context, ref string) {
 		f.First = time.Now()
 	}
 	w.see.Images[ref] = f
-	fetch := w.fetch(ref)
-	fetch.Progress = func(done, total int64) {
+	tell := func(done, total int64) {
 		w.post(func() {
 			if f := w.see.Images[ref]; f.Busy {
 				f.Progress = progress(done, total)
@@ -251,9 +251,9 @@ func (w *worker) pull(ctx context.Context, ref string) {
 			}
 		})
 	}
-	policy := w.pod.Spec.Pull
+	pod := w.pod
 	w.async.Go(func() {
-		img, err := w.cfg.Images.Ensure(ctx, fetch, policy)
+		img, err := w.ensure(ctx, &pod, ref, tell)
 		w.post(func() {
 			if err == nil {
 				w.see.Images[ref] = imageFact{Present: true, Image: img}
@@ -272,8 +272,28 @@ func (w *worker) pull(ctx context.Context, ref string) {
 	})
 }
 
-// fetch is what to ask a registry for, and as whom.
-func (w *worker) fetch(ref string) runtime.Fetch { return runtime.Fetch{Reference: ref} }
+// ensure gets an image as the pod's pull_auth says. It is called beside the worker.
+func (w *worker) ensure(ctx context.Context, p *api.Pod, ref string, tell func(done, total int64)) (runtime.Image, error) {
+	var values content.Values
+	if p.Spec.PullAuth != "" && w.cfg.Contents != nil {
+		var err error
+		if values, err = w.cfg.Contents.Of(ctx, p); err != nil {
+			return runtime.Image{}, err
+		}
+	}
+	f := fetchOf(p, ref, values)
+	f.Progress = tell
+	return w.cfg.Images.Ensure(ctx, f, p.Spec.Pull)
+}
+
+// fetchOf is what to ask a registry for, and as whom.
+func fetchOf(p *api.Pod, ref string, values content.Values) runtime.Fetch {
+	f := runtime.Fetch{Reference: ref}
+	if keys := values["secret/"+p.Spec.PullAuth]; p.Spec.PullAuth != "" {
+		f.Credentials = runtime.Credentials{Username: keys["username"], Password: keys["password"]}
+	}
+	return f
+}
 
 // progress says how far a transfer is, in steps that are worth telling.
 func progress(done, total int64) string {

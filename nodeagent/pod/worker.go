@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/content"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/logfile"
 )
@@ -255,11 +256,15 @@ func (w *worker) look(ctx context.Context) {
 	if w.see.Unknown {
 		return
 	}
+	var values content.Values
+	if w.pod.Spec.PullAuth != "" && w.cfg.Contents != nil {
+		values = w.cfg.Contents.Known(&w.pod)
+	}
 	for _, c := range w.pod.Spec.All() {
 		if _, known := w.see.Images[c.Image]; known {
 			continue
 		}
-		if img, err := w.cfg.Images.Have(ctx, w.fetch(c.Image), w.pod.Spec.Pull); err == nil {
+		if img, err := w.cfg.Images.Have(ctx, fetchOf(&w.pod, c.Image, values), w.pod.Spec.Pull); err == nil {
 			w.see.Images[c.Image] = imageFact{Present: true, Image: img}
 		}
 	}
