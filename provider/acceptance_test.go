@@ -70,6 +70,12 @@ func TestAcceptance(t *testing.T) {
 			test(t, c)
 		})
 	}
+	for kind, s := range subjects {
+		t.Run("Attributes"+kind, func(t *testing.T) {
+			t.Parallel()
+			s.run(t, c)
+		})
+	}
 }
 
 // namespace makes a namespace for one test.

@@ -54,10 +54,12 @@ type kindResource[S api.Spec[S], T any] struct {
 }
 
 // fact is one attribute the cluster decides. of returns "" until it is known;
-// of an object that is only planned it returns what follows from the plan.
+// of an object that is only planned it returns what follows from the plan. by is
+// the attribute that decides it where that is set.
 type fact[S api.Spec[S], T any] struct {
 	doc string
 	of  func(*api.Object[S, T]) string
+	by  string
 }
 
 func (r *kindResource[S, T]) namespaced() bool { return r.kind.Scope == api.Namespaced }

@@ -27,7 +27,7 @@ func newNode() resource.Resource {
 		kind:   api.Nodes,
 		limits: reflect.TypeFor[nodeWaits](),
 		facts: map[string]fact[api.NodeSpec, api.NodeStatus]{
-			"address": {"Where other nodes reach it.", func(n *api.Node) string { return n.Status.Address }},
+			"address": {doc: "Where other nodes reach it.", of: func(n *api.Node) string { return n.Status.Address }},
 		},
 		obtain: awaitNode,
 		follow: awaitDrained,

@@ -71,7 +71,7 @@ func (r *kindResource[S, T]) foresee(plan, prior values, o *api.Object[S, T]) {
 		switch {
 		case now != "":
 			plan[name] = text(now)
-		case prior != nil && id(&was.Meta) == id(&o.Meta) && f.of(was) == "":
+		case prior != nil && id(&was.Meta) == id(&o.Meta) && f.of(was) == "" && (f.by == "" || plan[f.by].IsKnown()):
 			plan[name] = prior[name]
 		default:
 			plan[name] = tftypes.NewValue(tftypes.String, tftypes.UnknownValue)

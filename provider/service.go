@@ -27,6 +27,7 @@ func newService() resource.Resource {
 			"virtual_ip": {
 				doc: "The virtual IP the service has: `ip`, or the one the cluster gave it.",
 				of:  func(s *api.Service) string { return cmp.Or(s.Effective.IP, s.Spec.IP) },
+				by:  "ip",
 			},
 			"dns_name": {
 				doc: "The name pods of the cluster reach the service by.",
