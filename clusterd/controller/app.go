@@ -22,6 +22,7 @@ import (
 // appPlan is what to do next for one app.
 type appPlan struct {
 	create   []*api.Pod
+	claims   []*api.Volume // of ordinals: to make, or to grow
 	remove   []removal
 	finalize []*api.Pod // nothing of them is left on a node
 
@@ -50,6 +51,9 @@ func (p appPlan) String() string {
 	}
 	for _, r := range p.remove {
 		fmt.Fprintf(&b, "- %s %s\n", r.pod.Meta.Name, r.why)
+	}
+	for _, v := range p.claims {
+		fmt.Fprintf(&b, "%s volume %s %s\n", map[bool]string{true: "+", false: "~"}[v.Meta.UID == ""], v.Meta.Name, v.Spec.Size)
 	}
 	for _, pod := range p.create {
 		fmt.Fprintf(&b, "+ %s %s", pod.Meta.Name, pod.Spec.Image)
@@ -109,6 +113,8 @@ func (p *appPlan) event(warning bool, reason, format string, args ...any) {
 type facts struct {
 	pods  []*api.Pod
 	nodes map[string]*api.Node // by name
+	// volumes of the namespace, by name.
+	volumes map[string]*api.Volume
 	// contents returns the versions of the configs and secrets that pods of a
 	// template use, and the cause if one is missing. Nil: nothing is known of any.
 	contents func(api.PodTemplate) (map[string]string, *api.Cause)
@@ -417,7 +423,13 @@ func look(caches *reconcile.Caches, namespace string, pods []*api.Pod, now time.
 	for _, n := range caches.Nodes.List() {
 		nodes[n.Meta.Name] = n
 	}
-	return facts{pods: pods, nodes: nodes, contents: versions(caches, namespace), now: now}
+	volumes := map[string]*api.Volume{}
+	for _, v := range caches.Volumes.List() {
+		if v.Meta.Namespace == namespace {
+			volumes[v.Meta.Name] = v
+		}
+	}
+	return facts{pods: pods, nodes: nodes, volumes: volumes, contents: versions(caches, namespace), now: now}
 }
 
 // apply carries a plan out in one transaction, which fails if the app is not
@@ -499,6 +511,13 @@ func (p appPlan) ops(ref api.Ref, app *api.App) (ops []write) {
 	}
 	for _, r := range p.remove {
 		ops = append(ops, remove(r.pod.Ref(), r.pod.Meta.UID, false))
+	}
+	for _, v := range p.claims {
+		if v.Meta.UID == "" {
+			ops = append(ops, create(api.Volumes, v))
+		} else {
+			ops = append(ops, put(api.Volumes, v))
+		}
 	}
 	for _, pod := range p.create {
 		ops = append(ops, create(api.Pods, pod))

@@ -90,6 +90,7 @@ type givenApp struct {
 	Deleting        bool
 	Epoch           int64
 	Pods            []givenPod
+	Volumes         map[string]api.Memory // that exist, and their sizes
 
 	Held     *float64 // seconds since its canary holds
 	Promoted bool
@@ -187,7 +188,11 @@ func (g givenApp) build() (*api.App, []*api.Pod) {
 func TestPlanAppGolden(t *testing.T) {
 	plans(t, "app", func(t *testing.T, g givenApp) fmt.Stringer {
 		app, pods := g.build()
-		return planApp(app, facts{pods: pods, nodes: g.nodes(), now: noon})
+		volumes := map[string]*api.Volume{}
+		for name, size := range g.Volumes {
+			volumes[name] = &api.Volume{Meta: api.Meta{Name: name, Namespace: "default", UID: "uid-" + name}, Spec: api.VolumeSpec{Size: size}}
+		}
+		return planApp(app, facts{pods: pods, nodes: g.nodes(), volumes: volumes, now: noon})
 	})
 }
 

@@ -64,6 +64,7 @@ func (r *rollout) stepOrdinals() {
 		first = r.want - r.trial()
 	}
 	r.dismiss()
+	r.grow()
 	r.man(r.status.Rollout.Phase == api.RolloutInProgress, func(n int) source {
 		if n < first {
 			return r.was
@@ -134,10 +135,12 @@ func (r *rollout) appoint(ordinals []int, of func(n int) source) {
 	r.status.Epoch = max(r.status.Epoch+1, r.app.Meta.Revision)
 	for _, n := range ordinals {
 		src := of(n)
+		template, sizes := claimed(src.template, n)
+		r.claim(sizes)
 		r.create = append(r.create, &api.Pod{
 			Meta: api.Meta{Name: api.EpochName(ref.Name, n, r.status.Epoch), Namespace: ref.Namespace, Labels: r.app.Meta.Labels, Owner: &ref},
 			Spec: api.PodSpec{
-				PodTemplate: src.template, App: ref.Name, Revision: src.revision, Contents: src.contents,
+				PodTemplate: template, App: ref.Name, Revision: src.revision, Contents: src.contents,
 				Ordinal: &n, Epoch: r.status.Epoch, Isolation: r.app.Effective.Stateful.OnIsolation,
 			},
 		})
