@@ -64,6 +64,7 @@ func TestAcceptance(t *testing.T) {
 		"Interrupt":      testInterrupt,
 		"Examples":       testExamples,
 		"Binary":         testBinary,
+		"Modules":        testModules,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -116,7 +116,12 @@ resource "clusterd_app" "web" {
   update    = { healthy_for = "0s" }
   stop      = { signal = "" }
   labels    = {}
+  scale     = var.scale
   %s
+}
+variable "scale" {
+  type    = object({ max = number })
+  default = null
 }`, rest)
 	}
 	same := resource.ConfigPlanChecks{PreApply: []plancheck.PlanCheck{plancheck.ExpectEmptyPlan()}}

@@ -46,8 +46,8 @@ func (w *workspace) write(name, content string) {
 // terraform runs a command and returns what it says and how it exits.
 func (w *workspace) terraform(args ...string) (output string, code int) {
 	w.t.Helper()
-	cmd := exec.CommandContext(w.t.Context(), "terraform", append(args, "-no-color", "-input=false")...)
-	cmd.Dir, cmd.Env = w.dir, os.Environ()
+	cmd := exec.CommandContext(w.t.Context(), "terraform", append(args, "-no-color")...)
+	cmd.Dir, cmd.Env = w.dir, append(os.Environ(), "TF_INPUT=0")
 	for k, v := range w.env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}

@@ -195,6 +195,8 @@ func flattenFields(src reflect.Value, types map[string]tftypes.Type, prior value
 		switch {
 		case says(prior[f.name], v):
 			out[f.name] = prior[f.name]
+		case f.sparse && isEmpty(v) && prior[f.name].Type() != nil && prior[f.name].IsNull():
+			out[f.name] = prior[f.name] // a variable's null has the variable's type
 		case f.sparse && isEmpty(v):
 			out[f.name] = tftypes.NewValue(types[f.name], nil)
 		default:

@@ -1,0 +1,53 @@
+package provider_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// modules are those of examples/modules, each with the variables its own tests
+// start from.
+var modules = map[string]string{
+	"team":     "  name        = \"module-team\"\n  description = \"Whoever is on call.\"\n  quota       = { cpu = \"2\", memory = \"2Gi\", replicas = 20 }\n",
+	"web-app":  "  name  = \"web\"\n  image = \"nginx:1.27\"\n",
+	"worker":   "  name  = \"worker\"\n  image = \"worker:1.0\"\n",
+	"cron":     "  name     = \"cron\"\n  image    = \"cleanup:1.0\"\n  schedule = \"15 2 * * *\"\n",
+	"postgres": "  name                = \"db\"\n  deletion_protection = false\n",
+}
+
+// testModules runs each module's own tests, and applies, plans anew and
+// destroys it as a caller does.
+func testModules(t *testing.T, c *cluster) {
+	dirs, err := filepath.Glob("../examples/modules/*/main.tf")
+	if err != nil || len(dirs) != len(modules) {
+		t.Fatalf("%d modules are tested of %v (%v)", len(modules), dirs, err)
+	}
+	provides, _ := newPlugin(t, c.settings())
+	built := newWorkspace(t, c.Env())
+	for name, variables := range modules {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if name == "postgres" && provides.schema.ResourceSchemas["clusterd_secret"] == nil {
+				t.Skip("the provider has no clusterd_secret, which the module is made of")
+			}
+			w := &workspace{t: t, dir: t.TempDir(), env: map[string]string{"CLUSTERD_NAMESPACE": c.namespace(t)}}
+			for k, v := range built.env {
+				w.env[k] = v
+			}
+			if err := os.CopyFS(filepath.Join(w.dir, "module"), os.DirFS(filepath.Join("../examples/modules", name))); err != nil {
+				t.Fatal(err)
+			}
+			own := &workspace{t: t, dir: filepath.Join(w.dir, "module"), env: w.env}
+			if out := own.must(0, "test"); !strings.Contains(out, "Success!") || strings.Contains(out, " 0 passed") {
+				t.Errorf("terraform test tests nothing:\n%s", out)
+			}
+			w.write("main.tf", "module \"it\" {\n  source = \"./module\"\n"+variables+"}\n")
+			w.must(0, "get")
+			w.must(0, "apply", "-auto-approve")
+			w.must(0, "plan", "-detailed-exitcode")
+			w.must(0, "destroy", "-auto-approve")
+		})
+	}
+}
