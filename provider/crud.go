@@ -31,7 +31,7 @@ const (
 // with its logs, and so does its state: the next plan replaces it.
 func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
 	plan := valuesOf(req.Plan.Raw)
-	o, ok := r.declared(plan, &resp.Diagnostics)
+	o, ok := r.declared(plan, nil, valuesOf(req.Config.Raw), &resp.Diagnostics)
 	if !ok {
 		return
 	}
@@ -87,8 +87,11 @@ func (r *kindResource[S, T]) doubt(ctx context.Context, o *api.Object[S, T], dia
 
 // declared returns the object a plan declares. Keys that do not exist in what
 // only apply knows are found here.
-func (r *kindResource[S, T]) declared(plan values, diags *diag.Diagnostics) (*api.Object[S, T], bool) {
+func (r *kindResource[S, T]) declared(plan, prior, config values, diags *diag.Diagnostics) (*api.Object[S, T], bool) {
 	o, rd := r.object(plan)
+	if r.hidden != nil {
+		r.hidden.complete(o, plan, prior, config)
+	}
 	for _, f := range rd.faults {
 		addFault(f, diags)
 	}
@@ -182,7 +185,7 @@ func (r *kindResource[S, T]) Read(ctx context.Context, req resource.ReadRequest,
 // back leaves the prior state, so that the next plan shows it again.
 func (r *kindResource[S, T]) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
 	plan, prior := valuesOf(req.Plan.Raw), valuesOf(req.State.Raw)
-	o, ok := r.declared(plan, &resp.Diagnostics)
+	o, ok := r.declared(plan, prior, valuesOf(req.Config.Raw), &resp.Diagnostics)
 	if !ok {
 		return
 	}

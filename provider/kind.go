@@ -1,11 +1,13 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"reflect"
 	"strings"
 
+	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/identityschema"
@@ -23,6 +25,10 @@ import (
 // spec; a kind adds only what Terraform needs beyond it.
 type kindResource[S api.Spec[S], T any] struct {
 	kind api.Kind[S, T]
+	// rename says which fields have another name in HCL.
+	rename map[string]string
+	// hidden handles attributes that no plan may contain; nil: there are none.
+	hidden hidden[S, T]
 	// options are attributes about how to apply; the cluster never sees them.
 	options map[string]schema.Attribute
 	// facts are attributes the cluster decides.
@@ -62,6 +68,14 @@ type fact[S api.Spec[S], T any] struct {
 	by  string
 }
 
+// hidden is what a kind does about write-only attributes.
+type hidden[S api.Spec[S], T any] interface {
+	// plan fills in what shows that they change.
+	plan(ctx context.Context, r *kindResource[S, T], plan, prior, config values, diags *diag.Diagnostics)
+	// complete adds them to what a plan declares.
+	complete(o *api.Object[S, T], plan, prior, config values)
+}
+
 func (r *kindResource[S, T]) namespaced() bool { return r.kind.Scope == api.Namespaced }
 
 // noun is how messages call an object: app shop/web.
@@ -85,6 +99,9 @@ func (r *kindResource[S, T]) Metadata(_ context.Context, req resource.MetadataRe
 func (r *kindResource[S, T]) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
 	keep := []planmodifier.String{stringplanmodifier.UseStateForUnknown()}
 	attrs := attributesOf(reflect.TypeFor[S]())
+	for field := range r.rename {
+		delete(attrs, field) // options have it
+	}
 	attrs["id"] = schema.StringAttribute{Computed: true, PlanModifiers: keep, MarkdownDescription: "What to import the object by."}
 	attrs["name"] = schema.StringAttribute{Required: true, PlanModifiers: []planmodifier.String{stringplanmodifier.RequiresReplace()},
 		MarkdownDescription: "Unique among the namespace's objects of this kind: lower-case letters, digits and dashes. Another name is another object."}
@@ -154,7 +171,8 @@ func (r *kindResource[S, T]) object(v values) (*api.Object[S, T], *reader) {
 	rd.expand(v["labels"], reflect.ValueOf(&o.Meta.Labels).Elem(), path.Root("labels"))
 	spec := reflect.ValueOf(&o.Spec).Elem()
 	for _, f := range fields(spec.Type()) {
-		rd.expand(v[f.name], spec.FieldByIndex(f.index), path.Root(f.name))
+		name := cmp.Or(r.rename[f.name], f.name)
+		rd.expand(v[name], spec.FieldByIndex(f.index), path.Root(name))
 	}
 	return o, rd
 }

@@ -29,6 +29,9 @@ func (r *kindResource[S, T]) ModifyPlan(ctx context.Context, req resource.Modify
 	if prior != nil {
 		keepAmounts(reflect.TypeFor[S](), plan, prior)
 	}
+	if r.hidden != nil {
+		r.hidden.plan(ctx, r, plan, prior, config, &resp.Diagnostics)
+	}
 	o, rd := r.object(plan)
 	r.foresee(plan, prior, o)
 	resp.Plan.Raw = tftypes.NewValue(resp.Plan.Raw.Type(), map[string]tftypes.Value(plan))

@@ -67,7 +67,23 @@ func (r *kindResource[S, T]) undecided(p path.Path, unknown []path.Path) bool {
 }
 
 func (r *kindResource[S, T]) attributePath(at string) path.Path {
-	return attributePath(at, reflect.TypeFor[S]())
+	p := attributePath(at, reflect.TypeFor[S]())
+	steps := p.Steps()
+	if len(steps) == 0 {
+		return p
+	}
+	top, _ := steps[0].(path.PathStepAttributeName)
+	name := r.rename[string(top)]
+	if name == "" {
+		return p
+	}
+	p = path.Root(name)
+	for _, s := range steps[1:] {
+		if key, ok := s.(path.PathStepElementKeyString); ok {
+			p = p.AtMapKey(string(key))
+		}
+	}
+	return p
 }
 
 // addFault reports a fault where Terraform shows it.

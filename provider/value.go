@@ -193,6 +193,7 @@ func flattenFields(src reflect.Value, types map[string]tftypes.Type, prior value
 	for _, f := range fields(src.Type()) {
 		v := src.FieldByIndex(f.index)
 		switch {
+		case types[f.name] == nil: // nothing of it may be shown
 		case says(prior[f.name], v):
 			out[f.name] = prior[f.name]
 		case f.sparse && isEmpty(v) && prior[f.name].Type() != nil && prior[f.name].IsNull():

@@ -1,0 +1,1 @@
+terraform import clusterd_config.web default/web
