@@ -37,11 +37,11 @@ find "$work/repo/docs" -name '*.md' -exec sed -i \
   -e 's/ (Dynamic) \(.*\) A map of objects of:$/ (Map of Object) \1 A map of objects of:/' {} +
 
 if [ "${1:-}" = --check ]; then
-  for made in index.md resources data-sources; do
+  for made in index.md resources data-sources functions; do
     diff -ru "docs/$made" "$work/repo/docs/$made" || { echo "docs/ is out of date: run provider/generate-docs.sh" >&2; exit 1; }
   done
   exit 0
 fi
 mkdir -p docs
-rm -rf docs/index.md docs/resources docs/data-sources
+rm -rf docs/index.md docs/resources docs/data-sources docs/functions
 cp -r "$work/repo/docs/." docs/
