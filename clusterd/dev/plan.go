@@ -34,11 +34,17 @@ func (p Plan) Check() error {
 		return fmt.Errorf("--name %q: want lower-case letters, digits and dashes, starting with a letter, at most 30", p.Name)
 	case p.Nodes < 1 || p.Nodes > MaxNodes:
 		return fmt.Errorf("--nodes %d: want 1 to %d", p.Nodes, MaxNodes)
+	case len(p.Name) > p.maxName():
+		return fmt.Errorf("--name %q: at most %d characters with %d nodes: the paths of their sockets have room for no more", p.Name, p.maxName(), p.Nodes)
 	case p.Servers != 1:
 		return errors.New("--servers: a control plane of this version is one server; leave the flag out")
 	}
 	return nil
 }
+
+// maxName is what a Unix socket's path of 107 bytes leaves for the name, beside
+// that of the last node: /run/clusterd/dev/NAME/w9/containerd/s/ and 64 digits.
+func (p Plan) maxName() int { return 10 - len(fmt.Sprintf("w%d", p.Nodes)) }
 
 var nameRE = regexp.MustCompile(`^[a-z][a-z0-9-]{0,29}$`)
 

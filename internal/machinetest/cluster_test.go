@@ -220,6 +220,7 @@ func (m *module) changes(t testing.TB) []string {
 // load asks a URL again and again, each time on a new connection, as
 // strangers would.
 type load struct {
+	began        time.Time
 	sent, failed atomic.Int64
 	mu           sync.Mutex
 	errs         []failure
@@ -234,17 +235,23 @@ type failure struct {
 }
 
 // startLoad sends about 100 requests a second, for at most five minutes.
-func startLoad(urls ...string) *load {
+func startLoad(urls ...string) *load { return startLoadOf(4, urls...) }
+
+// startLoadOf has each of some strangers send 25 requests a second, one after
+// another.
+func startLoadOf(strangers int, urls ...string) *load {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	l := &load{stop: cancel}
+	l := &load{stop: cancel, began: time.Now()}
 	client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	for i := range 4 {
+	for i := range strangers {
 		l.done.Go(func() {
+			tick := time.NewTicker(40 * time.Millisecond)
+			defer tick.Stop()
 			for n := i; ctx.Err() == nil; n++ {
 				l.ask(client, urls[n%len(urls)])
 				select {
 				case <-ctx.Done():
-				case <-time.After(40 * time.Millisecond):
+				case <-tick.C:
 				}
 			}
 		})
@@ -279,7 +286,8 @@ func (l *load) end() []failure {
 func (l *load) mustBeClean(t testing.TB, during string) {
 	t.Helper()
 	errs := l.end()
-	t.Logf("%s: %d requests, %d failed", during, l.sent.Load(), l.failed.Load())
+	took := time.Since(l.began).Seconds()
+	t.Logf("%s: %d requests in %.0f s (%.0f/s), %d failed", during, l.sent.Load(), took, float64(l.sent.Load())/took, l.failed.Load())
 	if len(errs) > 0 {
 		t.Errorf("%s: %d of %d requests failed; the first: %+v", during, len(errs), l.sent.Load(), errs[0])
 	}

@@ -36,7 +36,7 @@ func (w *worker) mounts(container string) (out []runtime.Mount) {
 // trouble takes in a step that went wrong. The runtime passes on in words that
 // a disk is full.
 func (f *facts) trouble(err error, now time.Time) {
-	f.Trouble = err.Error()
+	f.Trouble = strings.TrimLeft(err.Error(), "+-~>!? ") // the sign of the step is for plans
 	switch full := errors.Is(err, syscall.ENOSPC) || strings.Contains(f.Trouble, syscall.ENOSPC.Error()); {
 	case !full:
 		f.Full = time.Time{}
