@@ -106,7 +106,7 @@ func testBadInTheMiddle(t *testing.T, c *cluster) {
 	const port, least = 30083, 8
 	r := c.registry(t, "nginx-2.0.tar")
 	more := fmt.Sprintf(`pull   = "%%s"
-  update = { healthy_for = "1s", max_parallel = 2, surge = 0, min_available = %d }`, least)
+  update = { healthy_for = "1s", max_parallel = 2, min_available = %d }`, least)
 	good := served("ten", "nginx:1.0", 10, port, fmt.Sprintf(more, "if_absent"))
 	m := c.terraform(t, good)
 	m.apply(t)
