@@ -52,12 +52,18 @@ var template = []string{
 // options are about how to apply: changes that the cluster never sees.
 var options = []string{`{"adopt": true}`, `{"wait": false}`, `{"on_create_failure": "delete"}`, `{"timeouts": {"create": "2m", "update": "2m", "delete": "1m"}}`}
 
-// all gives a namespace every power.
+// all gives a namespace every power, and the contents that containers name.
 func all(t *testing.T, c *cluster, namespace string) {
 	t.Helper()
 	_, err := client.Of(c.Client(), api.Namespaces).Put(t.Context(), &api.Namespace{Meta: api.Meta{Name: namespace}, Spec: api.NamespaceSpec{Powers: &api.Powers{
 		Privileged: new(true), HostNetwork: new(true), HostPaths: []string{"/var/log"}, Devices: []string{"/dev/fuse"}, Capabilities: []string{"NET_ADMIN"}}}})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Of(c.Client(), api.Configs).Create(t.Context(), &api.Config{Meta: api.Meta{Namespace: namespace, Name: "web"}, Spec: api.ConfigSpec{Data: map[string]string{"mode": "fast"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Of(c.Client(), api.Secrets).Create(t.Context(), &api.Secret{Meta: api.Meta{Namespace: namespace, Name: "db"}, Spec: api.SecretSpec{Data: map[string]string{"url": "one"}}}); err != nil {
 		t.Fatal(err)
 	}
 }
