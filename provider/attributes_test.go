@@ -100,6 +100,29 @@ var subjects = map[string]*subject{
 		replaces: []string{`{"name": "mend2"}`, `{"namespace": "default"}`},
 		never:    []string{"mounts.*.size", "init.*.mounts.*.size", "sidecars.*.mounts.*.size"},
 	},
+	"Config": {
+		kind:   api.Configs.Info(),
+		always: `{"name": "web", "data": {"mode": "fast"}}`,
+		changes: []string{
+			`{"data": {"mode": "slow", "nginx.conf": "events {}\n"}}`,
+			`{"labels": {"team": "shop"}}`,
+			`{"adopt": true}`, `{"wait": false}`, `{"timeouts": {"create": "1m", "update": "1m", "delete": "1m"}}`,
+		},
+		replaces: []string{`{"name": "web2"}`, `{"namespace": "default"}`},
+	},
+	"Secret": {
+		kind:   api.Secrets.Info(),
+		always: `{"name": "db", "data_wo": {"url": "one"}}`,
+		changes: []string{
+			`{"data_wo": {"url": "two", "user": "me"}}`,
+			`{"generate": {"password": {"length": 40, "charset": "hex", "version": 2}}}`,
+			`{"data_wo_version": 1}`,
+			`{"labels": {"team": "shop"}}`,
+			`{"adopt": true}`, `{"wait": false}`, `{"timeouts": {"create": "1m", "update": "1m", "delete": "1m"}}`,
+		},
+		replaces: []string{`{"name": "db2"}`, `{"namespace": "default"}`},
+		silent:   []string{"data_wo", "hash"},
+	},
 	"Service": {
 		kind:   api.Services.Info(),
 		always: `{"name": "web", "app": "web", "ports": {"http": {"port": 80}}}`,

@@ -50,6 +50,7 @@ func (w *walk) cover(at string, v any) {
 func (w *walk) leaves() (out []string) {
 	for _, a := range w.block().Block.Attributes {
 		switch f, declared := jsonField(w.kind.Spec, a.Name); {
+		case a.Computed && !a.Optional:
 		case declared:
 			out = append(out, leavesOf(a.Name, f.Type)...)
 		case a.Optional || a.Required:
