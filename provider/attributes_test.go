@@ -45,7 +45,7 @@ var template = []string{
 	`{"restart": {"backoff": "2s", "max_backoff": "30s", "reset_after": "5m", "attempts": 3}}`,
 	`{"stop": {"signal": "SIGINT", "pre_stop": ["/bin/drain"], "grace_period": "2s"}}`,
 	`{"host_network": true}`,
-	`{"pull": "always", "pull_auth": "registry"}`,
+	`{"pull": "always", "pull_auth": "db"}`,
 	`{"labels": {"team": "shop"}}`,
 }
 
