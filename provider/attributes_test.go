@@ -63,7 +63,7 @@ func all(t *testing.T, c *cluster, namespace string) {
 	if _, err := client.Of(c.Client(), api.Configs).Create(t.Context(), &api.Config{Meta: api.Meta{Namespace: namespace, Name: "web"}, Spec: api.ConfigSpec{Data: map[string]string{"mode": "fast"}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Of(c.Client(), api.Secrets).Create(t.Context(), &api.Secret{Meta: api.Meta{Namespace: namespace, Name: "db"}, Spec: api.SecretSpec{Data: map[string]string{"url": "one"}}}); err != nil {
+	if _, err := client.Of(c.Client(), api.Secrets).Create(t.Context(), &api.Secret{Meta: api.Meta{Namespace: namespace, Name: "db"}, Spec: api.SecretSpec{Data: map[string]string{"url": "one", "username": "me", "password": "mine"}}}); err != nil {
 		t.Fatal(err)
 	}
 }
