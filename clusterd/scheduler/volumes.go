@@ -114,7 +114,7 @@ var atVolumes = filter{
 	say: func(a *ask, refused []int) string {
 		return tally(refused, func(i int) string {
 			name, node := a.afar(i)
-			return fmt.Sprintf("volume %s is on node %s", name, node)
+			return "volume " + name + api.HomeOfVolume + node
 		}, func(n int, why string) string {
 			return fmt.Sprintf("%s and not on %d %s", why, n, plural(n, "other", "others"))
 		})

@@ -222,6 +222,10 @@ func (x *Explanation) add(ref Ref, c Cause, since time.Time) {
 	}
 }
 
+// HomeOfVolume is between a volume and its node in the message of a pod that
+// must be where its data is.
+const HomeOfVolume = " is on node "
+
 // WayOut says what helps against a cause; "" where only its message can tell.
 func (c *Cause) WayOut() string {
 	logs := "clusterd logs pod/" + c.Pod + " --previous"
@@ -240,6 +244,9 @@ func (c *Cause) WayOut() string {
 	case "missing_secret", "missing_config", "missing_content":
 		return "Create it, or take it out of the app."
 	case Unschedulable:
+		if strings.Contains(c.Message, HomeOfVolume) {
+			return "The data is on that node alone: bring the node back, or make room on it; clusterd get volumes -o wide says more."
+		}
 		return "Add a node, make room, or ask for less: cpu, memory and placement decide."
 	case MakingRoom:
 		return "Nothing: the pods that leave have their grace period to end."

@@ -28,7 +28,7 @@ func TestExplainPod(t *testing.T) {
 		"image":         {"w1", PodStatus{Phase: PhaseStarting, Fatal: &Cause{Reason: "image_unavailable", Message: "nginx:9 is not there"}}, StateFailing, "image_unavailable: nginx:9 is not there: registry"},
 		"refused":       {"w1", PodStatus{Phase: PhaseStarting, Reason: "pull_refused", Message: "the registry wants a login"}, StateWaiting, "pull_refused: the registry wants a login: pull_auth"},
 		"disk":          {"w1", PodStatus{Phase: PhaseStarting, Reason: "disk_full", Message: "no space left on w1"}, StateWaiting, "disk_full: no space left on w1: disk"},
-		"volume":        {"", PodStatus{Phase: PhasePending, Reason: "waiting_for_volume", Message: "volume data is on node w2, which is dead"}, StateWaiting, "waiting_for_volume: volume data is on node w2, which is dead: "},
+		"volume":        {"", PodStatus{Phase: PhasePending, Reason: Unschedulable, Message: "no node fits: volume data is on node w2 and not on 2 others, 1 is dead"}, StateWaiting, "unschedulable: no node fits: volume data is on node w2 and not on 2 others, 1 is dead: bring the node back"},
 		"room":          {"", PodStatus{Phase: PhasePending, Reason: MakingRoom, Message: "waits for room on node w1"}, StateWaiting, "making_room: waits for room on node w1: grace period"},
 		"lost":          {"w1", PodStatus{Phase: PhaseLost, Reason: "node_dead", Message: "node w1 is dead"}, StateFailing, "node_dead: node w1 is dead: "},
 		"pulling":       {"w1", PodStatus{Phase: PhaseStarting, Reason: "pulling", Message: "pulling nginx:1"}, StateProgressing, ""},

@@ -206,6 +206,9 @@ func testPartition(t *testing.T, c *cluster) {
 		return strings.Contains(why, reason)
 	})
 	t.Logf("%s after the cut why says\n%s", time.Since(cut).Round(100*time.Millisecond), why)
+	if !strings.Contains(why, "bring the node back") {
+		t.Error("why does not say the way out")
+	}
 	if pids := c.postgres(t, ""); len(pids) > 0 {
 		t.Errorf("the database runs without its volume: processes %v", pids)
 	}
