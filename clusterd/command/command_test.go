@@ -71,7 +71,7 @@ func TestErrorsSayTheWayOut(t *testing.T) {
 	refused(t, "what to run?", "exec", "pod/web")
 	refused(t, "--role", "token", "create")
 	refused(t, "want clusterd get <kind> [name]", "get")
-	refused(t, `unknown command "drian" for "clusterd node": want one of cordon, drain`, "node", "drian", "w1")
+	refused(t, `unknown command "drian" for "clusterd node": want one of confirm-off, cordon, drain`, "node", "drian", "w1")
 	refused(t, `"zone": want key=value, or key- to take it away`, "node", "label", "w1", "zone")
 	if out := ok(t, "node"); !strings.Contains(out, "uncordon") {
 		t.Errorf("clusterd node: %s", out)
@@ -230,6 +230,10 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 	if _, err := client.Of(cl, api.Services).Create(ctx, web); err != nil {
 		t.Fatal(err)
 	}
+	volume := &api.Volume{Meta: api.Meta{Name: "data", Namespace: api.DefaultNamespace}, Spec: api.VolumeSpec{Size: "16Mi"}}
+	if _, err := client.Of(cl, api.Volumes).Create(ctx, volume); err != nil {
+		t.Fatal(err)
+	}
 	config := &api.Config{Meta: api.Meta{Name: "web", Namespace: api.DefaultNamespace}, Spec: api.ConfigSpec{Data: map[string]string{"level": "debug"}}}
 	if _, err := client.Of(cl, api.Configs).Create(ctx, config); err != nil {
 		t.Fatal(err)
@@ -270,6 +274,7 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 		"Image":     {"docker.io/library/web:1", `["w1"]`},
 		"Token":     {"role", "hash"},
 		"Event":     {"MESSAGE"},
+		"Volume":    {"16Mi"},
 		"Config":    {"level", "debug"},
 		"Secret":    {"hash"},
 		"Content":   {"config/web"},

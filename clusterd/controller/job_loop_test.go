@@ -214,7 +214,7 @@ func TestEachTickOnce(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 7))
-			s := &sieve{rng: rng, die: 3 + int(seed%5), lag: time.Duration(seed%3) * 300 * time.Millisecond}
+			s := &sieve{rng: rand.New(rand.NewPCG(seed, 8)), die: 3 + int(seed%5), lag: time.Duration(seed%3) * 300 * time.Millisecond}
 			concurrency := []string{"forbid", "allow", "replace"}[seed%3]
 			wrap := func(w *world, h http.Handler) http.Handler { s.next = h; return s }
 			inDisturbedWorld(t, 3, s, wrap, func(w *world) { eachTickOnce(w, rng, concurrency) })
