@@ -24,11 +24,11 @@ func TestHostile(t *testing.T) {
 	p.start(bad)
 	for range 5 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		var out bytes.Buffer
-		code, err := p.m.runtime.Exec(ctx, neighbour.ID, []string{"/toolbox", "print=well"}, false, runtime.ExecIO{Stdout: &out, Stderr: &out})
+		var out, said bytes.Buffer
+		code, err := p.m.runtime.Exec(ctx, neighbour.ID, []string{"/toolbox", "print=well"}, false, runtime.ExecIO{Stdout: &out, Stderr: &said})
 		cancel()
 		if err != nil || code != 0 || out.String() != "well\n" {
-			t.Errorf("the neighbour: %d %v %s", code, err, out.String())
+			t.Errorf("the neighbour: %d %v %s%s", code, err, out.String(), said.String())
 		}
 	}
 	if err := p.m.runtime.Signal(t.Context(), bad.ID, "SIGTERM"); err != nil {
