@@ -235,11 +235,11 @@ func TestReader(t *testing.T) {
 	}{
 		"numbers are strings":  {values{"health": o(values{"http": text("/"), "port": num(80)})}, ""},
 		"strings are numbers":  {values{"health": o(values{"http": text("/"), "threshold": text("3")})}, ""},
-		"misspelt":             {values{"health": o(values{"htpp": text("/")})}, "health.htpp: there is no such attribute; known are http, tcp, port, interval, timeout, grace_period, threshold\n"},
-		"misspelt and null":    {values{"stop": o(values{"sig": tftypes.NewValue(tftypes.String, nil)})}, "stop.sig: there is no such attribute; known are signal, grace_period\n"},
+		"misspelt":             {values{"health": o(values{"htpp": text("/")})}, "health.htpp: there is no such attribute; known are http, tcp, exec, grpc, port, interval, timeout, grace_period, threshold, start, ready, live\n"},
+		"misspelt and null":    {values{"stop": o(values{"sig": tftypes.NewValue(tftypes.String, nil)})}, "stop.sig: there is no such attribute; known are signal, pre_stop, grace_period\n"},
 		"a fraction":           {values{"health": o(values{"threshold": tftypes.NewValue(tftypes.Number, 1.5)})}, "health.threshold: want a whole number\n"},
 		"a string for objects": {values{"sidecars": text("x")}, "sidecars: want a map: { key = value }\n"},
-		"a list for an object": {values{"update": tftypes.NewValue(tftypes.Tuple{}, []tftypes.Value{})}, "update: want an object, such as { max_parallel = … }\n"},
+		"a list for an object": {values{"update": tftypes.NewValue(tftypes.Tuple{}, []tftypes.Value{})}, "update: want an object, such as { strategy = … }\n"},
 		"deep":                 {values{"sidecars": o(values{"log": o(values{"env": text("x")})})}, "sidecars.log.env: want a map: { key = value }\n"},
 		"no bool":              {values{"health": o(values{"tcp": text("perhaps")})}, "health.tcp: want true or false\n"},
 	} {

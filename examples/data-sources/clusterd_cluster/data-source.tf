@@ -1,5 +1,5 @@
 data "clusterd_cluster" "this" {}
 
-output "free" {
-  value = data.clusterd_cluster.this.free
+output "nodes_that_take_pods" {
+  value = data.clusterd_cluster.this.ready
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
 
-// Exec runs one of the commands the fake knows: a toolbox script, true, false,
+// Exec runs one of the commands the fake knows: a toolbox script, true (as whom
+// databases are asked whether they serve: pg_isready), false,
 // echo, cat, sleep, or sh -c with one of them or "exit N". In an image that
 // lists its programs, only those are there.
 func (r *Runtime) Exec(ctx context.Context, id string, command []string, tty bool, streams runtime.ExecIO) (int, error) {
@@ -60,7 +61,7 @@ func (p *process) run(command []string) (int, error) {
 	switch command[0] {
 	case "/toolbox":
 		return p.steps(args)
-	case "true":
+	case "true", "pg_isready":
 		return 0, nil
 	case "false":
 		return 1, nil
