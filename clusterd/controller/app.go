@@ -481,10 +481,7 @@ func (l *apps) apply(ctx context.Context, ref api.Ref, app *api.App, p appPlan) 
 	}
 	l.doubt.Delete(ref)
 	l.tellBack(ctx, app, p.restore)
-	for _, e := range p.events {
-		l.log.Info(strings.ReplaceAll(e.Reason, "_", " "), "ref", ref, "message", e.Message)
-		_ = l.client.Record(ctx, ref, e)
-	}
+	record(ctx, l.client, l.log, ref, p.events)
 	return nil
 }
 
@@ -506,12 +503,7 @@ func (l *apps) settle(ctx context.Context, ref api.Ref) error {
 
 // ops are the writes of a plan; what says that they happened comes last.
 func (p appPlan) ops(ref api.Ref, app *api.App) (ops []write) {
-	for _, pod := range p.finalize {
-		ops = append(ops, remove(pod.Ref(), pod.Meta.UID, true))
-	}
-	for _, r := range p.remove {
-		ops = append(ops, remove(r.pod.Ref(), r.pod.Meta.UID, false))
-	}
+	ops = departures(p.finalize, p.remove)
 	for _, v := range p.claims {
 		if v.Meta.UID == "" {
 			ops = append(ops, create(api.Volumes, v))

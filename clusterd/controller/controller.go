@@ -15,6 +15,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,6 +72,26 @@ func status[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) write {
 // remove asks for an object's deletion, or with final does it.
 func remove(ref api.Ref, uid string, final bool) write {
 	return write{ref, api.BatchWrite{Delete: &api.BatchDelete{Ref: ref, UID: uid, Final: final}}}
+}
+
+// departures are the writes for pods that go: those of which nothing is left are
+// removed for good, the others are asked to stop.
+func departures(finalize []*api.Pod, asked []removal) (ops []write) {
+	for _, pod := range finalize {
+		ops = append(ops, remove(pod.Ref(), pod.Meta.UID, true))
+	}
+	for _, r := range asked {
+		ops = append(ops, remove(r.pod.Ref(), r.pod.Meta.UID, false))
+	}
+	return ops
+}
+
+// record tells, in the log and as events, what a plan that was carried out meant.
+func record(ctx context.Context, c *client.Client, log hclog.Logger, ref api.Ref, events []api.Event) {
+	for _, e := range events {
+		log.Info(strings.ReplaceAll(e.Reason, "_", " "), "ref", ref, "message", e.Message)
+		_ = c.Record(ctx, ref, e)
+	}
 }
 
 func refOf[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) api.Ref {

@@ -246,21 +246,13 @@ func (l *jobs) apply(ctx context.Context, ref api.Ref, job *api.Job, p jobPlan) 
 	if err != nil {
 		return err
 	}
-	for _, e := range p.events {
-		l.log.Info(strings.ReplaceAll(e.Reason, "_", " "), "ref", ref, "message", e.Message)
-		_ = l.client.Record(ctx, ref, e)
-	}
+	record(ctx, l.client, l.log, ref, p.events)
 	return nil
 }
 
 // ops are the writes of a plan.
 func (p jobPlan) ops(ref api.Ref, job *api.Job) (ops []write) {
-	for _, pod := range p.finalize {
-		ops = append(ops, remove(pod.Ref(), pod.Meta.UID, true))
-	}
-	for _, r := range p.remove {
-		ops = append(ops, remove(r.pod.Ref(), r.pod.Meta.UID, false))
-	}
+	ops = departures(p.finalize, p.remove)
 	for _, pod := range p.create {
 		ops = append(ops, create(api.Pods, pod))
 	}

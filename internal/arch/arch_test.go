@@ -65,7 +65,7 @@ var rules = map[string]rule{
 	"nodeagent/proxy":              {"internal/api internal/client nodeagent/proxy", log + " github.com/vishvananda github.com/google/nftables github.com/mdlayher " + sys},
 	"nodeagent/dns":                {"internal/api nodeagent/dns", log + " github.com/miekg/dns"},
 	"nodeagent/volume":             {"internal/api nodeagent/volume", log + " " + sys},
-	"nodeagent/image":              {"internal/api nodeagent/runtime", log},
+	"nodeagent/image":              {"internal/api internal/pki nodeagent/runtime", log},
 	"nodeagent/hollow":             {"internal nodeagent", log},
 	"nodeagent/clusterd-shim":      {"nodeagent/runtime", "github.com/containerd github.com/opencontainers " + sys},
 

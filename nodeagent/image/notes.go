@@ -5,11 +5,12 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
 // note is what is known of one image on the node.
@@ -100,23 +101,9 @@ func (s *Store) save() {
 	}
 	b, err := json.Marshal(s.notes)
 	if err == nil {
-		err = writeFile(s.cfg.Path, b)
+		err = pki.WriteFile(s.cfg.Path, b)
 	}
 	if err != nil {
 		s.cfg.Log.Error("what is known of images is not kept", "error", err)
 	}
-}
-
-// writeFile replaces a file in one step.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
