@@ -252,10 +252,10 @@ func TestNode(t *testing.T) {
 	h := newHost(t)
 	h.start()
 	h.verdict(api.VerdictReady)
-	node, err := client.Of(h.client, api.Nodes).Get(t.Context(), "", "w1")
-	if err != nil || node.Meta.Labels["zone"] != "a" || node.Status.BootID == "" {
-		t.Errorf("node is %+v, %v", node, err)
-	}
+	h.await("the node says what it is", func() bool {
+		node, err := client.Of(h.client, api.Nodes).Get(t.Context(), "", "w1")
+		return err == nil && node.Meta.Labels["zone"] == "a" && node.Status.BootID != "" && node.Status.Capacity.Pods > 0
+	})
 	resp, err := h.client.Do(t.Context(), client.Request{Method: http.MethodPost, Path: "/v1/images", Body: archive})
 	if err != nil {
 		t.Fatal(err)
