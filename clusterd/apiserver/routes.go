@@ -78,6 +78,8 @@ func (s *Server) routes() []route {
 		route{method: "DELETE", path: "/v1/images", serve: (*Server).serveRemoveImage, doc: doc{
 			summary: "Remove an image from every connected node that no pod needs it on", media: "application/x-ndjson", out: reflect.TypeFor[api.ImageProgress](),
 			query: []param{{"reference", "Which image."}}}},
+		route{method: "GET", path: "/v1/images/{name}/archive", kind: s.kinds["images"], serve: (*Server).serveArchive, doc: doc{
+			summary: "An image that was loaded by hand, for a node that lacks it, from one that has it", media: "application/x-tar"}},
 		route{method: "GET", path: "/v1/nodes/{name}/images", kind: nodes, serve: (*Server).serveNodeImages, doc: doc{
 			summary: "The images a node has, from its agent", out: reflect.TypeFor[api.NodeImages]()}},
 		route{method: "POST", path: "/v1/secrets/keys", serve: (*Server).serveRotate, doc: doc{

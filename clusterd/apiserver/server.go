@@ -87,6 +87,7 @@ type Server struct {
 	applied        applied
 	usages         usages
 	leases         Leases
+	archives       chan struct{} // one for each image on its way from node to node
 }
 
 // Open opens the store and makes sure that it has what a cluster needs.
@@ -94,7 +95,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
 	}
-	s := &Server{cfg: cfg, log: cfg.Log.Named("api"), kinds: kindTable(), ended: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Log.Named("api"), kinds: kindTable(), ended: make(chan struct{}), archives: make(chan struct{}, archives)}
 	var err error
 	if s.pods, err = network("pods", cfg.PodsCIDR, DefaultPods); err != nil {
 		return nil, err

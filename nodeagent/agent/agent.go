@@ -15,6 +15,7 @@
 //	POST /v1/pods/{uid}/exec?container=main&command=ls&command=-l&tty=true&stdin=true   Upgrade: clusterd-exec
 //	POST /v1/pods/{uid}/connect?port=80   Upgrade: clusterd-exec
 //	GET  /v1/images
+//	GET  /v1/images/archive?reference=nginx:1&digest=sha256:…   an OCI layout tar
 //	PUT  /v1/images         an OCI layout tar
 //	DELETE /v1/images?reference=nginx:1
 //
@@ -102,6 +103,7 @@ func New(cfg Config) *Agent {
 	a.images = image.New(image.Config{
 		Runtime: cfg.Runtime, Path: cfg.ImageNotes, Disk: cfg.ImageDisk, Log: cfg.Log.Named("image"),
 		Loaded: func() { a.workers.Retry() }, InUse: func() []string { return a.workers.Images() },
+		ByHand: control{cfg.Client}.byHand,
 	})
 	a.lease = newKeeper(cfg.Lease, a.renewLease, func() { a.workers.Look() }, cfg.Log.Named("lease"))
 	a.workers = pod.New(pod.Config{

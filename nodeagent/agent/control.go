@@ -9,6 +9,7 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/image"
 )
 
 // control is the control plane as pods see it.
@@ -40,6 +41,45 @@ func (k control) version(ctx context.Context, namespace, of, hash string) (map[s
 	var out api.ContentVersion
 	err := k.c.Call(ctx, http.MethodGet, client.Path(info, namespace, name)+"/versions/"+hash, nil, nil, &out)
 	return out.Data, err
+}
+
+// byHand asks for an image that was loaded by hand into other nodes.
+func (k control) byHand(ctx context.Context, reference string) (*image.Archive, error) {
+	all, err := k.images(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range all {
+		if !names(reference, i.Spec) {
+			continue
+		}
+		resp, err := k.c.Do(ctx, client.Request{Method: http.MethodGet, Path: client.Path(api.Images.Info(), "", i.Meta.Name) + "/archive"})
+		if err != nil {
+			return nil, err
+		}
+		return &image.Archive{Reference: i.Spec.Reference, Digest: i.Spec.Digest, Size: i.Spec.Size, Body: resp.Body}, nil
+	}
+	return nil, nil
+}
+
+func (k control) images(ctx context.Context) ([]api.Image, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	all, _, err := client.Of(k.c, api.Images).List(ctx, "", nil)
+	return all, err
+}
+
+// names reports whether a pod that asks for reference means this image.
+func names(reference string, i api.ImageSpec) bool {
+	want, err := api.ParseImage(reference)
+	if err != nil {
+		return false
+	}
+	if want.Digest == "" {
+		return want.String() == i.Reference
+	}
+	have, err := api.ParseImage(i.Reference)
+	return err == nil && want.Digest == i.Digest && want.Registry == have.Registry && want.Repository == have.Repository
 }
 
 func (k control) Record(ctx context.Context, subject api.Ref, e api.Event) {

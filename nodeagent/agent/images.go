@@ -3,6 +3,7 @@ package agent
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -39,6 +40,21 @@ func (a *Agent) serveImport(w http.ResponseWriter, r *http.Request) error {
 		a.log.Info("image loaded", "image", i.Reference, "digest", i.Digest)
 	}
 	return answerImages(w, imgs)
+}
+
+// serveArchive hands an image to a server, which hands it to a node that lacks it.
+func (a *Agent) serveArchive(w http.ResponseWriter, r *http.Request) error {
+	q, begun := r.URL.Query(), false
+	err := a.images.Export(r.Context(), q.Get("reference"), q.Get("digest"), func() io.Writer {
+		begun = true
+		w.Header().Set("Content-Type", "application/x-tar")
+		return w
+	})
+	if err != nil && begun { // half an archive must not look like a whole one
+		a.log.Debug("image not handed over", "image", q.Get("reference"), "error", err)
+		panic(http.ErrAbortHandler)
+	}
+	return err
 }
 
 func (a *Agent) serveRemoveImage(w http.ResponseWriter, r *http.Request) error {

@@ -24,6 +24,7 @@ func (a *Agent) routes() http.Handler {
 	handle("POST /v1/pods/{uid}/connect", a.serveConnect)
 	handle("GET /v1/usage", a.serveUsage)
 	handle("GET /v1/images", a.serveImages)
+	handle("GET /v1/images/archive", a.serveArchive)
 	handle("PUT /v1/images", a.serveImport)
 	handle("DELETE /v1/images", a.serveRemoveImage)
 	return mux

@@ -1,5 +1,5 @@
 // Package image gets images onto the node: from a registry when a pod needs
-// one, or by hand; and takes them away when the disk fills up.
+// one, by hand, or from a node that has it by hand; and takes them away when the disk fills up.
 //
 // Invariants: an image is fetched once however many pods wait for it, and a
 // few are fetched at a time; an image that is here is not asked for elsewhere
@@ -44,6 +44,10 @@ type Config struct {
 
 	Disk  func() (used, size int64, err error) // of where images are, in bytes; nil: it never fills up
 	InUse func() []string                      // references that pods of the node need
+
+	// ByHand asks for an image that was loaded into other nodes by hand; nil, also
+	// as its answer: there is none.
+	ByHand func(ctx context.Context, reference string) (*Archive, error)
 }
 
 // Store is the images of the node. Use New.
@@ -97,7 +101,7 @@ func (s *Store) Ensure(ctx context.Context, f runtime.Fetch, policy string) (run
 		}
 		c, mine := s.call(f)
 		if mine {
-			c.img, c.err = s.fetch(ctx, f, c)
+			c.img, c.err = s.fetch(ctx, f, policy, c)
 			s.finish(f, c)
 			return c.img, c.err
 		}
@@ -184,7 +188,7 @@ func (s *Store) finish(f runtime.Fetch, c *call) {
 	close(c.done)
 }
 
-func (s *Store) fetch(ctx context.Context, f runtime.Fetch, c *call) (runtime.Image, error) {
+func (s *Store) fetch(ctx context.Context, f runtime.Fetch, policy string, c *call) (runtime.Image, error) {
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
@@ -199,7 +203,20 @@ func (s *Store) fetch(ctx context.Context, f runtime.Fetch, c *call) (runtime.Im
 			tell(done, total)
 		}
 	}
+	var refused error
+	if policy != Always {
+		img, err := s.receive(ctx, f)
+		if err == nil || ctx.Err() != nil {
+			return img, err
+		}
+		if !errors.Is(err, runtime.ErrNotFound) {
+			refused = err
+		}
+	}
 	img, err := s.rt.Pull(ctx, f)
+	if err != nil && refused != nil {
+		err = fmt.Errorf("%w; it was loaded by hand, but %w", err, refused)
+	}
 	if err == nil {
 		s.note(img.Reference, func(n *note) {
 			if n.Digest != img.Digest {

@@ -194,6 +194,12 @@ type Runtime interface {
 	RemoveImage(ctx context.Context, reference string) error
 	// Import reads an OCI layout tar and keeps the images it names.
 	Import(ctx context.Context, tar io.Reader) ([]Image, error)
+	// Export writes an image as an archive for Receive. ErrNotFound.
+	Export(ctx context.Context, reference string, tar io.Writer) error
+	// Receive keeps, of an archive that another node exported, the image of this
+	// full reference and digest, and names nothing else that is in it.
+	// ErrUnavailable: it is not in there.
+	Receive(ctx context.Context, reference, digest string, tar io.Reader) (Image, error)
 	// Close lets go of the runtime; containers go on.
 	Close() error
 }

@@ -414,6 +414,44 @@ func (r *Runtime) Import(_ context.Context, tar io.Reader) ([]runtime.Image, err
 	return got, nil
 }
 
+// Export writes an image in the fake's own format.
+func (r *Runtime) Export(_ context.Context, reference string, tar io.Writer) error {
+	r.mu.Lock()
+	ref, i, ok := r.find(reference)
+	err := r.down
+	r.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return fmt.Errorf("image %s: %w", reference, runtime.ErrNotFound)
+	}
+	_, err = fmt.Fprintln(tar, ref, strings.Join(i.Script, ";"))
+	return err
+}
+
+// Receive keeps one image of what Export wrote.
+func (r *Runtime) Receive(_ context.Context, reference, digest string, tar io.Reader) (runtime.Image, error) {
+	b, err := io.ReadAll(tar)
+	if err != nil {
+		return runtime.Image{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.down != nil {
+		return runtime.Image{}, r.down
+	}
+	for line := range strings.Lines(string(b)) {
+		ref, script, _ := strings.Cut(strings.TrimSpace(line), " ")
+		i := Image{Script: strings.Split(script, ";")}
+		if ref == reference && i.describe(ref).Digest == digest {
+			r.images[ref] = i
+			return i.describe(ref), nil
+		}
+	}
+	return runtime.Image{}, fmt.Errorf("image %s: %w: the archive has none of digest %s", reference, runtime.ErrUnavailable, digest)
+}
+
 // Close ends the subscriptions; containers go on, and so does the fake, for
 // the next agent to take.
 func (r *Runtime) Close() error {

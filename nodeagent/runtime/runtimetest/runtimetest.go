@@ -67,6 +67,7 @@ func Run(t *testing.T, open func(t *testing.T) *Node) {
 		{"ExecTerminal", (*suite).execTerminal},
 		{"ExecEnds", (*suite).execEnds},
 		{"Images", (*suite).images},
+		{"Handover", (*suite).handover},
 		{"AgentRestart", (*suite).agentRestart},
 		{"RuntimeCrash", (*suite).runtimeCrash},
 		{"Lease", (*suite).lease},
@@ -454,5 +455,52 @@ func (s *suite) images() {
 	}
 	if _, err := s.Runtime.Image(ctx, reference); !errors.Is(err, runtime.ErrNotFound) {
 		s.Errorf("removed: %v", err)
+	}
+}
+
+// handover: what one node exports another receives, the one image it asked for
+// and nothing else of the archive.
+func (s *suite) handover() {
+	ctx := s.Context()
+	archive, reference := s.Archive(s.T)
+	got, err := s.Runtime.Import(ctx, strings.NewReader(string(archive)))
+	if err != nil || len(got) != 1 {
+		s.Fatalf("import: %+v %v", got, err)
+	}
+	var tar strings.Builder
+	if err := s.Runtime.Export(ctx, reference, &tar); err != nil {
+		s.Fatal(err)
+	}
+	if err := s.Runtime.Export(ctx, "absent:1", &strings.Builder{}); !errors.Is(err, runtime.ErrNotFound) {
+		s.Errorf("export what is absent: %v", err)
+	}
+	if err := s.Runtime.RemoveImage(ctx, reference); err != nil {
+		s.Fatal(err)
+	}
+	other := "sha256:" + strings.Repeat("0", 64)
+	if i, err := s.Runtime.Receive(ctx, reference, other, strings.NewReader(tar.String())); !errors.Is(err, runtime.ErrUnavailable) {
+		s.Errorf("another digest: %+v %v", i, err)
+	}
+	if i, err := s.Runtime.Receive(ctx, reference, got[0].Digest, strings.NewReader(tar.String()[:tar.Len()/2])); err == nil {
+		s.Errorf("half an archive: %+v", i)
+	}
+	if i, err := s.Runtime.Image(ctx, reference); !errors.Is(err, runtime.ErrNotFound) {
+		s.Errorf("what was refused is here: %+v %v", i, err)
+	}
+	for range 2 {
+		if i, err := s.Runtime.Receive(ctx, reference, got[0].Digest, strings.NewReader(tar.String())); err != nil || i != got[0] {
+			s.Errorf("received %+v, want %+v: %v", i, got[0], err)
+		}
+	}
+	if i, err := s.Runtime.Image(ctx, reference); err != nil || i != got[0] {
+		s.Errorf("received: %+v %v", i, err)
+	}
+	c := s.container(s.Name())
+	c.Image = reference
+	if err := s.Runtime.Create(ctx, c); err != nil {
+		s.Errorf("run what was received: %v", err)
+	}
+	if err := errors.Join(s.Runtime.Remove(ctx, c.ID), s.Runtime.RemoveImage(ctx, reference)); err != nil {
+		s.Error(err)
 	}
 }
