@@ -14,10 +14,10 @@ func newNamespace() resource.Resource {
 	return &kindResource[api.NamespaceSpec, api.NamespaceStatus]{
 		kind: api.Namespaces,
 		blocked: func(n *api.Namespace) string {
-			if len(n.Status.Blockers) > 0 {
-				return "it still has " + strings.Join(n.Status.Blockers, ", ")
+			if len(n.Status.Blockers) == 0 {
+				return n.Status.Message
 			}
-			return n.Status.Message
+			return "it still has " + strings.Join(n.Status.Blockers, ", ") + " (" + n.Status.Message + ")"
 		},
 	}
 }

@@ -2,6 +2,8 @@ package controller
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -268,6 +270,42 @@ func TestNamespaceEmptiesInOrder(t *testing.T) {
 		if said == "" || took > 5*time.Second {
 			t.Errorf("took %s, said %q", took, said)
 		}
+	})
+}
+
+// TestNamespaceKeepsWhatIsProtected: a volume that is protected keeps its
+// namespace, with all that is in it as it is, and the namespace says the way out.
+func TestNamespaceKeepsWhatIsProtected(t *testing.T) {
+	inWorld(t, 1, nil, func(w *world) {
+		w.ns = "shop"
+		namespaces, volumes := client.Of(w.client, api.Namespaces), client.Of(w.client, api.Volumes)
+		if _, err := namespaces.Create(w.ctx, &api.Namespace{Meta: api.Meta{Name: "shop"}}); err != nil {
+			t.Fatal(err)
+		}
+		w.ended("web", w.apply("web", `{"image":"good:1"}`), 20*time.Second)
+		data, err := volumes.Create(w.ctx, &api.Volume{Meta: api.Meta{Name: "data", Namespace: "shop"}, Spec: api.VolumeSpec{Size: "1Gi"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := namespaces.Delete(w.ctx, "", "shop", ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		ns, err := namespaces.Get(w.ctx, "", "shop")
+		if err != nil || !slices.Equal(ns.Status.Blockers, []string{data.Ref().String()}) || !strings.HasSuffix(ns.Status.Message, "for deletion_protection = false on "+data.Ref().String()) {
+			t.Fatalf("the namespace is %+v: %v", ns, err)
+		}
+		if w.readyPods("") != 1 {
+			t.Error("what is in the namespace did not stay as it was")
+		}
+		data.Spec.DeletionProtection = new(bool)
+		if _, err := volumes.Put(w.ctx, data); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("gone", 30*time.Second, func() bool {
+			_, err := namespaces.Get(w.ctx, "", "shop")
+			return api.Is(err, api.NotFound)
+		})
 	})
 }
 
