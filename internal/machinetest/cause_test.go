@@ -49,6 +49,8 @@ func testCauses(t *testing.T, c *cluster) {
 		"absent":   {hcl: `image = "nginx:nope"`, reason: "image_unavailable", words: []string{"image nginx:nope"}, within: 30 * time.Second},
 		"private":  {hcl: fmt.Sprintf("image = %q", r.image), reason: "pull_refused", words: []string{"the registry refuses image " + r.image, "pull_auth"}, within: 30 * time.Second},
 		"big":      {hcl: fmt.Sprintf(`mounts = { "/big" = { scratch = "%dGi" } }`, tooMuch), reason: "disk_full", words: []string{"the disk of node", "is full"}, within: 30 * time.Second},
+		"keyless":  {hcl: `secrets = { URL = "nowhere/url" }`, reason: api.MissingSecret, words: []string{"secret nowhere does not exist", "write it, or correct secrets.URL"}, within: 30 * time.Second},
+		"textless": {hcl: `files = { "/etc/site.conf" = { config = "nowhere/site.conf" } }`, reason: api.MissingConfig, words: []string{"config nowhere does not exist", "write it, or correct files"}, within: 30 * time.Second},
 	}
 	var hcl strings.Builder
 	for name, a := range apps {

@@ -29,9 +29,13 @@ func TestState(t *testing.T) {
 		}
 		c.must(t, "image", "load", path)
 	}
+	t.Run("late image", func(t *testing.T) { testLateImage(t, c) })
 	t.Run("config", func(t *testing.T) { testConfig(t, c) })
-	t.Run("postgres", func(t *testing.T) { testPostgres(t, c) })
+	t.Run("secret", func(t *testing.T) { testSecret(t, c) })
+	db := c.terraform(t, database(c))
+	t.Run("postgres", func(t *testing.T) { testPostgres(t, c, db) })
 	t.Run("partition", func(t *testing.T) { testPartition(t, c) })
+	t.Run("destroy", func(t *testing.T) { testDestroy(t, c, db) })
 }
 
 // The run lease of a server that is given no other, and what its leader waits
@@ -121,8 +125,7 @@ func (c *cluster) serves(t *testing.T, after, rows string, within time.Duration)
 	t.Logf("%s: the data is there after %s", after, took.Round(100*time.Millisecond))
 }
 
-func testPostgres(t *testing.T, c *cluster) {
-	m := c.terraform(t, database(c))
+func testPostgres(t *testing.T, c *cluster, m *module) {
 	m.apply(t)
 	m.empty(t)
 	if out := c.sql("CREATE TABLE kept (n serial, word text); INSERT INTO kept (word) VALUES ('one')"); out != "" {
@@ -217,6 +220,39 @@ func testPartition(t *testing.T, c *cluster) {
 	c.serves(t, "partition healed", "one two three", 60*time.Second)
 	if now := c.pods(t, "db"); len(now) != 1 || now[0].Spec.Node != node {
 		t.Errorf("the database is not where its volume is, on %s:\n%s", node, c.try("get", "pods", "-o", "wide"))
+	}
+}
+
+// testDestroy: the volume outlives the module, and the next of its name finds the
+// data. It goes when somebody says that it may.
+func testDestroy(t *testing.T, c *cluster, m *module) {
+	volumes := func() (names []string) {
+		for _, v := range get(t, c, api.Volumes) {
+			names = append(names, v.Meta.Name)
+		}
+		return names
+	}
+	m.empty(t)
+	m.must(t, "destroy", "-auto-approve", "-input=false", "-no-color")
+	if pods, pids := c.pods(t, "db"), c.postgres(t, ""); len(pids) > 0 || len(pods) > 0 {
+		t.Errorf("after destroy there are pods %v, processes %v", pods, pids)
+	}
+	if left := volumes(); !slices.Equal(left, []string{"db-data-0"}) {
+		t.Fatalf("after destroy there are volumes %q", left)
+	}
+	if said := c.try("delete", "volume/db-data-0"); !strings.Contains(said, "is protected from deletion: set deletion_protection = false first") {
+		t.Errorf("delete of a protected volume says %q", said)
+	}
+	m.apply(t)
+	m.empty(t)
+	c.serves(t, "made anew", "one two three", 30*time.Second)
+	m.must(t, "destroy", "-auto-approve", "-input=false", "-no-color")
+	if err := c.put("/v1/namespaces/default/volumes/db-data-0", `{"spec":{"size":"256Mi","deletion_protection":false}}`); err != nil {
+		t.Fatal(err)
+	}
+	c.must(t, "delete", "volume/db-data-0")
+	if left := volumes(); len(left) > 0 {
+		t.Errorf("after its deletion there are volumes %q", left)
 	}
 }
 
