@@ -14,22 +14,43 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/testcluster"
 )
 
-// BenchmarkPlan is a plan that changes nothing, of 1,000 services, with the
-// provider as a process of its own: wall time, and requests to the API.
+// BenchmarkPlan is a plan that changes nothing, of 1,000 apps or services, with
+// the provider as a process of its own: wall time, and requests to the API.
 func BenchmarkPlan(b *testing.B) {
-	const many = 1000
-	c := testcluster.Start(b, testcluster.Config{})
-	var requests atomic.Int64
-	front := count(b, c, &requests)
-	w := newWorkspace(b, map[string]string{"CLUSTERD_ADDR": front.URL, "CLUSTERD_TOKEN": c.Token(), "CLUSTERD_CACERT": string(pemOf(front))})
-	w.write("main.tf", fmt.Sprintf(`
+	for name, hcl := range map[string]string{
+		"apps": `
+resource "clusterd_app" "many" {
+  count    = %d
+  name     = "app-${count.index}"
+  image    = "nginx:1.0"
+  replicas = 0
+  cpu      = "100m"
+  memory   = "64Mi"
+  env      = { LEVEL = "info", PEER = "app-${count.index + 1}" }
+  ports    = { http = 80 }
+  health   = { http = "/" }
+  update   = { healthy_for = "0s" }
+}
+`,
+		"services": `
 resource "clusterd_service" "many" {
   count = %d
   name  = "svc-${count.index}"
   app   = "web"
   ports = { http = { port = 80, target = 8080 }, metrics = { port = 9090 } }
 }
-`, many))
+`,
+	} {
+		b.Run(name, func(b *testing.B) { benchmarkPlan(b, fmt.Sprintf(hcl, 1000)) })
+	}
+}
+
+func benchmarkPlan(b *testing.B, hcl string) {
+	c := testcluster.Start(b, testcluster.Config{})
+	var requests atomic.Int64
+	front := count(b, c, &requests)
+	w := newWorkspace(b, map[string]string{"CLUSTERD_ADDR": front.URL, "CLUSTERD_TOKEN": c.Token(), "CLUSTERD_CACERT": string(pemOf(front))})
+	w.write("main.tf", hcl)
 	w.must(0, "apply", "-auto-approve", "-parallelism=20")
 	w.cpu = 0
 	for b.Loop() {
