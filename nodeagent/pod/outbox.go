@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -53,20 +54,58 @@ func (w *worker) disown(why string) {
 	}
 }
 
-// publish sends the status and events on their way.
-func (w *worker) publish(ctx context.Context, events []api.Event) {
+// reports are events on their way to the API, one after another, as they came.
+type reports struct {
+	mu      sync.Mutex
+	queue   []api.Event
+	sending bool
+}
+
+// add reports whether somebody has to begin sending.
+func (r *reports) add(events []api.Event) (begin bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.queue = append(r.queue, events...)
+	begin = !r.sending
+	r.sending = true
+	return begin
+}
+
+// next takes the oldest; without one, nobody is sending any more.
+func (r *reports) next() (e api.Event, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.queue) == 0 {
+		r.sending = false
+		return e, false
+	}
+	e, r.queue = r.queue[0], r.queue[1:]
+	return e, true
+}
+
+// tell sends events on their way. The end of the pod does not stop them: they may
+// say how it came.
+func (w *worker) tell(agent context.Context, events []api.Event) {
+	if len(events) == 0 || w.see.Offline || w.see.Disowned || !w.out.known {
+		return
+	}
+	ref := w.pod.Ref()
+	ref.Kind = api.Pods.Name
+	if !w.news.add(events) {
+		return
+	}
+	w.async.Go(func() {
+		for e, ok := w.news.next(); ok; e, ok = w.news.next() {
+			w.cfg.API.Record(agent, ref, e)
+		}
+	})
+}
+
+// publish sends the status on its way.
+func (w *worker) publish(ctx context.Context) {
 	if w.see.Disowned || !w.out.known {
 		w.out.dirty = false
 		return
-	}
-	if len(events) > 0 && !w.see.Offline {
-		ref := w.pod.Ref()
-		ref.Kind = api.Pods.Name
-		w.async.Go(func() {
-			for _, e := range events {
-				w.cfg.API.Record(ctx, ref, e)
-			}
-		})
 	}
 	b := encode(w.rec.Status)
 	w.out.dirty = !w.out.writing && !bytes.Equal(b, w.out.acked)

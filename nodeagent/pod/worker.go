@@ -42,6 +42,7 @@ type worker struct {
 	deleted bool // belongs to Workers: the API told that the pod is gone
 
 	out  outbox
+	news reports
 	view func(View) // tells others
 }
 
@@ -88,6 +89,7 @@ func newWorker(cfg *Config, starts chan struct{}, p api.Pod, rec record) *worker
 // run works until nothing of the pod is left, which it reports, or until ctx
 // ends, which leaves everything as it is.
 func (w *worker) run(ctx context.Context) (done bool) {
+	agent := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer w.async.Wait()
 	defer cancel()
@@ -113,7 +115,8 @@ func (w *worker) run(ctx context.Context) (done bool) {
 		}
 		w.see.Rebuilt = w.see.Rebuilt && w.see.Unknown
 		w.show()
-		w.publish(ctx, plan.Events)
+		w.tell(agent, plan.Events)
+		w.publish(ctx)
 		if plan.Done {
 			return true
 		}
