@@ -119,7 +119,10 @@ type facts struct {
 	// template use, and the cause if one is missing. Nil: nothing is known of any.
 	contents func(api.PodTemplate) (map[string]string, *api.Cause)
 	wanted   int // what the scaler wants; 0: it has no say
-	now      time.Time
+	// refused says why the quota of the namespace had no room for some of what
+	// was planned a moment ago, by what that was.
+	refused map[api.Ref]string
+	now     time.Time
 }
 
 func (see facts) contentsOf(t api.PodTemplate) (map[string]string, *api.Cause) {
@@ -394,10 +397,15 @@ func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 		see.wanted, measure = l.scaler.wants(ctx, app, pods)
 	}
 	p := planApp(app, see)
-	p.sooner(measure)
-	if err := l.apply(ctx, ref, app, p); err != nil {
+	err := l.apply(ctx, ref, app, p)
+	if see.refused = refused(err); see.refused != nil && app != nil {
+		p = planApp(app, see)
+		err = l.apply(ctx, ref, app, p)
+	}
+	if err != nil {
 		return 0, err
 	}
+	p.sooner(measure)
 	return p.again, nil
 }
 

@@ -94,6 +94,9 @@ func (r *rollout) stalled() *api.Cause {
 		c := r.causeOf(pod, "deadline", fmt.Sprintf("%s; %s: %s", progress, pod.Meta.Name, why(pod)))
 		return &c
 	}
+	if was := r.app.Status.Message; strings.HasPrefix(was, waitsForQuota) {
+		return &api.Cause{Reason: "deadline", Message: progress + "; " + was}
+	}
 	if n := len(r.f.stopping); n > 0 {
 		slices.SortFunc(r.f.stopping, oldest)
 		pod := r.f.stopping[0]

@@ -3,23 +3,21 @@ package controller
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/hollow"
-	"github.com/clusterd/terraform-provider-clusterd/nodeagent/pod"
-	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
 
 // TestChaos lives through partitions, power cuts, agents that die, leaders that
@@ -67,7 +65,7 @@ func (w *world) boot(name string, n int) *hollowNode {
 		inner.ServeHTTP(&cuttable{rw, h, cancel}, r.WithContext(ctx))
 	})
 	h.Node = hollow.New(hollow.Config{Name: name, Client: client.InProcess(gate), Subnet: netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", n)),
-		Has: api.Resources{CPU: "1", Memory: "2Gi", Pods: 20}, Lease: filepath.Join(w.t.TempDir(), "lease")})
+		Has: api.Resources{CPU: "550m", Memory: "2Gi", Pods: 6}, Lease: filepath.Join(w.t.TempDir(), "lease")})
 	h.start()
 	return h
 }
@@ -105,6 +103,15 @@ func (h *hollowNode) kill() {
 	h.seen()
 }
 
+// back mends all that is wrong with it.
+func (h *hollowNode) back() {
+	h.cut.Store(false)
+	if h.stop == nil {
+		h.start()
+	}
+	h.seen()
+}
+
 // seen is what the witnesses make of it, which takes them a moment.
 func (h *hollowNode) seen() {
 	if h.cut.Load() {
@@ -114,7 +121,9 @@ func (h *hollowNode) seen() {
 	}
 }
 
-// chaos runs an app of each kind under what comes, watching all the while.
+// chaos runs a workload of each kind under what comes, watching all the while.
+// There is not room for everything at all times, nor quota for everything that
+// is asked for, and some of it does not run.
 func chaos(w *world, rng *rand.Rand) {
 	var nodes []*hollowNode
 	for i := range 3 {
@@ -125,22 +134,49 @@ func chaos(w *world, rng *rand.Rand) {
 			h.kill()
 		}
 	}()
-	end := w.watchNodes(nodes)
-	defer end()
+	w.grant(api.Quota{CPU: "1150m", Replicas: new(10 + rng.IntN(4)), Storage: "3Gi"})
+	audited := w.audit(nodes)
 	order := []string{"ordered", "parallel"}[rng.IntN(2)]
-	web := func() string {
-		return fmt.Sprintf(`{"image":"web:%d","replicas":3,"cpu":"100m","memory":"64Mi","update":{"deadline":"2m"}}`, rng.IntN(3))
+	canary := []string{``, `,"canary":1,"auto_promote":"20s"`}[rng.IntN(2)]
+	surge := 1 + rng.IntN(2)
+	overlap := []string{"forbid", "allow", "replace"}[rng.IntN(3)]
+	image := func(name string) string { // one in five does not run
+		if rng.IntN(5) == 0 {
+			return "exit-1-after-2s"
+		}
+		return fmt.Sprintf("%s:%d", name, rng.IntN(3))
 	}
-	db := func() string {
-		return fmt.Sprintf(`{"image":"db:%d","replicas":%d,"stateful":{"order":%q},"cpu":"200m","memory":"64Mi","update":{"deadline":"2m"},"stop":{"grace_period":"5s"}}`, rng.IntN(3), 1+rng.IntN(3), order)
+	specs := map[string]func() string{
+		"web": func() string {
+			return fmt.Sprintf(`{"image":%q,"replicas":%d,"cpu":"100m","memory":"64Mi","update":{"deadline":"2m","surge":%d%s}}`, image("web"), 1+rng.IntN(4), surge, canary)
+		},
+		"db": func() string {
+			return fmt.Sprintf(`{"image":%q,"replicas":%d,"stateful":{"order":%q},"cpu":"200m","memory":"64Mi","update":{"deadline":"2m"},"stop":{"grace_period":"5s"}}`, image("db"), 1+rng.IntN(3), order)
+		},
+		"log": func() string {
+			return fmt.Sprintf(`{"image":%q,"per_node":true,"cpu":"20m","memory":"16Mi","update":{"deadline":"2m"}}`, image("log"))
+		},
 	}
-	w.apply("web", web())
-	w.apply("db", db())
+	names := slices.Sorted(maps.Keys(specs))
+	declare := func(name string) {
+		if _, err := w.declare(name, specs[name]()); err != nil && !api.Is(err, api.Conflict) { // no quota is left
+			w.t.Fatal(err)
+		}
+	}
+	for _, name := range names {
+		declare(name)
+	}
+	w.run("tick", fmt.Sprintf(`{"image":"report","schedule":"* * * * *","concurrency":%q,"completions":3,"parallelism":2,"cpu":"50m","memory":"16Mi"}`, overlap))
 	var story []string
 	began := time.Now()
 	note := func(format string, args ...any) {
 		story = append(story, fmt.Sprintf("%s ", time.Since(began))+fmt.Sprintf(format, args...))
 	}
+	defer func() {
+		if w.t.Failed() {
+			w.t.Logf("what happened: %s", strings.Join(story, "; "))
+		}
+	}()
 	for range 25 {
 		time.Sleep(time.Duration(500+rng.IntN(12000)) * time.Millisecond)
 		h := nodes[rng.IntN(len(nodes))]
@@ -150,11 +186,7 @@ func chaos(w *world, rng *rand.Rand) {
 			h.seen()
 			note("%s is cut off", h.name)
 		case 2, 3:
-			h.cut.Store(false)
-			if h.stop == nil {
-				h.start()
-			}
-			h.seen()
+			h.back()
 			note("%s is back", h.name)
 		case 4:
 			h.kill()
@@ -164,98 +196,31 @@ func chaos(w *world, rng *rand.Rand) {
 			h.Reboot()
 			h.start()
 			note("%s reboots", h.name)
-		case 6:
-			w.apply("db", db())
-			note("db changes")
-		case 7:
-			w.apply("web", web())
-			note("web changes")
+		default:
+			name := names[rng.IntN(len(names))]
+			declare(name)
+			note("%s changes", name)
 		}
 		if w.t.Failed() {
 			w.dump()
-			w.t.Logf("what happened: %s", strings.Join(story, "; "))
 			return
 		}
 	}
 	for _, h := range nodes {
-		h.cut.Store(false)
-		if h.stop == nil {
-			h.start()
-		}
-		h.seen()
+		h.back()
 	}
 	w.eventually("all as declared", 15*time.Minute, func() bool {
-		for _, name := range []string{"web", "db"} {
-			if a := w.app(name); a.Status.Ready != *a.Effective.Replicas || !a.Status.Rollout.Phase.Terminal() {
-				return false
-			}
-		}
-		return true
-	})
-	if w.t.Failed() {
-		w.t.Logf("what happened: %s", strings.Join(story, "; "))
-	}
-}
-
-// watchNodes looks at every machine all the time: at most one pod of an ordinal
-// runs, no node holds more than it has, and phases only move forward.
-func (w *world) watchNodes(nodes []*hollowNode) (stop func()) {
-	ctx, cancel := context.WithCancel(w.ctx)
-	var wg sync.WaitGroup
-	told := map[string]bool{}
-	fail := func(format string, args ...any) { // once each
-		if m := fmt.Sprintf(format, args...); !told[m] {
-			told[m] = true
-			w.t.Error(m)
-		}
-	}
-	pods, uids := client.Of(w.client, api.Pods), map[string]*api.Pod{}
-	look := func() {
-		all, _, err := pods.List(ctx, w.ns, nil)
-		if err != nil {
-			return
-		}
-		cpu, bound := map[string]int64{}, map[string]int{}
-		for _, p := range all {
-			if was := uids[p.Meta.UID]; was != nil && !was.Status.Phase.MayBecome(p.Status.Phase) {
-				fail("%s went from %s to %s", p.Meta.Name, was.Status.Phase, p.Status.Phase)
-			}
-			uids[p.Meta.UID] = &p
-			if !p.Status.Phase.Ended() && p.Spec.Node != "" {
-				milli, _ := p.Spec.Requests()
-				cpu[p.Spec.Node] += milli
-				bound[p.Spec.App]++
-			}
-		}
-		for node, milli := range cpu {
-			if milli > 1000 {
-				fail("%dm are reserved on %s, which has 1000m", milli, node)
-			}
-		}
-		holder := map[int]string{}
-		for _, h := range nodes {
-			runs, err := h.Runtime.List(ctx)
-			if err != nil {
+		all := true
+		for _, name := range names {
+			a := w.app(name)
+			if a == nil || a.Status.Rollout.Phase.Terminal() && strings.HasPrefix(a.Effective.Image, "exit") { // there was no quota, or nothing to go back to
+				declare(name)
+				all = false
 				continue
 			}
-			for _, r := range runs {
-				p := uids[r.Labels[pod.LabelUID]]
-				if r.State != runtime.Running || p == nil || p.Spec.Ordinal == nil {
-					continue
-				}
-				me := fmt.Sprintf("%s on %s", p.Meta.Name, h.name)
-				if other := holder[*p.Spec.Ordinal]; other != "" && other != me {
-					fail("two pods of ordinal %d run: %s and %s", *p.Spec.Ordinal, other, me)
-				}
-				holder[*p.Spec.Ordinal] = me
-			}
+			all = all && a.Status.Rollout.Phase.Terminal() && (a.Status.Ready == api.Desired(a) || strings.Contains(a.Status.Message, waitsForQuota))
 		}
-	}
-	wg.Go(func() {
-		for ctx.Err() == nil {
-			look()
-			sleep(ctx, 250*time.Millisecond)
-		}
+		return all
 	})
-	return func() { cancel(); wg.Wait(); synctest.Wait() }
+	audited()
 }

@@ -44,6 +44,7 @@ func (r *rollout) claim(sizes map[string]api.Memory) {
 		size, have := sizes[name], r.see.volumes[name]
 		switch {
 		case slices.ContainsFunc(r.claims, func(v *api.Volume) bool { return v.Meta.Name == name }):
+		case (have == nil || have.Spec.Size.Bytes() < size.Bytes()) && r.denied(api.Volumes.Ref(r.app.Meta.Namespace, name)):
 		case have == nil:
 			r.claims = append(r.claims, &api.Volume{
 				Meta: api.Meta{Name: name, Namespace: r.app.Meta.Namespace, Labels: r.app.Meta.Labels},
@@ -55,6 +56,17 @@ func (r *rollout) claim(sizes map[string]api.Memory) {
 			r.claims = append(r.claims, &grown)
 		}
 	}
+}
+
+// homeless reports whether an ordinal has no volume, and gets none.
+func (r *rollout) homeless(template api.PodTemplate, ordinal int) bool {
+	_, sizes := claimed(template, ordinal)
+	for name := range sizes {
+		if r.see.volumes[name] == nil && r.denied(api.Volumes.Ref(r.app.Meta.Namespace, name)) {
+			return true
+		}
+	}
+	return false
 }
 
 // grow passes a larger size on to the volumes of ordinals that have a pod.

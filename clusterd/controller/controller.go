@@ -127,7 +127,7 @@ func batches(ctx context.Context, c *client.Client, demand []api.BatchPreconditi
 		}
 		revision, err := c.BatchIf(ctx, demand, ops)
 		if err != nil {
-			return err
+			return overQuota(part, err)
 		}
 		for _, w := range part {
 			note(w.ref, revision)

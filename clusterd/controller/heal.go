@@ -141,9 +141,12 @@ func (r *rollout) addOn(src source, host string) {
 	if !src.whole() {
 		return // it could not start
 	}
-	ref := refOf(api.Apps, r.app)
+	ref, name := refOf(api.Apps, r.app), r.podName(src.revision)
+	if r.denied(api.Pods.Ref(ref.Namespace, name)) {
+		return
+	}
 	r.create = append(r.create, &api.Pod{
-		Meta: api.Meta{Name: r.podName(src.revision), Namespace: ref.Namespace, Labels: r.app.Meta.Labels, Owner: &ref},
+		Meta: api.Meta{Name: name, Namespace: ref.Namespace, Labels: r.app.Meta.Labels, Owner: &ref},
 		Spec: api.PodSpec{PodTemplate: src.template, App: ref.Name, Revision: src.revision, Contents: src.contents, Target: host},
 	})
 }

@@ -3,7 +3,6 @@ package controller
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -197,30 +196,12 @@ func (l *jobs) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 	}
 	p := planJob(job, look(l.caches, ref.Namespace, pods, l.now()))
 	err := l.apply(ctx, ref, job, p)
-	if why := overQuota(err); why != "" && job != nil {
-		p.create, p.status.Message = nil, "waits for quota: "+why
+	if why := anyOf(refused(err)); why != "" && job != nil {
+		p.create, p.status.Message = nil, waitsForQuota+why
 		p.sooner(quotaRecheck)
 		err = l.apply(ctx, ref, job, p)
 	}
 	return p.again, err
-}
-
-// quotaRecheck is how often pods that found no quota are tried again.
-const quotaRecheck = 10 * time.Second
-
-// overQuota returns what an error says of the namespace's quota, "" if it is
-// another one.
-func overQuota(err error) string {
-	e, ok := errors.AsType[*api.Error](err)
-	if !ok || e.Code != api.Conflict {
-		return ""
-	}
-	for _, f := range e.Fields {
-		if strings.HasSuffix(f.Path, api.QuotaPath) {
-			return f.Message
-		}
-	}
-	return ""
 }
 
 // apply carries a plan out in one transaction.

@@ -193,20 +193,6 @@ func jobLife(w *world) {
 	w.eventually("gone", 5*time.Minute, func() bool { return w.job("mend") == nil && len(w.pods()) == 0 })
 }
 
-// TestJobsBearEverything is TestLoopsBearEverything for jobs.
-func TestJobsBearEverything(t *testing.T) {
-	for name, disturb := range disturbances {
-		for seed := range uint64(2) {
-			t.Run(fmt.Sprintf("%s/%d", name, seed), func(t *testing.T) {
-				s := &sieve{rng: rand.New(rand.NewPCG(seed, 1))}
-				disturb(s)
-				wrap := func(w *world, h http.Handler) http.Handler { s.next = h; return s }
-				inDisturbedWorld(t, 3, s, wrap, jobLife)
-			})
-		}
-	}
-}
-
 // TestEachTickOnce: a cron job whose leaders die and whose leader's clock
 // jumps back and forth. Each tick of the time that passed has exactly one run,
 // whose pods are its only ones, or is reported as skipped, and why.

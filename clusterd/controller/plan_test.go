@@ -98,6 +98,8 @@ type givenApp struct {
 	Intent   api.Intent
 	Desired  int
 	Nodes    []givenHost
+	Refused  map[string]string // by the quota: "Pod web-a-0"
+	Message  string            // of the app
 }
 
 // givenHost is a node as the app loop sees it.
@@ -138,7 +140,7 @@ func (g givenApp) build() (*api.App, []*api.Pod) {
 	}
 	app.Effective = effective(g.Spec)
 	st := &app.Status
-	st.Epoch = g.Epoch
+	st.Epoch, st.Message = g.Epoch, g.Message
 	before := ""
 	if g.Before != nil {
 		app.Meta.Generation = 2
@@ -192,7 +194,12 @@ func TestPlanAppGolden(t *testing.T) {
 		for name, size := range g.Volumes {
 			volumes[name] = &api.Volume{Meta: api.Meta{Name: name, Namespace: "default", UID: "uid-" + name}, Spec: api.VolumeSpec{Size: size}}
 		}
-		return planApp(app, facts{pods: pods, nodes: g.nodes(), volumes: volumes, now: noon})
+		refused := map[api.Ref]string{}
+		for what, why := range g.Refused {
+			kind, name, _ := strings.Cut(what, " ")
+			refused[api.Ref{Kind: kind, Namespace: "default", Name: name}] = why
+		}
+		return planApp(app, facts{pods: pods, nodes: g.nodes(), volumes: volumes, refused: refused, now: noon})
 	})
 }
 

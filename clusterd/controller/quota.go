@@ -1,8 +1,13 @@
 package controller
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -11,6 +16,75 @@ import (
 // usedEvery is how often at most it is written what a namespace uses: the
 // quota itself is kept by the API, from the objects.
 const usedEvery = time.Second
+
+const (
+	// quotaRecheck is how often what found no quota is tried again.
+	quotaRecheck = 10 * time.Second
+	// waitsForQuota begins the message of an app or a job that found none.
+	waitsForQuota = "waits for quota: "
+)
+
+// refusal is an error of a batch some of whose writes the quota has no room for.
+type refusal struct {
+	of  map[api.Ref]string // what it says of each
+	err error
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// overQuota makes a refusal of an error of a batch, if it is one.
+func overQuota(part []write, err error) error {
+	e, ok := errors.AsType[*api.Error](err)
+	if !ok || e.Code != api.Conflict {
+		return err
+	}
+	of := map[api.Ref]string{}
+	for _, f := range e.Fields {
+		i, field := 0, ""
+		if n, _ := fmt.Sscanf(f.Path, "writes[%d].%s", &i, &field); n < 2 || i >= len(part) {
+			continue
+		}
+		ref := part[i].ref
+		// Of what takes quota for its spec, no other field is ever in conflict.
+		declares := ref.Kind == api.Apps.Name || ref.Kind == api.Volumes.Name
+		if _, told := of[ref]; !told && (field == api.QuotaPath || declares) {
+			of[ref] = f.Message
+		}
+	}
+	if len(of) == 0 {
+		return err
+	}
+	return &refusal{of, err}
+}
+
+// refused returns what of a batch the quota has no room for; nil if that is not
+// why it failed.
+func refused(err error) map[api.Ref]string {
+	if r, ok := errors.AsType[*refusal](err); ok {
+		return r.of
+	}
+	return nil
+}
+
+// denied reports whether the quota had no room for an object a moment ago.
+func (r *rollout) denied(ref api.Ref) bool {
+	why := r.see.refused[ref]
+	if why == "" {
+		return false
+	}
+	r.starved = cmp.Or(r.starved, why)
+	r.sooner(quotaRecheck)
+	return true
+}
+
+// anyOf returns what is said of the first, "" if there is none.
+func anyOf(of map[api.Ref]string) string {
+	if len(of) == 0 {
+		return ""
+	}
+	return of[slices.MinFunc(slices.Collect(maps.Keys(of)), func(a, b api.Ref) int { return strings.Compare(a.String(), b.String()) })]
+}
 
 // account writes what a namespace uses.
 func (l *namespaces) account(ctx context.Context, ns *api.Namespace) (time.Duration, error) {

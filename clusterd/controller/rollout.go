@@ -19,7 +19,8 @@ import (
 //	     │                      └─ else: last healthy revision put back ─────────► rolled_back
 //	     └─ something newer is asked for ────────────────────────────────────────► superseded
 //
-// One with a canary holds on its way until it is promoted or aborted.
+// A rollback that the quota has no room for is a pause. One with a canary holds
+// on its way until it is promoted or aborted.
 
 const (
 	// unplaceable is how long pods that fit no node are waited for when nothing
@@ -55,6 +56,7 @@ type rollout struct {
 	was                   source           // of the pods that were healthy last
 	lack                  *api.Cause       // the config or secret that it waits for
 	ordinals              map[int]*api.Pod // of a stateful app: who holds each, ended or not
+	starved               string           // what the quota says to what it has no room for
 	taken                 map[string]bool
 	next                  map[string]int // by revision: no name with a smaller number is free
 }
@@ -162,12 +164,18 @@ func (r *rollout) fail(c *api.Cause) {
 	ro.Cause, ro.EndedAt, ro.HeldSince = c, r.now, time.Time{}
 	healthy := st.LastHealthy()
 	same := healthy != nil && r.sameSpec(healthy)
+	full := r.see.refused[refOf(api.Apps, r.app)]
+	if full != "" {
+		told := *c
+		told.Message += "; what was healthy last is not put back: " + full
+		c, ro.Cause = &told, &told
+	}
 	switch {
 	case healthy == nil || ro.IsRollback() || same && healthy.Revision == ro.Revision:
 		ro.Phase = api.RolloutFailed
 		r.event(true, "rollout_failed", "generation %d failed: %s", ro.Generation, c.Message)
 		return
-	case r.update.OnFailure == "pause":
+	case r.update.OnFailure == "pause" || full != "":
 		ro.Phase = api.RolloutPaused
 		r.event(true, "rollout_paused", "generation %d failed and is paused: %s", ro.Generation, c.Message)
 		return
@@ -210,6 +218,9 @@ func (r *rollout) message() string {
 		if r.lack != nil {
 			return "waits: " + r.lack.Message
 		}
+		if r.starved != "" {
+			return waitsForQuota + r.starved
+		}
 		m := fmt.Sprintf("%d of %d pods of revision %s are healthy", len(filter(r.f.current, r.healthy)), r.aim(), ro.Revision)
 		if ro.Reason != "" {
 			m = ro.Reason + ": " + m
@@ -224,6 +235,9 @@ func (r *rollout) message() string {
 		if ro.Cause != nil {
 			return "rollout " + string(ro.Phase) + ": " + ro.Cause.Message
 		}
+	}
+	if r.starved != "" {
+		return waitsForQuota + r.starved
 	}
 	if st.Ready >= r.want {
 		return r.drains()

@@ -3,8 +3,11 @@ package controller
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +31,7 @@ type sieve struct {
 	gone bool          // ... and cannot be taken up
 	lose int           // every so many writes, the answer is lost
 	die  int           // every so many writes, the leader ends right after
+	at   int           // right after this write, the leader ends
 
 	mu     sync.Mutex
 	rng    *rand.Rand
@@ -56,7 +60,7 @@ func (s *sieve) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.writes++
 	lost := s.lose > 0 && s.writes%s.lose == 0
-	dies := s.die > 0 && s.writes%s.die == 0
+	dies := s.die > 0 && s.writes%s.die == 0 || s.writes == s.at
 	s.mu.Unlock()
 	if !lost && !dies {
 		s.next.ServeHTTP(w, r)
@@ -121,19 +125,68 @@ var disturbances = map[string]func(*sieve){
 	"everything":          func(s *sieve) { s.lag, s.cut, s.gone, s.lose, s.die = 500*time.Millisecond, 9, true, 7, 11 },
 }
 
-// TestLoopsBearEverything takes an app through its life under each kind of
-// disturbance. The promises hold all the while: never more pods than replicas
-// and surge, never fewer ready than min_available, one end per rollout.
+// TestLoopsBearEverything takes what each loop works on through its life under
+// each kind of disturbance: views that are old, events that are missed, answers
+// that get lost and leaders that end. What a life promises holds all the while.
 func TestLoopsBearEverything(t *testing.T) {
-	for name, disturb := range disturbances {
-		for seed := range uint64(3) {
-			t.Run(fmt.Sprintf("%s/%d", name, seed), func(t *testing.T) {
-				s := &sieve{rng: rand.New(rand.NewPCG(seed, 1))}
-				disturb(s)
-				wrap := func(w *world, h http.Handler) http.Handler { s.next = h; return s }
-				inDisturbedWorld(t, 3, s, wrap, life)
-			})
+	for _, of := range slices.Sorted(maps.Keys(lives)) {
+		for name, disturb := range disturbances {
+			for seed := range uint64(seedsOf(of)) {
+				t.Run(fmt.Sprintf("%s/%s/%d", of, name, seed), func(t *testing.T) {
+					s := &sieve{rng: rand.New(rand.NewPCG(seed, 1))}
+					disturb(s)
+					lives[of].in(t, s)
+				})
+			}
 		}
+	}
+}
+
+// seedsOf is how often a life is lived under each disturbance: the loops whose
+// plans are longest see more.
+func seedsOf(of string) int {
+	if !racing && (of == "app" || of == "app, stateful" || of == "job") {
+		return 3
+	}
+	return 1
+}
+
+// in lives a life behind a sieve.
+func (l way) in(t *testing.T, s *sieve) {
+	inDisturbedWorld(t, 3, s, func(w *world, h http.Handler) http.Handler {
+		if l.wrap != nil {
+			h = l.wrap(w, h)
+		}
+		s.next = h
+		return s
+	}, l.live)
+}
+
+// TestCrashBetweenAnyTwoWrites: in each life the leader ends once, right after
+// the first write, the second, and so on; nobody hears what became of that write.
+// A day has some of them, a campaign all.
+func TestCrashBetweenAnyTwoWrites(t *testing.T) {
+	for _, of := range slices.Sorted(maps.Keys(lives)) {
+		t.Run(of, func(t *testing.T) {
+			calm := &sieve{rng: rand.New(rand.NewPCG(0, 1))}
+			lives[of].in(t, calm)
+			first, stride := 1, calm.writes
+			switch _, n := seeds(t, 5); {
+			case os.Getenv("CLUSTERD_SEED") != "":
+				at, _ := seeds(t, 0)
+				first = int(at)
+			case int(n) < calm.writes:
+				stride = calm.writes / int(n)
+			default:
+				stride = 1
+			}
+			for at := first; at <= calm.writes; at += stride {
+				ok := t.Run(fmt.Sprint(at), func(t *testing.T) { lives[of].in(t, &sieve{rng: rand.New(rand.NewPCG(0, 1)), at: at}) })
+				if !ok {
+					t.Fatalf("replay: CLUSTERD_SEED=%d go test ./clusterd/controller -run 'TestCrashBetweenAnyTwoWrites/%s$'", at, of)
+				}
+			}
+		})
 	}
 }
 

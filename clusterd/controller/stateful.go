@@ -130,6 +130,10 @@ func (r *rollout) man(inOrder bool, of func(n int) source) {
 // appoint plans pods for ordinals, all of the next epoch.
 func (r *rollout) appoint(ordinals []int, of func(n int) source) {
 	ref := refOf(api.Apps, r.app)
+	ordinals = slices.DeleteFunc(ordinals, func(n int) bool { return r.homeless(of(n).template, n) })
+	if len(ordinals) == 0 {
+		return
+	}
 	// The revision a new count begins at is larger than any epoch that came from
 	// an app before, which spent one at most per revision.
 	r.status.Epoch = max(r.status.Epoch+1, r.app.Meta.Revision)

@@ -202,12 +202,28 @@ func (w *world) app(name string) *api.App {
 // apply declares an app and returns its generation.
 func (w *world) apply(name, spec string) int64 {
 	w.t.Helper()
-	a := new(api.App)
-	body := json.RawMessage(fmt.Sprintf(`{"spec":%s}`, spec))
-	if err := w.client.Call(w.ctx, http.MethodPut, client.Path(api.Apps.Info(), w.ns, name), nil, body, a); err != nil {
+	generation, err := w.declare(name, spec)
+	if err != nil {
 		w.t.Fatal(err)
 	}
-	return a.Meta.Generation
+	return generation
+}
+
+// declare is apply for what may be refused.
+func (w *world) declare(name, spec string) (generation int64, err error) {
+	a := new(api.App)
+	body := json.RawMessage(fmt.Sprintf(`{"spec":%s}`, spec))
+	err = w.client.Call(w.ctx, http.MethodPut, client.Path(api.Apps.Info(), w.ns, name), nil, body, a)
+	return a.Meta.Generation, err
+}
+
+// grant gives the namespace a quota.
+func (w *world) grant(q api.Quota) {
+	w.t.Helper()
+	ns := &api.Namespace{Meta: api.Meta{Name: w.ns}, Spec: api.NamespaceSpec{Quota: &q}}
+	if _, err := client.Of(w.client, api.Namespaces).Put(w.ctx, ns); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // ended waits until the rollout of a generation has ended, and returns it.
