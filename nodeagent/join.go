@@ -22,13 +22,13 @@ import (
 
 // membership is what a join taught the node about its cluster.
 type membership struct {
-	Name      string       `json:"name"`
-	Address   string       `json:"address"`
-	Subnet    netip.Prefix `json:"subnet"`
-	Pods      netip.Prefix `json:"pods"`
-	Services  netip.Prefix `json:"services"`
-	Servers   []string     `json:"servers"` // host:port
-	GossipKey []byte       `json:"gossip_key"`
+	Name       string       `json:"name"`
+	Address    string       `json:"address"`
+	Subnet     netip.Prefix `json:"subnet"`
+	Pods       netip.Prefix `json:"pods"`
+	Services   netip.Prefix `json:"services"`
+	Servers    []string     `json:"servers"` // host:port
+	GossipKeys [][]byte     `json:"gossip_keys"`
 }
 
 func (s *settings) membershipFile() string { return filepath.Join(s.DataDir, "cluster.json") }
@@ -80,7 +80,7 @@ func (s *settings) join(ctx context.Context, log hclog.Logger) (membership, erro
 	if err != nil {
 		return membership{}, err
 	}
-	m := membership{Name: s.Name, Address: s.Address, Servers: res.Servers, GossipKey: res.GossipKey}
+	m := membership{Name: s.Name, Address: s.Address, Servers: res.Servers, GossipKeys: res.GossipKeys}
 	if len(m.Servers) == 0 {
 		m.Servers = []string{s.server}
 	}

@@ -73,7 +73,7 @@ func (s *settings) supervise(ctx context.Context, log hclog.Logger) error {
 	}
 	g, err := gossip.Open(gossip.Config{
 		Name: pki.ID{Role: pki.Node, Name: s.Name}.String(),
-		Bind: net.JoinHostPort(s.Address, strconv.Itoa(s.gossipPort)), Key: m.GossipKey,
+		Bind: net.JoinHostPort(s.Address, strconv.Itoa(s.gossipPort)), Keys: m.GossipKeys,
 		Seeds: s.seeds(ctx, m.Servers), Log: log,
 	})
 	if err != nil {

@@ -25,7 +25,7 @@ type clusterView struct {
 
 type serverView struct {
 	Address string `json:"address" doc:"Host and port of its API."`
-	Leader  bool   `json:"leader" doc:"It leads."`
+	Role    string `json:"role" doc:"leader, voter, or learner while it joins."`
 	Version string `json:"version" doc:"Its version."`
 }
 
@@ -53,8 +53,8 @@ func newClusterData() datasource.DataSource {
 func readCluster(ctx context.Context, c *cluster, _ values, diags *diag.Diagnostics) *clusterView {
 	v := &clusterView{Servers: map[string]serverView{}}
 	for _, s := range listAll(ctx, c, api.Servers, "", nil, diags) {
-		v.Servers[s.Meta.Name] = serverView{s.Spec.Address, s.Status.Leader, s.Status.Version}
-		if s.Status.Leader {
+		v.Servers[s.Meta.Name] = serverView{s.Spec.Address, string(s.Status.Role), s.Status.Version}
+		if s.Status.Role == api.ServerLeader {
 			v.Leader, v.Version = s.Meta.Name, s.Status.Version
 		}
 	}

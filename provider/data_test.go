@@ -55,7 +55,7 @@ data "clusterd_logs" "web" {
 			check("data.clusterd_service.web", "endpoints.%", "2"),
 			resource.TestCheckResourceAttrPair("data.clusterd_service.web", "virtual_ip", "clusterd_service.web", "virtual_ip"),
 			check("data.clusterd_cluster.this", "nodes", "3"),
-			check("data.clusterd_cluster.this", "servers.s1.leader", "true"),
+			check("data.clusterd_cluster.this", "servers.s1.role", "leader"),
 			resource.TestMatchResourceAttr("data.clusterd_cluster.this", "free.millicpu", regexp.MustCompile(`^[1-9]\d+$`)),
 			check("data.clusterd_events.web", "events.01.reason", "rollout_started"),
 			check("data.clusterd_events.quiet", "events.%", "0"),

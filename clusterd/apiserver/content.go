@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/seal"
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/keys"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
@@ -79,8 +79,12 @@ func (t *txn) conceal(old *object, in *incoming, secret *api.Secret) (*incoming,
 	}
 	effective := api.Clone(spec).WithDefaults()
 	name := of + "\x00" + string(marshal(effective.Generate))
+	set, err := t.keys()
+	if err != nil {
+		return nil, err
+	}
 	c := api.ContentSpec{Of: of, Keys: slices.Sorted(maps.Keys(next)), Generate: spec.Generate,
-		Hash: t.s.ring.Name(in.meta.Namespace+"/"+name, next)}
+		Hash: set.Secrets.Name(in.meta.Namespace+"/"+name, next)}
 	if err := t.keepVersion(in, c, next); err != nil {
 		return nil, err
 	}
@@ -128,7 +132,11 @@ func (t *txn) keepVersion(in *incoming, c api.ContentSpec, values map[string]str
 	if values != nil {
 		key := sealedPrefix + sealedName(ns, name)
 		t.read(key)
-		t.set(key, t.s.ring.Seal(sealedName(ns, name), marshal(values)))
+		set, err := t.keys()
+		if err != nil {
+			return err
+		}
+		t.set(key, set.Secrets.Seal(sealedName(ns, name), marshal(values)))
 	}
 	return nil
 }
@@ -143,11 +151,11 @@ func (t *txn) version(namespace, of, hash string) (*api.ContentSpec, map[string]
 	if o == nil {
 		return nil, nil, nil
 	}
-	return t.s.reveal(o, t.peek(sealedPrefix+sealedName(namespace, name)))
+	return t.s.reveal(t.peek(keysKey), o, t.peek(sealedPrefix+sealedName(namespace, name)))
 }
 
-// reveal opens a version: its text, or its sealed values.
-func (s *Server) reveal(o, sealed *object) (*api.ContentSpec, map[string]string, error) {
+// reveal opens a version: its text, or with the cluster's keys its sealed values.
+func (s *Server) reveal(holder, o, sealed *object) (*api.ContentSpec, map[string]string, error) {
 	var c api.ContentSpec
 	if err := json.Unmarshal(o.spec, &c); err != nil {
 		return nil, nil, fmt.Errorf("decode %s: %w", o.ref(), err)
@@ -155,7 +163,11 @@ func (s *Server) reveal(o, sealed *object) (*api.ContentSpec, map[string]string,
 	if sealed == nil {
 		return &c, c.Data, nil
 	}
-	plain, err := s.ring.Open(sealedName(o.meta.Namespace, o.meta.Name), sealed.value)
+	set, err := s.openKeys(holder)
+	if err != nil {
+		return nil, nil, err
+	}
+	plain, err := set.Secrets.Open(sealedName(o.meta.Namespace, o.meta.Name), sealed.value)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -197,7 +209,7 @@ func (s *Server) serveVersion(w http.ResponseWriter, r *request) error {
 	if o == nil {
 		return conflict(api.NotFound, r.ref(), "no version %s is kept", hash)
 	}
-	_, values, err := s.reveal(o, snap.get(sealedPrefix+sealedName(ns, name)))
+	_, values, err := s.reveal(snap.get(keysKey), o, snap.get(sealedPrefix+sealedName(ns, name)))
 	if err != nil {
 		return err
 	}
@@ -216,11 +228,13 @@ func (s *Server) serveRotate(w http.ResponseWriter, r *request) error {
 	if err := allow(r.by.Identity, verbRotate, s.kinds["secrets"], "", nil); err != nil {
 		return err
 	}
-	id, err := s.ring.Add()
+	var out api.KeyRotation
+	set, err := s.changeKeys(r.Context(), r.by, func(_ *snapshot, next *keys.Set) {
+		next.Secrets, out.Key = next.Secrets.Add()
+	})
 	if err != nil {
 		return err
 	}
-	out := api.KeyRotation{Key: id}
 	snap, err := s.cache.latest(r.Context())
 	if err != nil {
 		return err
@@ -236,18 +250,20 @@ func (s *Server) serveRotate(w http.ResponseWriter, r *request) error {
 		out.Sealed += n
 	}
 	if r.flag("forget") {
-		if snap, err = s.cache.latest(r.Context()); err != nil {
+		if _, err = s.cache.latest(r.Context()); err != nil { // or what was sealed anew just now would not count
 			return err
 		}
-		needed := map[string]bool{}
-		for _, key := range sealedKeys(snap) {
-			needed[seal.KeyOf(snap.get(key).value)] = true
-		}
-		if out.Removed, err = s.ring.Forget(func(id string) bool { return needed[id] }); err != nil {
+		if set, err = s.changeKeys(r.Context(), r.by, func(snap *snapshot, next *keys.Set) {
+			needed := map[string]bool{}
+			for _, key := range sealedKeys(snap) {
+				needed[keys.KeyOf(snap.get(key).value)] = true
+			}
+			next.Secrets, out.Removed = next.Secrets.Forget(func(id string) bool { return needed[id] })
+		}); err != nil {
 			return err
 		}
 	}
-	out.Kept = s.ring.Older()
+	out.Kept = set.Secrets.Older()
 	s.log.Info("secrets are sealed with a new key", "key", out.Key, "sealed", out.Sealed, "removed", out.Removed, "by", r.by.String())
 	answer(w, http.StatusOK, snap.revision, marshal(out))
 	return nil
@@ -260,13 +276,17 @@ func sealedKeys(snap *snapshot) (keys []string) {
 }
 
 // reseal stages what other keys than the current one sealed, sealed with that.
-func (t *txn) reseal(keys []string) (n int, err error) {
-	for _, key := range keys {
+func (t *txn) reseal(stale []string) (n int, err error) {
+	set, err := t.keys()
+	if err != nil {
+		return 0, err
+	}
+	for _, key := range stale {
 		o := t.read(key)
-		if o == nil || seal.KeyOf(o.value) == t.s.ring.Current() {
+		if o == nil || keys.KeyOf(o.value) == set.Secrets.Current() {
 			continue
 		}
-		next, err := t.s.ring.Reseal(strings.TrimPrefix(key, sealedPrefix), o.value)
+		next, err := set.Secrets.Reseal(strings.TrimPrefix(key, sealedPrefix), o.value)
 		if err != nil {
 			return 0, err
 		}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/seal"
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/keys"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
@@ -214,7 +214,12 @@ func TestRotateKeys(t *testing.T) {
 				t.Fatalf("rotation %d: %d %s", i, code, got)
 			}
 		}
-		if len(r.Removed) != 2 || r.Key != s.ring.Current() || slices.Contains(r.Removed, r.Key) {
+		snap, _ := s.cache.latest(t.Context())
+		set, err := s.openKeys(snap.get(keysKey))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Removed) != 2 || r.Key != set.Secrets.Current() || slices.Contains(r.Removed, r.Key) {
 			t.Errorf("removed %v, kept %v, seals with %s", r.Removed, r.Kept, r.Key)
 		}
 		for name, hash := range before {
@@ -225,9 +230,9 @@ func TestRotateKeys(t *testing.T) {
 				t.Errorf("the same values of %s have another hash after a rotation", name)
 			}
 		}
-		snap, _ := s.cache.latest(t.Context())
+		snap, _ = s.cache.latest(t.Context())
 		for _, key := range sealedKeys(snap) {
-			if seal.KeyOf(snap.get(key).value) != r.Key {
+			if keys.KeyOf(snap.get(key).value) != r.Key {
 				t.Errorf("%s needs an old key", key)
 			}
 		}

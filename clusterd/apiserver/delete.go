@@ -103,6 +103,10 @@ func (t *txn) release(k *kind, old *object) error {
 		t.releaseNode(v)
 	case *api.Volume:
 		t.releaseVolume(v)
+	case *api.Server:
+		if err := t.checkServerGoes(old); err != nil {
+			return err
+		}
 	case *api.Content:
 		t.unclaim(sealedPrefix + sealedName(v.Meta.Namespace, v.Meta.Name))
 	case *api.Namespace:

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/keys"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
@@ -43,7 +45,17 @@ type running struct {
 
 func runEtcd(t testing.TB, dir string) *running {
 	t.Helper()
-	s, err := Open(t.Context(), Config{Etcd: etcdConfig(t, dir)})
+	path := filepath.Join(dir, "keys.json")
+	set, err := keys.Load(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if set, err = keys.New("test"); err == nil {
+			err = set.Save(path)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), Config{Etcd: etcdConfig(t, dir), Keys: set})
 	if err != nil {
 		t.Fatal(err)
 	}

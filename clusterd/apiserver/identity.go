@@ -136,7 +136,7 @@ func (s *Server) bearer(ctx context.Context, token string) (Identity, error) {
 		return Identity{}, api.Errorf(api.Unauthenticated, "the token is not valid: it was revoked, or is not of this cluster")
 	case expired(t, time.Now()):
 		return Identity{}, api.Errorf(api.Unauthenticated, "the token expired on %s: ask for a new one", t.Spec.ExpiresAt.UTC().Format(time.RFC3339))
-	case t.Spec.Role != api.RoleAdmin:
+	case t.Spec.Joins():
 		return Identity{}, api.Errorf(api.Unauthenticated, "this token is for machines to join with: it gives no access to the API")
 	}
 	return Identity{RoleUser, user.ID}, nil

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -16,14 +17,15 @@ type Issuer interface {
 	Issue(csr []byte, role, name string) (certificate []byte, err error)
 	// CA returns the cluster's CA as PEM.
 	CA() []byte
-	// GossipKey returns the key that members gossip with.
-	GossipKey() []byte
+	// GossipKeys returns the keys that members gossip with: they speak the last.
+	GossipKeys() [][]byte
 }
 
 const maxJoin = 32 << 10
 
 // serveJoin answers POST /v1/join: who has a join token's secret gets a
-// certificate for a node. It is the one call that is not authenticated before.
+// certificate for a node or a server. It is the one call that is not
+// authenticated before.
 func (s *Server) serveJoin(w http.ResponseWriter, r *request) error {
 	if s.cfg.Issuer == nil {
 		return api.Errorf(api.Unready, "this server lets no machines in")
@@ -32,24 +34,32 @@ func (s *Server) serveJoin(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	req.Role = cmp.Or(req.Role, pki.Node)
 	var errs api.Errors
 	errs.Add("name", api.CheckName(req.Name))
 	if req.CSR == "" {
 		errs.Addf("csr", "required")
 	}
+	if req.Role != pki.Node && req.Role != pki.Server {
+		errs.Addf("role", "%q is unknown: want node or server", req.Role)
+	}
 	if errs != nil {
 		return invalid(api.Ref{}, errs)
 	}
-	var subnet string
-	commit := func(t *txn) error { subnet, err = t.join(req); return err }
+	admit := (*txn).joinNode
+	if req.Role == pki.Server {
+		admit = (*txn).joinServer
+	}
+	var node pki.JoinNode
+	commit := func(t *txn) (err error) { node, err = admit(t, req); return err }
 	// The request is named by its key: who repeats it gets a certificate that
 	// only the holder of the key can use.
-	by := caller{Identity: Identity{RoleNode, req.Name}, program: r.UserAgent(), requestID: "join-" + pki.Hash(req.CSR)}
+	by := caller{Identity: Identity{Role(req.Role), req.Name}, program: r.UserAgent(), requestID: "join-" + pki.Hash(req.CSR)}
 	// Signed before anything is written: a request that cannot be signed uses up nothing.
 	if _, err := s.dryRun(r.Context(), by, commit); err != nil {
 		return err
 	}
-	cert, err := s.cfg.Issuer.Issue([]byte(req.CSR), string(RoleNode), req.Name)
+	cert, err := s.cfg.Issuer.Issue([]byte(req.CSR), string(req.Role), req.Name)
 	if err != nil {
 		return invalid(api.Ref{}, api.Errors{{Path: "csr", Message: "cannot be signed: " + err.Error()}})
 	}
@@ -57,15 +67,22 @@ func (s *Server) serveJoin(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	s.log.Info("node joined", "node", req.Name, "address", req.Address, "subnet", subnet, "token", req.ID)
-	answer(w, http.StatusOK, revision, marshal(s.admission(cert, pki.JoinNode{Name: req.Name, Subnet: subnet})))
+	said := s.admission(cert, node)
+	if req.Role == pki.Server {
+		if said.Server, err = s.welcome(r.Context(), req); err != nil {
+			return err
+		}
+	}
+	s.log.Info("a machine joined", "role", req.Role, "name", req.Name, "address", req.Address, "subnet", node.Subnet, "token", req.ID)
+	w.Header().Set("Cache-Control", "no-store")
+	answer(w, http.StatusOK, revision, marshal(said))
 	return nil
 }
 
 // admission is what a member needs to know.
 func (s *Server) admission(cert []byte, node pki.JoinNode) pki.JoinResponse {
 	return pki.JoinResponse{
-		Certificate: string(cert), CA: string(s.cfg.Issuer.CA()), GossipKey: s.cfg.Issuer.GossipKey(), Node: node,
+		Certificate: string(cert), CA: string(s.cfg.Issuer.CA()), GossipKeys: s.cfg.Issuer.GossipKeys(), Node: node,
 		Cluster: pki.JoinCluster{PodsCIDR: s.pods.String(), ServicesCIDR: s.services.String()},
 		Servers: s.servers(),
 	}
@@ -86,57 +103,73 @@ func (s *Server) servers() []string {
 	return out
 }
 
-// join uses the token and makes the node, in one transaction. A node that is
+// joinNode uses the token and makes the node, in one transaction. A node that is
 // there already keeps its subnet: its machine may have lost its key. One that
 // lives is not given away: its name is taken.
-func (t *txn) join(req pki.JoinRequest) (subnet string, err error) {
-	tokens, nodes := t.s.kinds["tokens"], t.s.kinds["nodes"]
-	var old *object
-	var token api.Token
-	if plausible(req.ID) {
-		if old = t.read(tokens.key("", req.ID)); old != nil {
-			if err := json.Unmarshal(old.body, &token); err != nil {
-				return "", fmt.Errorf("decode %s: %w", old.ref(), err)
-			}
-		}
-	}
-	again := t.s.repeats(t, req)
-	refused := func(format string, args ...any) error { return api.Errorf(api.Unauthenticated, format, args...) }
-	switch match := pki.HashMatches(token.Spec.Hash, req.Secret); {
-	case !match:
-		return "", refused("the join token is not known to this cluster: it was revoked or mistyped; make a new one with: clusterd token create --role node")
-	case token.Spec.Role != api.RoleNode:
-		return "", refused("this is not a join token but one of role %s", token.Spec.Role)
-	case expired(&token, t.now):
-		return "", refused("the join token expired on %s: make a new one with: clusterd token create --role node", stamp(token.Spec.ExpiresAt))
-	case token.Spec.MaxUses > 0 && token.Status.Uses >= token.Spec.MaxUses && !again:
-		return "", refused("the join token is used up: it was good for %d; make a new one with: clusterd token create --role node", token.Spec.MaxUses)
+func (t *txn) joinNode(req pki.JoinRequest) (pki.JoinNode, error) {
+	nodes := t.s.kinds["nodes"]
+	again := t.repeats(nodes, req)
+	use, err := t.useToken(req, again)
+	if err != nil {
+		return pki.JoinNode{}, err
 	}
 	node := t.read(nodes.key("", req.Name))
 	if node == nil {
 		in, err := openSpec(nodes, "", req.Name, marshal(api.Node{Meta: api.Meta{Name: req.Name, Labels: req.Labels}}))
 		if err != nil {
-			return "", err
+			return pki.JoinNode{}, err
 		}
 		if node, _, err = t.putSpec(in, precondition{}); err != nil {
-			return "", err
+			return pki.JoinNode{}, err
 		}
 	} else if !again {
 		if err := t.s.vacant(node); err != nil {
-			return "", err
+			return pki.JoinNode{}, err
 		}
 	}
 	var eff api.NodeSpec
 	if err := json.Unmarshal(node.effective, &eff); err != nil {
-		return "", fmt.Errorf("decode effective of %s: %w", node.ref(), err)
+		return pki.JoinNode{}, fmt.Errorf("decode effective of %s: %w", node.ref(), err)
 	}
-	if again {
-		return eff.Subnet, nil
+	use()
+	return pki.JoinNode{Name: req.Name, Subnet: eff.Subnet}, nil
+}
+
+// useToken checks the join token of a request. What it returns counts the use,
+// unless this very request was counted before.
+func (t *txn) useToken(req pki.JoinRequest, again bool) (use func(), err error) {
+	var old *object
+	var token api.Token
+	if plausible(req.ID) {
+		if old = t.read(t.s.kinds["tokens"].key("", req.ID)); old != nil {
+			if err := json.Unmarshal(old.body, &token); err != nil {
+				return nil, fmt.Errorf("decode %s: %w", old.ref(), err)
+			}
+		}
 	}
-	used := old.with()
-	used.status = marshal(api.TokenStatus{Uses: token.Status.Uses + 1, LastUsed: t.now})
-	t.put(used)
-	return eff.Subnet, nil
+	wayOut := "make a new one with: clusterd token create --role " + string(req.Role)
+	refused := func(format string, args ...any) error { return api.Errorf(api.Unauthenticated, format, args...) }
+	switch match := pki.HashMatches(token.Spec.Hash, req.Secret); {
+	case !match:
+		return nil, refused("the join token is not known to this cluster: it was revoked or mistyped; %s", wayOut)
+	case !token.Spec.Joins():
+		return nil, refused("this is not a join token but one of role %s", token.Spec.Role)
+	case token.Spec.Role != string(req.Role):
+		return nil, refused("this join token is not for a %s but for a %s; %s", req.Role, token.Spec.Role, wayOut)
+	case expired(&token, t.now):
+		return nil, refused("the join token expired on %s: %s", stamp(token.Spec.ExpiresAt), wayOut)
+	case token.Spec.Name != "" && token.Spec.Name != req.Name:
+		return nil, refused("the join token is for %s %s, and this machine calls itself %s: give it --name %s, or %s", req.Role, token.Spec.Name, req.Name, token.Spec.Name, wayOut)
+	case token.Spec.MaxUses > 0 && token.Status.Uses >= token.Spec.MaxUses && !again:
+		return nil, refused("the join token is used up: it was good for %d; %s", token.Spec.MaxUses, wayOut)
+	}
+	return func() {
+		if !again {
+			used := old.with()
+			used.status = marshal(api.TokenStatus{Uses: token.Status.Uses + 1, LastUsed: t.now})
+			t.put(used)
+		}
+	}, nil
 }
 
 // vacant says why a machine cannot take node over: another one is it. A
@@ -158,11 +191,11 @@ func (s *Server) vacant(node *object) error {
 	return nil
 }
 
-// repeats reports whether this very request made the node before, and only
+// repeats reports whether this very request made the member before, and only
 // its answer was lost: a retry must not use the token up twice.
-func (s *Server) repeats(t *txn, req pki.JoinRequest) bool {
-	node := t.peek(s.kinds["nodes"].key("", req.Name))
-	return node != nil && t.by.requestID != "" && node.meta.WriteID == t.by.requestID
+func (t *txn) repeats(k *kind, req pki.JoinRequest) bool {
+	o := t.peek(k.key("", req.Name))
+	return o != nil && t.by.requestID != "" && o.meta.WriteID == t.by.requestID
 }
 
 // serveRenew answers POST /v1/renew: a node gets a new certificate for the one

@@ -26,8 +26,10 @@ type issuing struct{ ca *pki.CA }
 func (i issuing) Issue(csr []byte, role, name string) ([]byte, error) {
 	return i.ca.Issue(csr, pki.ID{Role: pki.Role(role), Name: name})
 }
-func (i issuing) CA() []byte        { return i.ca.PEM() }
-func (i issuing) GossipKey() []byte { return []byte("0123456789abcdef0123456789abcdef") }
+func (i issuing) CA() []byte { return i.ca.PEM() }
+func (i issuing) GossipKeys() [][]byte {
+	return [][]byte{[]byte("0123456789abcdef0123456789abcdef")}
+}
 
 // tlsCluster is a server with real TLS on loopback.
 type tlsCluster struct {
@@ -108,7 +110,7 @@ func TestJoin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res.Node.Subnet != "10.244.0.0/24" || res.Cluster.ServicesCIDR != "10.96.0.0/16" || len(res.GossipKey) != 32 || res.Identity.ID() != (pki.ID{Role: pki.Node, Name: "w1"}) {
+	if res.Node.Subnet != "10.244.0.0/24" || res.Cluster.ServicesCIDR != "10.96.0.0/16" || len(res.GossipKeys) != 1 || res.Identity.ID() != (pki.ID{Role: pki.Node, Name: "w1"}) {
 		t.Errorf("joined with %+v", res.JoinResponse)
 	}
 	// Its certificate is its identity.

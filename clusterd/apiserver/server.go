@@ -27,12 +27,13 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/seal"
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/keys"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
@@ -55,15 +56,17 @@ type Config struct {
 
 	// Peer says who is at the other end of a TLS connection: role server or
 	// node, and its name; false without a verified certificate.
-	Peer    func(*tls.ConnectionState) (role, name string, ok bool)
+	Peer func(*tls.ConnectionState) (role, name string, ok bool)
+	// Dead says that a server does not answer the others; nil: none ever is.
+	Dead    func(server string) bool
 	Issuer  Issuer  // nil: machines cannot join
 	Tunnels Tunnels // nil: no logs, exec and image loads
-	// SecretKeys is the file with the keys that seal secrets; by default they
-	// live as long as the server.
-	SecretKeys string
-	SpoolDir   string        // where image uploads wait on disk; by default the system's
-	Planner    Planner       // nil: a plan does not say whether pods would find nodes
-	Lease      time.Duration // how long a node's run lease lasts; by default LeaseDefault
+	// Keys are what a new cluster begins with; of one that exists, only their root
+	// matters. By default they live as long as the server.
+	Keys     *keys.Set
+	SpoolDir string        // where image uploads wait on disk; by default the system's
+	Planner  Planner       // nil: a plan does not say whether pods would find nodes
+	Lease    time.Duration // how long a node's run lease lasts; by default LeaseDefault
 	// Metrics answers GET /metrics, for whoever has a token; nil: nothing does.
 	Metrics http.Handler
 
@@ -78,7 +81,7 @@ type Server struct {
 	kinds          map[string]*kind
 	pods, services netip.Prefix
 	cache          *cache
-	ring           *seal.Ring
+	opened         atomic.Pointer[opened] // the keys read last
 	handler        http.Handler
 	openapi        func() ([]byte, error)
 	ended          chan struct{} // closed when Run returns
@@ -105,9 +108,6 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	if s.pods.Overlaps(s.services) {
 		return nil, fmt.Errorf("the pod range %s and the service range %s overlap: choose others", s.pods, s.services)
-	}
-	if s.ring, err = seal.Open(cfg.SecretKeys); err != nil {
-		return nil, err
 	}
 	if cfg.Etcd == nil {
 		s.store = store.NewMemory()
@@ -146,6 +146,9 @@ func (s *Server) init(ctx context.Context) error {
 	s.handler = s.mux()
 	s.cleanSpool()
 	s.openapi = sync.OnceValues(OpenAPI)
+	if err := s.foundKeys(ctx); err != nil {
+		return err
+	}
 	return s.bootstrap(ctx)
 }
 
@@ -182,11 +185,12 @@ func (s *Server) Run(ctx context.Context) error {
 	cache.Go(func() { s.cache.run(behind) })
 	parts.Go(func() { s.followLeader(ctx) })
 	parts.Go(func() { s.flushRings(ctx) })
+	parts.Go(func() { s.tendMembers(ctx) })
 	var err error
 	select {
 	case <-ctx.Done():
 	case <-s.store.Stopped():
-		err = errors.New("the store ended by itself: its log says why")
+		err = errors.New("the store ended by itself, as that of a server does that was removed from the cluster: its log says why")
 	}
 	cancel()
 	parts.Wait()

@@ -3,6 +3,7 @@ package command
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,14 +15,17 @@ import (
 func (c *cli) server() *cobra.Command {
 	var cfg server.Config
 	var log daemon.LogConfig
-	var pods, services string
+	var pods, services, tokenFile string
 	cmd := &cobra.Command{
 		Use:   "server",
 		Short: "Run the control plane: API, store, scheduler, controllers",
 		Example: `  clusterd server --data-dir /var/lib/clusterd/server --advertise 10.0.0.1
+  clusterd server --advertise 10.0.0.2 --join 10.0.0.1 --token-file /etc/clusterd/join-token
 
 The first start in a data directory founds a cluster, and leaves there what its
-users need: admin.token (a secret) and ca.crt.`,
+users need: admin.token (a secret) and ca.crt. With --join it becomes one more
+server of a cluster that is there, and takes over when others fail; its token is
+made with: clusterd token create --role server`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if cfg.Log, err = log.New("clusterd", c.err); err != nil {
@@ -32,6 +36,11 @@ users need: admin.token (a secret) and ca.crt.`,
 			}
 			if cfg.Services, err = network("--services", services); err != nil {
 				return err
+			}
+			if len(cfg.Join) > 0 {
+				if cfg.JoinToken, err = joinToken(tokenFile); err != nil {
+					return err
+				}
 			}
 			s, err := server.Open(cmd.Context(), cfg)
 			if err != nil {
@@ -46,12 +55,27 @@ users need: admin.token (a secret) and ca.crt.`,
 	f.StringVar(&cfg.Listen, "listen", "", "host:port of the API; port "+server.DefaultPort+" of all addresses when unset")
 	f.StringVar(&cfg.Advertise, "advertise", "", "address others reach this server by; the machine's first when unset")
 	f.StringVar(&cfg.Gossip, "gossip", "", "host:port of the gossip, UDP and TCP; port "+server.DefaultGossipPort+" of all addresses when unset")
+	f.StringVar(&cfg.Peer, "peer", "", "port, or host:port, that the other servers reach its store by; port "+server.DefaultPeerPort+" when unset")
+	f.StringSliceVar(&cfg.Join, "join", nil, "host or host:port of a server whose cluster to join; may be repeated; only for the first start")
+	f.StringVar(&tokenFile, "token-file", "", "file with the token to join with (CLUSTERD_JOIN_TOKEN)")
 	f.StringSliceVar(&cfg.Hosts, "host", nil, "one more name or address for the server's certificate; may be repeated")
 	f.StringVar(&pods, "pods", server.DefaultPods, "network of the pods, of which each node gets a /24; only for the first start")
 	f.StringVar(&services, "services", server.DefaultServices, "network of the services' virtual addresses; only for the first start")
 	f.DurationVar(&cfg.Lease, "lease", 20*time.Second, "how long a node that is cut off goes on with stateful pods, before it stops them and they may run elsewhere")
 	log.Register(f)
 	return cmd
+}
+
+// joinToken is the token in the file, else that of the environment.
+func joinToken(file string) (string, error) {
+	if file == "" {
+		return os.Getenv("CLUSTERD_JOIN_TOKEN"), nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("--token-file: %w", err)
+	}
+	return string(b), nil
 }
 
 func network(flag, s string) (netip.Prefix, error) {

@@ -18,13 +18,14 @@ const joinTTL = 24 * time.Hour
 
 func (c *cli) token() *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Make tokens that let users in, and machines join"}
-	var role, description string
+	var role, description, name string
 	var ttl time.Duration
 	var uses int
 	create := &cobra.Command{
 		Use:   "create",
 		Short: "Make a token and print it; it is shown this once",
 		Example: `  clusterd token create --role node --ttl 1h           # then: nodeagent run --token …
+  clusterd token create --role server --uses 1 --for s2  # then: clusterd server --join … --token-file …
   clusterd token create --role admin --description ci`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -33,8 +34,8 @@ func (c *cli) token() *cobra.Command {
 				return err
 			}
 			defer cl.Close()
-			o := &api.Token{Spec: api.TokenSpec{Role: role, Description: description, MaxUses: uses}}
-			if role == api.RoleNode && !cmd.Flags().Changed("ttl") {
+			o := &api.Token{Spec: api.TokenSpec{Role: role, Description: description, MaxUses: uses, Name: name}}
+			if o.Spec.Joins() && !cmd.Flags().Changed("ttl") {
 				ttl = joinTTL
 			}
 			if ttl > 0 {
@@ -42,7 +43,7 @@ func (c *cli) token() *cobra.Command {
 			}
 			var secret string
 			switch role {
-			case api.RoleNode:
+			case api.RoleNode, api.RoleServer:
 				pin, err := c.pin()
 				if err != nil {
 					return err
@@ -50,13 +51,13 @@ func (c *cli) token() *cobra.Command {
 				tok := pki.NewJoinToken(pin)
 				o.Meta.Name, o.Spec.Hash, secret = tok.ID, tok.Hash(), tok.Reveal()
 			case api.RoleAdmin:
-				if uses > 0 {
-					return errors.New("--uses is for join tokens, of --role node")
+				if uses > 0 || name != "" {
+					return errors.New("--uses and --for are for join tokens, of --role node or server")
 				}
 				tok := pki.NewUserToken()
 				o.Meta.Name, o.Spec.Hash, secret = tok.ID, tok.Hash(), tok.Reveal()
 			default:
-				return fmt.Errorf("--role %q: want %s (machines join with it) or %s (a user who may do everything)", role, api.RoleNode, api.RoleAdmin)
+				return fmt.Errorf("--role %q: want %s or %s (machines join as that with it) or %s (a user who may do everything)", role, api.RoleNode, api.RoleServer, api.RoleAdmin)
 			}
 			if _, err := client.Of(cl, api.Tokens).Create(cmd.Context(), o); err != nil {
 				return err
@@ -66,11 +67,12 @@ func (c *cli) token() *cobra.Command {
 		},
 	}
 	f := create.Flags()
-	f.StringVar(&role, "role", "", "node: machines join with it; admin: a user")
+	f.StringVar(&role, "role", "", "node or server: machines join as that with it; admin: a user")
+	f.StringVar(&name, "for", "", "only the machine of this name may join with it")
 	f.DurationVar(&ttl, "ttl", 0, "how long it is good for; 0 is without end (when unset: a day to join, no end for a user)")
 	f.IntVar(&uses, "uses", 0, "how many machines may join with it; 0 is without limit")
 	f.StringVar(&description, "description", "", "what it is for")
-	create.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{api.RoleNode, api.RoleAdmin}, cobra.ShellCompDirectiveNoFileComp))
+	create.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{api.RoleNode, api.RoleServer, api.RoleAdmin}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.AddCommand(create)
 	return cmd
 }

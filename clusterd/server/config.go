@@ -20,6 +20,7 @@ import (
 // Ports and networks of a cluster that says nothing else.
 const (
 	DefaultPort       = "7443"
+	DefaultPeerPort   = "7444"
 	DefaultGossipPort = "7946"
 	DefaultPods       = apiserver.DefaultPods
 	DefaultServices   = apiserver.DefaultServices
@@ -32,7 +33,13 @@ type Config struct {
 	Listen    string   // host:port of the API; all addresses, port 7443
 	Advertise string   // host or host:port others reach the API by; the machine's address
 	Gossip    string   // host:port of the gossip, UDP and TCP; all addresses, port 7946
+	Peer      string   // port, or host:port, that the other servers reach its store by; port 7444
 	Hosts     []string // more names and addresses for the certificate
+
+	// Join is host:port of servers of a cluster to become a member of, with a
+	// token of role server. Ignored by one that is a member already.
+	Join      []string
+	JoinToken string `json:"-"`
 
 	Pods     netip.Prefix // addresses of pods, a /24 for each node
 	Services netip.Prefix // virtual addresses of services
@@ -139,6 +146,28 @@ func ownAddress() (string, error) {
 		}
 	}
 	return "", errors.New("--advertise is required: this machine has no IPv4 address but loopback")
+}
+
+// peer is host:port by which the other servers reach this one's store; host is
+// what it advertises for everything else.
+func (c Config) peer(host string) (string, error) {
+	if c.Peer == "" {
+		return net.JoinHostPort(host, DefaultPeerPort), nil
+	}
+	if !strings.Contains(c.Peer, ":") {
+		return net.JoinHostPort(host, c.Peer), nil
+	}
+	if h, p, err := net.SplitHostPort(c.Peer); err != nil || h == "" || p == "" {
+		return "", fmt.Errorf("--peer %q: want a port, or host:port", c.Peer)
+	}
+	return c.Peer, nil
+}
+
+// peerIsLocal reports whether the store's peers are all on this machine, so
+// that nobody else need reach it.
+func (c Config) peerIsLocal() bool {
+	h, _, err := net.SplitHostPort(c.Peer)
+	return err == nil && net.ParseIP(h).IsLoopback()
 }
 
 // hosts are the names and addresses that go into the certificate.

@@ -16,19 +16,18 @@ import (
 // them may speak for a member of the store.
 func TestStoreTakesServersOnly(t *testing.T) {
 	dir, at := t.TempDir(), freeAddr(t)
-	creds, err := openCredentials(dir, "s1", []string{"127.0.0.1"})
+	creds, err := openCredentials(dir, "s1", []string{"127.0.0.1"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf := storeConfig(Config{Name: "s1", DataDir: dir, NoSync: true})
-	conf.PeerAddress = at
+	conf := (&Server{cfg: Config{Name: "s1", DataDir: dir, NoSync: true, Peer: at}, peer: at}).storeConfig(nil)
 	s, err := apiserver.Open(t.Context(), apiserver.Config{Name: "s1", Etcd: conf})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
 	for role, hosts := range map[pki.Role][]string{pki.Server: {"127.0.0.1"}, pki.Node: nil} {
-		id, err := creds.ca.NewIdentity(pki.ID{Role: role, Name: "x1"}, hosts...)
+		id, err := creds.now.Load().ca.NewIdentity(pki.ID{Role: role, Name: "x1"}, hosts...)
 		if err != nil {
 			t.Fatal(err)
 		}

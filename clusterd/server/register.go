@@ -23,7 +23,7 @@ func (s *Server) register(ctx context.Context) error {
 	servers := client.Of(s.system, api.Servers)
 	me := &api.Server{
 		Meta:   api.Meta{Name: s.cfg.Name},
-		Spec:   api.ServerSpec{Address: s.addr, Gossip: s.gossip.Addr()},
+		Spec:   api.ServerSpec{Address: s.addr, Gossip: s.gossip.Addr(), Peer: s.peer},
 		Status: api.ServerStatus{Version: daemon.Version(), StartedAt: time.Now()},
 	}
 	if err := s.insist(ctx, func() error { _, err := servers.Put(ctx, me); return err }); err != nil {
@@ -31,8 +31,8 @@ func (s *Server) register(ctx context.Context) error {
 	}
 	close(s.ready)
 	for t := time.NewTicker(time.Second); ; {
-		if leads := s.api.Leads(); leads != me.Status.Leader || me.Meta.UID == "" {
-			me.Status.Leader = leads
+		if role, err := s.api.Role(ctx); err == nil && (role != me.Status.Role || me.Meta.UID == "") {
+			me.Status.Role = role
 			if out, err := servers.PutStatus(ctx, me); err == nil {
 				me.Meta.UID = out.Meta.UID
 			}

@@ -42,6 +42,7 @@ type Server struct {
 	creds    *credentials
 	listener net.Listener
 	addr     string // host:port others reach the API by
+	peer     string // host:port the other servers reach its store by
 	api      *apiserver.Server
 	hub      *tunnel.Hub
 	gossip   *gossip.Gossip
@@ -77,43 +78,60 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.addr, host, err = s.cfg.advertised(s.listener.Addr()); err != nil {
 		return err
 	}
-	if s.creds, err = openCredentials(s.cfg.DataDir, s.cfg.Name, s.cfg.hosts(host)); err != nil {
+	if s.peer, err = s.cfg.peer(host); err != nil {
+		return err
+	}
+	_, gossipPort, err := net.SplitHostPort(s.cfg.Gossip)
+	if err != nil {
+		return err
+	}
+	joined, err := s.join(ctx, net.JoinHostPort(host, gossipPort))
+	if err != nil {
+		return err
+	}
+	if s.creds, err = openCredentials(s.cfg.DataDir, s.cfg.Name, s.cfg.hosts(host), joined.keys); err != nil {
+		return err
+	}
+	// Gossip first: the others must see a server that joins, to let it have a vote.
+	s.gossip, err = gossip.Open(gossip.Config{
+		Name: pki.ID{Role: pki.Server, Name: s.cfg.Name}.String(), Bind: s.cfg.Gossip, Advertise: ipOf(host),
+		Keys: s.creds.now.Load().set.Gossip, Seeds: s.seeds, Log: s.log.Named("gossip"),
+	})
+	if err != nil {
 		return err
 	}
 	s.hub = tunnel.NewHub(s.log.Named("tunnel"))
+	s.witness = newWitness(s.gossip, s.hub)
 	s.planner = newPlanner(func() *client.Client { return s.system }, s.log)
 	conf := apiserver.Config{
 		Name: s.cfg.Name, PodsCIDR: s.cfg.Pods.String(), ServicesCIDR: s.cfg.Services.String(),
-		Lease: s.cfg.Lease,
-		Peer:  peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub}, Planner: s.planner,
-		SecretKeys: filepath.Join(s.cfg.DataDir, secretsFile),
-		SpoolDir:   filepath.Join(s.cfg.DataDir, spoolDir), Log: s.log,
+		Lease: s.cfg.Lease, Dead: s.witness.dead,
+		Peer: peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub}, Planner: s.planner,
+		Keys:     s.creds.now.Load().set,
+		SpoolDir: filepath.Join(s.cfg.DataDir, spoolDir), Log: s.log,
 		Metrics: daemon.MetricsHandler(daemon.NewMetrics()),
 	}
 	if !s.cfg.InMemory {
-		conf.Etcd = storeConfig(s.cfg)
+		conf.Etcd = s.storeConfig(joined.members)
 	}
 	if s.api, err = apiserver.Open(ctx, conf); err != nil {
 		return err
 	}
 	s.system = client.InProcess(s.api.InProcess(apiserver.Identity{Role: apiserver.RoleSystem, Name: s.cfg.Name}))
-	s.gossip, err = gossip.Open(gossip.Config{
-		Name: pki.ID{Role: pki.Server, Name: s.cfg.Name}.String(), Bind: s.cfg.Gossip, Advertise: ipOf(host),
-		Key: s.creds.gossipKey, Seeds: s.seeds, Log: s.log.Named("gossip"),
-	})
-	if err != nil {
-		return err
-	}
-	s.witness = newWitness(s.gossip, s.hub)
 	return nil
 }
 
 // storeConfig is how the server's member of the store runs.
-func storeConfig(c Config) *apiserver.EtcdConfig {
-	cert, key, ca := pki.Files(filepath.Join(c.DataDir, identityDir))
+func (s *Server) storeConfig(members map[string]string) *apiserver.EtcdConfig {
+	cert, key, ca := pki.Files(filepath.Join(s.cfg.DataDir, identityDir))
+	listen := s.peer
+	if _, port, err := net.SplitHostPort(s.peer); err == nil && !s.cfg.peerIsLocal() {
+		listen = net.JoinHostPort("0.0.0.0", port)
+	}
 	return &apiserver.EtcdConfig{
-		Dir: filepath.Join(c.DataDir, storeDir), Name: c.Name,
-		PeerCert: cert, PeerKey: key, PeerCA: ca, PeerName: pki.ServerName, NoSync: c.NoSync,
+		Dir: filepath.Join(s.cfg.DataDir, storeDir), Name: s.cfg.Name, Members: members, Join: members != nil,
+		PeerAddress: s.peer, PeerListen: listen,
+		PeerCert: cert, PeerKey: key, PeerCA: ca, PeerName: pki.ServerName, NoSync: s.cfg.NoSync,
 	}
 }
 
@@ -155,6 +173,7 @@ func (s *Server) Run(ctx context.Context) error {
 		daemon.Named("forecast", s.planner),
 		daemon.Named("register", daemon.Func(s.register)),
 		daemon.Named("lead", daemon.Func(s.lead)),
+		daemon.Named("keys", daemon.Func(s.followKeys)),
 		daemon.Func(s.renew),
 	)
 	stop()
@@ -196,18 +215,18 @@ func (s *Server) serve(ctx context.Context) error {
 	return nil
 }
 
-// renew replaces the server's own certificate well before it ends.
-func (s *Server) renew(ctx context.Context) error {
-	return s.creds.identity.Keep(ctx,
-		func(context.Context) error { return s.creds.ca.Reissue(s.creds.identity, s.creds.hosts...) },
-		func(err error) { s.log.Warn("certificate", "error", err) })
-}
-
-// seeds are the gossip addresses of the nodes: a server that starts anew looks
-// for them, as they look for it.
+// seeds are the gossip addresses of the other servers and of the nodes: a
+// server that starts anew looks for them, as they look for it.
 func (s *Server) seeds() []string {
+	if s.system == nil { // the store is not open yet
+		return s.cfg.Join
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
+	servers, _, err := client.Of(s.system, api.Servers).List(ctx, "", nil)
+	if err != nil {
+		return nil
+	}
 	nodes, _, err := client.Of(s.system, api.Nodes).List(ctx, "", nil)
 	if err != nil {
 		return nil
@@ -217,6 +236,11 @@ func (s *Server) seeds() []string {
 		return nil
 	}
 	var out []string
+	for _, other := range servers {
+		if other.Meta.Name != s.cfg.Name {
+			out = append(out, other.Spec.Gossip)
+		}
+	}
 	for _, n := range nodes {
 		if n.Status.Address != "" {
 			out = append(out, net.JoinHostPort(n.Status.Address, port))
@@ -238,15 +262,6 @@ func peer(cs *tls.ConnectionState) (role, name string, ok bool) {
 	r, name, ok := pki.Peer(cs)
 	return string(r), name, ok
 }
-
-// issuer lets machines in, for the API.
-type issuer struct{ *credentials }
-
-func (i issuer) Issue(csr []byte, role, name string) ([]byte, error) {
-	return i.ca.Issue(csr, pki.ID{Role: pki.Role(role), Name: name})
-}
-func (i issuer) CA() []byte        { return i.ca.PEM() }
-func (i issuer) GossipKey() []byte { return i.gossipKey }
 
 // tunnels is the hub as the API wants it.
 type tunnels struct{ *tunnel.Hub }

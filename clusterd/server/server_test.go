@@ -84,7 +84,7 @@ func TestFirstStartFoundsAClusterAndARestartKeepsIt(t *testing.T) {
 	if me.Spec.Address != s.Addr() || me.Spec.Gossip == "" {
 		t.Errorf("registered as %+v", me.Spec)
 	}
-	for _, f := range []string{AdminTokenFile, gossipKeyFile, filepath.Join(caDir, "ca-key.pem"), filepath.Join(identityDir, "identity.pem")} {
+	for _, f := range []string{AdminTokenFile, keysFile, filepath.Join(identityDir, "identity.pem")} {
 		if st, err := os.Stat(filepath.Join(dir, f)); err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v %v", f, st, err)
 		}
@@ -202,11 +202,11 @@ func TestConfigErrorsNameTheFlag(t *testing.T) {
 	}
 }
 
-func TestLostCAIsNotReplaced(t *testing.T) {
+func TestLostKeysAreNotReplaced(t *testing.T) {
 	dir := t.TempDir()
 	_, stop := start(t, dir, etcd)
 	stop()
-	if err := os.RemoveAll(filepath.Join(dir, caDir)); err != nil {
+	if err := os.Remove(filepath.Join(dir, keysFile)); err != nil {
 		t.Fatal(err)
 	}
 	_, err := Open(t.Context(), Config{Name: "s1", DataDir: dir, Listen: "127.0.0.1:0", Gossip: "127.0.0.1:0"})

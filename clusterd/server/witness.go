@@ -17,10 +17,11 @@ type witness struct {
 	gossip  gossip.Source
 	hub     *tunnel.Hub
 	changed chan struct{}
+	began   time.Time
 }
 
 func newWitness(g gossip.Source, hub *tunnel.Hub) *witness {
-	return &witness{gossip: g, hub: hub, changed: make(chan struct{}, 1)}
+	return &witness{gossip: g, hub: hub, changed: make(chan struct{}, 1), began: time.Now()}
 }
 
 // Gossip returns what the members think of each node.
@@ -32,6 +33,20 @@ func (w *witness) Gossip() map[string]controller.Heard {
 		}
 	}
 	return out
+}
+
+// unheard is how long a server may be there without having been heard of: it
+// takes a moment until a new one is.
+const unheard = 30 * time.Second
+
+// dead reports whether the other members miss a server.
+func (w *witness) dead(server string) bool {
+	for _, m := range w.gossip.Members() {
+		if m.Name == (pki.ID{Role: pki.Server, Name: server}).String() {
+			return m.State != gossip.Alive
+		}
+	}
+	return time.Since(w.began) > unheard
 }
 
 // Streams returns the nodes whose agents are connected here.

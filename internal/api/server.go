@@ -1,7 +1,7 @@
 package api
 
 import (
-	"fmt"
+	"net"
 	"time"
 )
 
@@ -11,7 +11,8 @@ var Servers = Kind[ServerSpec, ServerStatus]{
 	Doc: "A member of the control plane.",
 	Columns: []Column[ServerSpec, ServerStatus]{
 		{Name: "ADDRESS", Of: func(s *Server) string { return s.Spec.Address }},
-		{Name: "LEADER", Of: func(s *Server) string { return fmt.Sprint(s.Status.Leader) }},
+		{Name: "ROLE", Of: func(s *Server) string { return string(s.Status.Role) }},
+		{Name: "PEER", Wide: true, Of: func(s *Server) string { return s.Spec.Peer }},
 		{Name: "VERSION", Of: func(s *Server) string { return s.Status.Version }},
 		{Name: "AGE", Of: func(s *Server) string { return Age(s.Meta.CreatedAt) }},
 	},
@@ -24,22 +25,39 @@ type Server = Object[ServerSpec, ServerStatus]
 type ServerSpec struct {
 	Address string `json:"address" doc:"Host and port of its API."`
 	Gossip  string `json:"gossip,omitempty" doc:"Host and port of its gossip."`
+	Peer    string `json:"peer,omitempty" doc:"Host and port where the other servers reach its store."`
 }
 
 // Validate reports every violation.
 func (s ServerSpec) Validate() error {
+	var errs Errors
 	if s.Address == "" {
-		return Errors{{"address", "required"}}
+		errs.Addf("address", "required")
 	}
-	return nil
+	for path, a := range map[string]string{"address": s.Address, "gossip": s.Gossip, "peer": s.Peer} {
+		if _, _, err := net.SplitHostPort(a); a != "" && err != nil {
+			errs.Addf(path, "%q: want host:port", a)
+		}
+	}
+	return errs.Err()
 }
 
 // WithDefaults returns s.
 func (s ServerSpec) WithDefaults() ServerSpec { return s }
 
+// ServerRole is what a server is to the store.
+type ServerRole string
+
+// The roles of a server.
+const (
+	ServerLeader  ServerRole = "leader"  // runs scheduler and controllers
+	ServerVoter   ServerRole = "voter"   // counts for a majority
+	ServerLearner ServerRole = "learner" // joins: has no vote yet
+)
+
 // ServerStatus is written by the server itself.
 type ServerStatus struct {
-	Leader    bool      `json:"leader"`
-	Version   string    `json:"version,omitempty"`
-	StartedAt time.Time `json:"started_at,omitzero"`
+	Role      ServerRole `json:"role,omitempty" doc:"What it is to the store." enum:"leader,voter,learner"`
+	Version   string     `json:"version,omitempty" doc:"What it runs."`
+	StartedAt time.Time  `json:"started_at,omitzero" doc:"When it was started."`
 }

@@ -27,24 +27,31 @@ type Token = Object[TokenSpec, TokenStatus]
 
 // Roles of a token.
 const (
-	RoleAdmin = "admin" // a user who may do everything
-	RoleNode  = "node"  // joins machines as nodes
+	RoleAdmin  = "admin"  // a user who may do everything
+	RoleNode   = "node"   // joins machines as nodes
+	RoleServer = "server" // joins machines as servers: whoever has it learns all keys of the cluster
 )
 
 // TokenSpec says what a token is good for.
 type TokenSpec struct {
-	Role        string    `json:"role" doc:"admin: a user. node: machines join with it." enum:"admin,node"`
+	Role        string    `json:"role" doc:"admin: a user. node and server: machines join as that with it." enum:"admin,node,server"`
 	Hash        string    `json:"hash" doc:"SHA-256 of the secret, in hex: the server never sees the secret of a token it did not make."`
 	Description string    `json:"description,omitempty" doc:"What the token is for."`
 	ExpiresAt   time.Time `json:"expires_at,omitzero" doc:"Refused afterwards; never when unset."`
+	Name        string    `json:"name,omitempty" doc:"Only the machine of this name may join with it."`
 	MaxUses     int       `json:"max_uses,omitempty" doc:"How often machines may join with it; 0 is without limit."`
 }
 
 // Validate reports every violation.
 func (s TokenSpec) Validate() error {
 	var errs Errors
-	if s.Role != RoleAdmin && s.Role != RoleNode {
-		errs.Addf("role", "%q is unknown: want %s or %s", s.Role, RoleAdmin, RoleNode)
+	if s.Role != RoleAdmin && !s.Joins() {
+		errs.Addf("role", "%q is unknown: want %s, %s or %s", s.Role, RoleAdmin, RoleNode, RoleServer)
+	}
+	if s.Name != "" {
+		if errs.Add("name", CheckName(s.Name)); !s.Joins() {
+			errs.Addf("name", "is for join tokens, of role %s or %s", RoleNode, RoleServer)
+		}
 	}
 	if len(s.Hash) != 64 {
 		errs.Addf("hash", "want the SHA-256 of the secret as 64 hex digits")
@@ -54,6 +61,9 @@ func (s TokenSpec) Validate() error {
 	}
 	return errs.Err()
 }
+
+// Joins reports whether machines join with the token, and nobody logs in.
+func (s TokenSpec) Joins() bool { return s.Role == RoleNode || s.Role == RoleServer }
 
 // WithDefaults returns s.
 func (s TokenSpec) WithDefaults() TokenSpec { return s }

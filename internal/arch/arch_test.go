@@ -47,9 +47,9 @@ var rules = map[string]rule{
 
 	"clusterd":                          {"clusterd/command", ""},
 	"clusterd/command":                  {"internal clusterd/server clusterd/dev", log + " " + cli + " " + term + " " + sys},
-	"clusterd/server":                   {"internal/api internal/client internal/daemon internal/gossip internal/pki internal/reconcile internal/tunnel clusterd/apiserver clusterd/controller clusterd/scheduler", log},
-	"clusterd/apiserver":                {"internal/api internal/client internal/pki clusterd/apiserver", log + " github.com/danielgtaylor/huma github.com/google/btree golang.org/x/sync"},
-	"clusterd/apiserver/internal/seal":  {"internal/pki", ""},
+	"clusterd/server":                   {"internal/api internal/client internal/daemon internal/gossip internal/pki internal/reconcile internal/tunnel clusterd/apiserver clusterd/keys clusterd/controller clusterd/scheduler", log},
+	"clusterd/apiserver":                {"internal/api internal/client internal/pki clusterd/apiserver clusterd/keys", log + " github.com/danielgtaylor/huma github.com/google/btree golang.org/x/sync"},
+	"clusterd/keys":                     {"internal/pki", ""},
 	"clusterd/apiserver/internal/store": {"clusterd/apiserver/internal/store", log + " go.etcd.io/etcd go.uber.org/zap google.golang.org/grpc"},
 	"clusterd/controller":               {"internal/api internal/client internal/reconcile", log},
 	"clusterd/scheduler":                {"internal/api internal/client internal/reconcile", log},

@@ -11,6 +11,7 @@
 package gossip
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -59,10 +60,10 @@ type Source interface {
 // Config of a member.
 type Config struct {
 	Name      string
-	Bind      string // host:port, UDP and TCP; port 0 takes a free one
-	Advertise string // host that others reach it by; empty: that of Bind
-	Key       []byte // 32 bytes, the same for all
-	Meta      []byte // at most MaxMeta
+	Bind      string   // host:port, UDP and TCP; port 0 takes a free one
+	Advertise string   // host that others reach it by; empty: that of Bind
+	Keys      [][]byte // 32 bytes each; the last is spoken, all are understood
+	Meta      []byte   // at most MaxMeta
 	// Seeds are addresses (host:port) of some members: servers for a node, nodes
 	// for a server. It is asked again now and then, and while one is missing; when
 	// it knows of none, those it named last are.
@@ -73,6 +74,7 @@ type Config struct {
 // Gossip is this process as a member.
 type Gossip struct {
 	list  *memberlist.Memberlist
+	ring  *memberlist.Keyring
 	seeds func() []string
 	log   hclog.Logger
 	view  *view
@@ -83,11 +85,11 @@ type Gossip struct {
 
 // Open starts to listen and to answer. Nobody is known yet: Run joins.
 func Open(c Config) (*Gossip, error) {
-	switch {
-	case len(c.Key) != 32:
-		return nil, fmt.Errorf("gossip: the key has %d bytes: want 32", len(c.Key))
-	case len(c.Meta) > MaxMeta:
+	if len(c.Meta) > MaxMeta {
 		return nil, fmt.Errorf("gossip: %d bytes of metadata: at most %d fit", len(c.Meta), MaxMeta)
+	}
+	if err := checkKeys(c.Keys); err != nil {
+		return nil, err
 	}
 	host, p, err := net.SplitHostPort(c.Bind)
 	if err != nil {
@@ -101,7 +103,7 @@ func Open(c Config) (*Gossip, error) {
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
-	ring, err := memberlist.NewKeyring(nil, c.Key)
+	ring, err := memberlist.NewKeyring(c.Keys, c.Keys[len(c.Keys)-1])
 	if err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
@@ -133,7 +135,44 @@ func Open(c Config) (*Gossip, error) {
 	if seeds == nil {
 		seeds = func() []string { return nil }
 	}
-	return &Gossip{list: list, seeds: seeds, log: log, view: v}, nil
+	return &Gossip{list: list, ring: ring, seeds: seeds, log: log, view: v}, nil
+}
+
+func checkKeys(keys [][]byte) error {
+	if len(keys) == 0 {
+		return errors.New("gossip: no key")
+	}
+	for _, k := range keys {
+		if len(k) != 32 {
+			return fmt.Errorf("gossip: a key has %d bytes: want 32", len(k))
+		}
+	}
+	return nil
+}
+
+// Keys changes the keys while the member talks: the last one is spoken from now
+// on, and all are understood. To change one for another, every member first
+// learns to understand it, then to speak it, and only then forgets the old one.
+func (g *Gossip) Keys(keys [][]byte) error {
+	if err := checkKeys(keys); err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if err := g.ring.AddKey(k); err != nil {
+			return fmt.Errorf("gossip: %w", err)
+		}
+	}
+	if err := g.ring.UseKey(keys[len(keys)-1]); err != nil {
+		return fmt.Errorf("gossip: %w", err)
+	}
+	for _, k := range g.ring.GetKeys() {
+		if !slices.ContainsFunc(keys, func(kept []byte) bool { return bytes.Equal(k, kept) }) {
+			if err := g.ring.RemoveKey(k); err != nil {
+				return fmt.Errorf("gossip: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // Addr is host:port that others reach this member by.

@@ -17,7 +17,7 @@ type member struct {
 
 func start(t *testing.T, name string, key []byte, seeds ...string) member {
 	t.Helper()
-	return run(t, Config{Name: name, Bind: "127.0.0.1:0", Key: key, Meta: []byte("m-" + name), Seeds: func() []string { return seeds }})
+	return run(t, Config{Name: name, Bind: "127.0.0.1:0", Keys: [][]byte{key}, Meta: []byte("m-" + name), Seeds: func() []string { return seeds }})
 }
 
 func run(t *testing.T, c Config) member {
@@ -95,7 +95,7 @@ func TestRestartedMemberIsFoundAgain(t *testing.T) {
 	a := start(t, "a", key)
 	addr := a.Addr()
 	var dead atomic.Bool
-	b := run(t, Config{Name: "b", Bind: "127.0.0.1:0", Key: key, Seeds: func() []string {
+	b := run(t, Config{Name: "b", Bind: "127.0.0.1:0", Keys: [][]byte{key}, Seeds: func() []string {
 		if dead.Load() {
 			return nil
 		}
@@ -105,14 +105,14 @@ func TestRestartedMemberIsFoundAgain(t *testing.T) {
 	dead.Store(true)
 	a.kill()
 	await(t, b, "a=dead b=alive")
-	again := run(t, Config{Name: "a", Bind: addr, Key: key})
+	again := run(t, Config{Name: "a", Bind: addr, Keys: [][]byte{key}})
 	await(t, b, "a=alive b=alive")
 	await(t, again, "a=alive b=alive")
 }
 
 func TestWrongKeyStaysOut(t *testing.T) {
 	a := start(t, "a", bytes.Repeat([]byte{7}, 32))
-	b, err := Open(Config{Name: "b", Bind: "127.0.0.1:0", Key: bytes.Repeat([]byte{8}, 32)})
+	b, err := Open(Config{Name: "b", Bind: "127.0.0.1:0", Keys: [][]byte{bytes.Repeat([]byte{8}, 32)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,10 +128,10 @@ func TestWrongKeyStaysOut(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	key := bytes.Repeat([]byte{7}, 32)
 	for want, c := range map[string]Config{
-		"want 32":           {Name: "a", Bind: "127.0.0.1:0", Key: key[:5]},
-		"at most 64":        {Name: "a", Bind: "127.0.0.1:0", Key: key, Meta: make([]byte, 65)},
-		"bind address":      {Name: "a", Bind: "nonsense", Key: key},
-		"must be a number ": {Name: "a", Bind: "127.0.0.1:http", Key: key},
+		"want 32":           {Name: "a", Bind: "127.0.0.1:0", Keys: [][]byte{key[:5]}},
+		"at most 64":        {Name: "a", Bind: "127.0.0.1:0", Keys: [][]byte{key}, Meta: make([]byte, 65)},
+		"bind address":      {Name: "a", Bind: "nonsense", Keys: [][]byte{key}},
+		"must be a number ": {Name: "a", Bind: "127.0.0.1:http", Keys: [][]byte{key}},
 	} {
 		if _, err := Open(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)

@@ -29,8 +29,6 @@ import (
 	"fmt"
 	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -45,95 +43,113 @@ const (
 	clockSkew = 5 * time.Minute
 )
 
-const (
-	caFile  = "ca.pem"     // certificates only: the bundle peers trust
-	keyFile = "ca-key.pem" // the signing key
-)
+const caFile = "ca.pem" // certificates only: the bundle peers trust
 
-// CA signs certificates for the members of one cluster.
+// Authority is one certificate authority as it is kept, all PEM.
+type Authority struct {
+	Certificate string `json:"certificate"`
+	Key         string `json:"key"`
+	// Cross is Certificate as the authority before signed it: who still trusts
+	// only that one follows it to this.
+	Cross string `json:"cross,omitempty"`
+}
+
+// CA signs certificates for the members of one cluster: with the newest of its
+// authorities, while members trust all of them.
 type CA struct {
 	// Life of issued certificates; 0 means LeafLife.
 	Life time.Duration
 
-	cert *x509.Certificate
-	key  crypto.Signer
+	cert  *x509.Certificate
+	key   crypto.Signer
+	cross []byte // PEM, goes with every certificate; empty with one authority
+	all   []byte // PEM of every authority, newest first
 }
 
 // NewCA makes a certificate authority for the named cluster, in memory.
 func NewCA(cluster string) (*CA, error) {
-	key, err := newKey()
+	a, err := NewAuthority(cluster, nil)
 	if err != nil {
 		return nil, err
+	}
+	return OpenCA([]Authority{a})
+}
+
+// NewAuthority makes an authority. One that follows another is also signed by
+// that.
+func NewAuthority(cluster string, before *Authority) (a Authority, err error) {
+	key, err := newKey()
+	if err != nil {
+		return a, err
 	}
 	now := time.Now()
 	tmpl := &x509.Certificate{
 		SerialNumber:          newSerial(),
-		Subject:               pkix.Name{CommonName: "clusterd CA " + cluster},
+		Subject:               pkix.Name{CommonName: "clusterd CA " + cluster, SerialNumber: newSerial().Text(36)},
 		NotBefore:             now.Add(-clockSkew),
 		NotAfter:              now.Add(caLife),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
-		MaxPathLenZero:        true,
+		MaxPathLen:            1, // the one that replaces it
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
-		return nil, fmt.Errorf("sign the CA certificate: %w", err)
+		return a, fmt.Errorf("sign the CA certificate: %w", err)
 	}
-	cert, err := x509.ParseCertificate(der)
+	keyPEM, err := encodeKey(key)
 	if err != nil {
-		return nil, err
+		return a, err
 	}
-	return &CA{cert: cert, key: key}, nil
+	a.Certificate, a.Key = string(encodeCert(der)), string(keyPEM)
+	if before == nil {
+		return a, nil
+	}
+	old, err := OpenCA([]Authority{*before})
+	if err != nil {
+		return a, err
+	}
+	tmpl.SerialNumber = newSerial()
+	tmpl.MaxPathLen, tmpl.MaxPathLenZero = 0, true
+	if der, err = x509.CreateCertificate(rand.Reader, tmpl, old.cert, key.Public(), old.key); err != nil {
+		return a, fmt.Errorf("sign the CA certificate with the one before: %w", err)
+	}
+	a.Cross = string(encodeCert(der))
+	return a, nil
 }
 
-// LoadCA reads what Save wrote. A missing CA is an error that matches
-// os.ErrNotExist; half a CA is not, since making a new one in its place would
-// lock out every member.
-func LoadCA(dir string) (*CA, error) {
-	keyPEM, keyErr := os.ReadFile(filepath.Join(dir, keyFile))
-	certPEM, certErr := os.ReadFile(filepath.Join(dir, caFile))
-	switch {
-	case keyErr != nil && certErr != nil:
-		return nil, fmt.Errorf("load the CA: %w", keyErr)
-	case keyErr != nil:
-		return nil, fmt.Errorf("load the CA: %s has no %s beside it: restore it from a backup (%v)", filepath.Join(dir, caFile), keyFile, keyErr)
-	case certErr != nil:
-		return nil, fmt.Errorf("load the CA: %s has no %s beside it: restore it from a backup (%v)", filepath.Join(dir, keyFile), caFile, certErr)
+// OpenCA returns the CA with those authorities, oldest first.
+func OpenCA(all []Authority) (*CA, error) {
+	if len(all) == 0 {
+		return nil, errors.New("open the CA: it has no authority")
 	}
-	cert, err := parseCert(certPEM)
-	if err != nil {
-		return nil, fmt.Errorf("load the CA: %s: %w", filepath.Join(dir, caFile), err)
+	ca := &CA{}
+	for i := len(all) - 1; i >= 0; i-- {
+		cert, err := parseCert([]byte(all[i].Certificate))
+		if err != nil {
+			return nil, fmt.Errorf("open the CA: %w", err)
+		}
+		ca.all = append(ca.all, encodeCert(cert.Raw)...)
+		if i < len(all)-1 {
+			continue
+		}
+		key, err := parseKey([]byte(all[i].Key))
+		if err != nil {
+			return nil, fmt.Errorf("open the CA: %w", err)
+		}
+		if pub, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok || !pub.Equal(key.Public()) {
+			return nil, errors.New("open the CA: its certificate and its key do not belong together")
+		}
+		ca.cert, ca.key = cert, key
+		if len(all) > 1 {
+			ca.cross = []byte(all[i].Cross)
+		}
 	}
-	key, err := parseKey(keyPEM)
-	if err != nil {
-		return nil, fmt.Errorf("load the CA: %s: %w", filepath.Join(dir, keyFile), err)
-	}
-	if pub, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok || !pub.Equal(key.Public()) {
-		return nil, fmt.Errorf("load the CA: %s and %s in %s do not belong together", caFile, keyFile, dir)
-	}
-	return &CA{cert: cert, key: key}, nil
+	return ca, nil
 }
 
-// Save writes the CA to dir (created 0700), both files 0600.
-func (ca *CA) Save(dir string) error {
-	keyPEM, err := encodeKey(ca.key)
-	if err != nil {
-		return err
-	}
-	// The certificate comes last: LoadCA takes a key without it for damage,
-	// never for "no CA yet".
-	if err := WriteFile(filepath.Join(dir, keyFile), keyPEM); err != nil {
-		return fmt.Errorf("save the CA: %w", err)
-	}
-	if err := WriteFile(filepath.Join(dir, caFile), ca.PEM()); err != nil {
-		return fmt.Errorf("save the CA: %w", err)
-	}
-	return nil
-}
-
-// PEM is the certificate that members and users trust.
-func (ca *CA) PEM() []byte { return encodeCert(ca.cert.Raw) }
+// PEM is the certificates that members and users trust, the newest first.
+func (ca *CA) PEM() []byte { return ca.all }
 
 // Pin identifies the CA by its key, so that a re-issued CA certificate keeps
 // join tokens valid: hex of the SHA-256 of its SubjectPublicKeyInfo.
@@ -146,7 +162,8 @@ func pin(c *x509.Certificate) string {
 
 // Issue signs the public key of csr (PEM) for the identity id. Hosts (IP
 // addresses or DNS names) are what a server may be reached by; a node serves
-// nobody and has none. Nothing of the request but its key is used.
+// nobody and has none. Nothing of the request but its key is used. What follows
+// the certificate in the answer (PEM) leads from it to an older authority.
 func (ca *CA) Issue(csr []byte, id ID, hosts ...string) ([]byte, error) {
 	block, _ := pem.Decode(csr)
 	if block == nil || block.Type != "CERTIFICATE REQUEST" {
@@ -202,7 +219,7 @@ func (ca *CA) sign(pub crypto.PublicKey, id ID, hosts []string) ([]byte, error) 
 	if err != nil {
 		return nil, fmt.Errorf("issue a certificate for %s: %w", id, err)
 	}
-	return encodeCert(der), nil
+	return append(encodeCert(der), ca.cross...), nil
 }
 
 // NewIdentity makes a key and a certificate for it in this process: how a
@@ -257,6 +274,19 @@ func parseCert(b []byte) (*x509.Certificate, error) {
 		return nil, errors.New("no PEM certificate in it")
 	}
 	return x509.ParseCertificate(block.Bytes)
+}
+
+// certs are all certificates of a PEM text, in order, as DER.
+func certs(b []byte) (all [][]byte) {
+	for rest := b; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return all
+		}
+		if block.Type == "CERTIFICATE" {
+			all = append(all, block.Bytes)
+		}
+	}
 }
 
 func parseKey(b []byte) (*ecdsa.PrivateKey, error) {

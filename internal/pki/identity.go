@@ -1,7 +1,6 @@
 package pki
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -34,6 +33,7 @@ type Identity struct {
 type state struct {
 	id      ID
 	cert    *tls.Certificate
+	chain   []byte // PEM of the certificate and what leads to an older authority
 	ca      []byte // PEM
 	roots   *x509.CertPool
 	serving *tls.Config
@@ -78,7 +78,7 @@ func (id *Identity) save(s *state) error {
 	if err := WriteFile(filepath.Join(id.dir, caFile), s.ca); err != nil {
 		return fmt.Errorf("save the identity: %w", err)
 	}
-	if err := WriteFile(filepath.Join(id.dir, identityFile), append(encodeCert(s.cert.Leaf.Raw), keyPEM...)); err != nil {
+	if err := WriteFile(filepath.Join(id.dir, identityFile), append(s.chain, keyPEM...)); err != nil {
 		return fmt.Errorf("save the identity: %w", err)
 	}
 	return nil
@@ -162,16 +162,13 @@ func (id *Identity) install(key *ecdsa.PrivateKey, cert, ca []byte) error {
 	}
 	// The CA travels with the leaf: someone who joins knows it by pin alone
 	// and has to see it to check.
-	chain := [][]byte{leaf.Raw}
-	for rest := bytes.Clone(ca); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		chain = append(chain, block.Bytes)
-	}
+	chain := append(certs(cert), certs(ca)...)
 	c := &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf}
-	id.cur.Store(&state{id: who, cert: c, ca: ca, roots: roots, serving: &tls.Config{
+	var own []byte
+	for _, der := range certs(cert) {
+		own = append(own, encodeCert(der)...)
+	}
+	id.cur.Store(&state{id: who, cert: c, chain: own, ca: ca, roots: roots, serving: &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		NextProtos:   protocols,
 		Certificates: []tls.Certificate{*c},

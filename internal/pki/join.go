@@ -15,24 +15,35 @@ import (
 
 // JoinRequest is the body of POST /v1/join.
 type JoinRequest struct {
-	ID      string `json:"id"`     // of the join token
-	Secret  string `json:"secret"` // of the join token
+	ID      string `json:"id"`             // of the join token
+	Secret  string `json:"secret"`         // of the join token
+	Role    Role   `json:"role,omitempty"` // node, unless it says server
 	Name    string `json:"name"`
-	Address string `json:"address"` // where peers reach the node
+	Address string `json:"address"` // where peers reach the node; of a server, host:port of its API
 	CSR     string `json:"csr"`     // PEM
 	// Labels the node begins with; a node that exists keeps its own.
 	Labels map[string]string `json:"labels,omitempty"`
+	// Gossip and Peer are where the others reach a server's gossip and store.
+	Gossip string `json:"gossip,omitempty"`
+	Peer   string `json:"peer,omitempty"`
 }
 
-// JoinResponse answers POST /v1/join and, without GossipKey and Node changed,
+// JoinResponse answers POST /v1/join and, without Node changed,
 // POST /v1/renew.
 type JoinResponse struct {
 	Certificate string      `json:"certificate"` // PEM
 	CA          string      `json:"ca"`          // PEM bundle
-	GossipKey   []byte      `json:"gossip_key"`  // base64 in JSON
+	GossipKeys  [][]byte    `json:"gossip_keys"` // base64 in JSON; the last is spoken
 	Node        JoinNode    `json:"node"`
 	Cluster     JoinCluster `json:"cluster"`
 	Servers     []string    `json:"servers"` // host:port of every API server
+	Server      *JoinServer `json:"server,omitempty"`
+}
+
+// JoinServer is what only a server is told that joins.
+type JoinServer struct {
+	Keys    json.RawMessage   `json:"keys"`    // all that the servers share, their CA's key among it
+	Members map[string]string `json:"members"` // of the store: name to host:port, the new one included
 }
 
 // JoinNode is the node that a join created.
@@ -75,7 +86,7 @@ func (e *PinError) Error() string {
 	return fmt.Sprintf("the server's CA does not match the token's pin: the token says %.16s…, the server has %.16s…: is the address right, and the token from this cluster?", e.Want, e.Have)
 }
 
-// Join asks the server at addr (host:port) to let a node in, and trusts it only
+// Join asks the server at addr (host:port) to let a machine in, and trusts it only
 // if its CA is the one token is pinned to. The secret is sent only after that
 // check. What of req proves who asks is filled in here.
 func Join(ctx context.Context, addr string, token JoinToken, req JoinRequest) (*JoinResult, error) {
@@ -89,10 +100,7 @@ func Join(ctx context.Context, addr string, token JoinToken, req JoinRequest) (*
 	if err := post(ctx, pinnedTLS(token.Pin), "https://"+addr+"/v1/join", req, &resp); err != nil {
 		return nil, fmt.Errorf("join %s as %s: %w", addr, name, err)
 	}
-	ca, err := parseCert([]byte(resp.CA))
-	if err == nil && pin(ca) != token.Pin {
-		err = &PinError{Want: token.Pin, Have: pin(ca)}
-	}
+	err = checkPin([]byte(resp.CA), token.Pin)
 	id := &Identity{}
 	if err == nil {
 		err = id.install(key, []byte(resp.Certificate), []byte(resp.CA))
@@ -128,15 +136,40 @@ func pinnedTLS(want string) *tls.Config {
 		MinVersion:         tls.VersionTLS13,
 		InsecureSkipVerify: true, // VerifyConnection is stricter than the stock check
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			ca := cs.PeerCertificates[len(cs.PeerCertificates)-1]
-			if have := pin(ca); have != want {
-				return &PinError{Want: want, Have: have}
+			ca := pinned(cs.PeerCertificates, want)
+			if ca == nil {
+				return &PinError{Want: want, Have: pin(cs.PeerCertificates[len(cs.PeerCertificates)-1])}
 			}
 			roots := x509.NewCertPool()
 			roots.AddCert(ca)
 			return verifyServer(cs, roots)
 		},
 	}
+}
+
+// pinned is the certificate of the authority with that pin.
+func pinned(chain []*x509.Certificate, want string) *x509.Certificate {
+	for _, c := range chain[1:] {
+		if c.IsCA && pin(c) == want {
+			return c
+		}
+	}
+	return nil
+}
+
+// checkPin demands that a bundle of authorities (PEM) has the one with that pin.
+func checkPin(bundle []byte, want string) error {
+	have := "none"
+	for _, der := range certs(bundle) {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("CA certificate: %w", err)
+		}
+		if have = pin(c); have == want {
+			return nil
+		}
+	}
+	return &PinError{Want: want, Have: have}
 }
 
 func post(ctx context.Context, conf *tls.Config, url string, in, out any) error {

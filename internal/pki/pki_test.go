@@ -6,11 +6,10 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -41,7 +40,7 @@ func serve(t *testing.T, ca *CA, token JoinToken) (addr string) {
 			return
 		}
 		json.NewEncoder(w).Encode(JoinResponse{
-			Certificate: string(cert), CA: string(ca.PEM()), GossipKey: []byte("key"),
+			Certificate: string(cert), CA: string(ca.PEM()), GossipKeys: [][]byte{[]byte("key")},
 			Node: JoinNode{Name: id.Name, Subnet: "10.244.0.0/24"},
 		})
 	}
@@ -85,7 +84,7 @@ func TestJoinAndRenew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := res.Identity.ID(); got != (ID{Node, "w1"}) || string(res.GossipKey) != "key" || res.Node.Subnet != "10.244.0.0/24" {
+	if got := res.Identity.ID(); got != (ID{Node, "w1"}) || string(res.GossipKeys[0]) != "key" || res.Node.Subnet != "10.244.0.0/24" {
 		t.Fatalf("joined as %s with %+v", got, res.JoinResponse)
 	}
 	dir := t.TempDir()
@@ -207,33 +206,83 @@ func TestUsersVerifyServersTheStockWay(t *testing.T) {
 	}
 }
 
-func TestCAFiles(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "ca")
-	if _, err := LoadCA(dir); !errors.Is(err, os.ErrNotExist) {
-		t.Fatalf("no CA: %v", err)
-	}
-	ca := newTestCA(t)
-	if err := ca.Save(dir); err != nil {
-		t.Fatal(err)
-	}
-	again, err := LoadCA(dir)
+// TestAuthorityChanges: who trusts only the old authority takes what the new one
+// signs, until the old one is dropped; who joins with a token that pins either
+// gets in.
+func TestAuthorityChanges(t *testing.T) {
+	first, err := NewAuthority("test", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again.Pin() != ca.Pin() {
-		t.Error("another CA came back")
-	}
-	for _, f := range []string{caFile, keyFile} {
-		st, err := os.Stat(filepath.Join(dir, f))
-		if err != nil || st.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v %v", f, st.Mode(), err)
-		}
-	}
-	if err := os.Remove(filepath.Join(dir, caFile)); err != nil {
+	second, err := NewAuthority("test", &first)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadCA(dir); err == nil || errors.Is(err, os.ErrNotExist) {
-		t.Errorf("half a CA must not look like none: %v", err)
+	open := func(all ...Authority) *CA {
+		t.Helper()
+		ca, err := OpenCA(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ca
+	}
+	before, during, after := open(first), open(first, second), open(second)
+	identity := func(ca *CA, id ID) *Identity {
+		t.Helper()
+		out, err := ca.NewIdentity(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for _, tc := range []struct {
+		name           string
+		server, client *CA
+		want           bool
+	}{
+		{"an old server, a new client", before, during, true},
+		{"a new server, an old client", during, before, true},
+		{"both new", during, during, true},
+		{"a finished server, a new client", after, during, true},
+		{"a finished server, an old client", after, before, false},
+		{"an old server, a finished client", before, after, false},
+	} {
+		server, client := identity(tc.server, ID{Server, "s1"}), identity(tc.client, ID{Node, "w1"})
+		a, b := net.Pipe()
+		done := make(chan error, 1)
+		go func() {
+			srv := tls.Server(b, server.ServerTLS())
+			err := srv.Handshake()
+			if err == nil {
+				cs := srv.ConnectionState()
+				if role, name, ok := Peer(&cs); !ok || role != Node || name != "w1" {
+					err = fmt.Errorf("the peer is %s %s", role, name)
+				}
+			}
+			b.Close()
+			done <- err
+		}()
+		cerr := tls.Client(a, client.ClientTLS()).Handshake()
+		a.Close()
+		if serr := <-done; (cerr == nil && serr == nil) != tc.want {
+			t.Errorf("%s: client %v, server %v", tc.name, cerr, serr)
+		}
+	}
+	for _, pin := range []string{before.Pin(), during.Pin()} {
+		tok := NewJoinToken(pin)
+		addr := serve(t, during, tok)
+		if _, err := Join(t.Context(), addr, tok, JoinRequest{Name: "w2"}); err != nil {
+			t.Errorf("join with a token that pins %.8s: %v", pin, err)
+		}
+	}
+	dir := t.TempDir()
+	id := identity(during, ID{Node, "w1"})
+	if err := id.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	again, err := LoadIdentity(dir)
+	if err != nil || len(again.cur.Load().cert.Certificate) != len(id.cur.Load().cert.Certificate) {
+		t.Errorf("the identity came back without its chain: %v", err)
 	}
 }
 

@@ -29,7 +29,7 @@ type Node struct {
 	supervisor *Process
 	name       string
 	client     *client.Client
-	key        []byte
+	keys       [][]byte
 	log        hclog.Logger
 }
 
@@ -52,7 +52,7 @@ func newNode(t testing.TB, name, server, token, dir string, log hclog.Logger) (*
 		return nil, err
 	}
 	t.Cleanup(c.Close)
-	n := &Node{name: name, client: c, key: res.GossipKey, log: log.Named(name)}
+	n := &Node{name: name, client: c, keys: res.GossipKeys, log: log.Named(name)}
 	n.Hollow = hollow.New(hollow.Config{
 		Name: name, Client: c, Subnet: subnet, Logs: filepath.Join(dir, name, "logs"), Contents: filepath.Join(dir, name, "contents"),
 		Servers: []string{server}, TLS: res.Identity.ClientTLS(), Log: n.log,
@@ -68,7 +68,7 @@ func newNode(t testing.TB, name, server, token, dir string, log hclog.Logger) (*
 
 func (n *Node) startSupervisor(ctx context.Context) (running, error) {
 	g, err := gossip.Open(gossip.Config{
-		Name: pki.ID{Role: pki.Node, Name: n.name}.String(), Bind: "127.0.0.1:0", Key: n.key, Log: n.log,
+		Name: pki.ID{Role: pki.Node, Name: n.name}.String(), Bind: "127.0.0.1:0", Keys: n.keys, Log: n.log,
 		Seeds: func() []string { return n.seeds(ctx) },
 	})
 	if err != nil {
