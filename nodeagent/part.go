@@ -5,17 +5,13 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -77,15 +73,12 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 	if err != nil {
 		return err
 	}
-	c, err := client.New(client.Config{Addresses: urls(m.Servers), TLS: id.ClientTLS(), UserAgent: "nodeagent/" + daemon.Version()})
+	all, err := openServers(s.Name, m.Servers, id.ClientTLS(), s.saveServers, log)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	each, err := clients(m.Servers, id.ClientTLS())
-	if err != nil {
-		return err
-	}
+	c := all.any
+	defer all.close()
 	status, err := agent.Machine(s.CPU, s.Memory)
 	if err != nil {
 		return err
@@ -119,7 +112,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 	if err != nil {
 		return err
 	}
-	px, err := proxy.Open(proxy.Config{Pods: m.Pods, Subnet: m.Subnet, Services: m.Services, Applied: s.applied(each), Log: log})
+	px, err := proxy.Open(proxy.Config{Pods: m.Pods, Subnet: m.Subnet, Services: m.Services, Applied: all.follow, Log: log})
 	if err != nil {
 		return err
 	}
@@ -133,7 +126,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 		return err
 	}
 	a := agent.New(agent.Config{
-		Name: s.Name, Status: status, Client: c, Runtime: rt, Network: nodeNetwork{nw, s.Address}, Storage: storage, Prober: pod.Dialer{},
+		Name: s.Name, Status: status, Client: c, Leader: all.lead, Runtime: rt, Network: nodeNetwork{nw, s.Address}, Storage: storage, Prober: pod.Dialer{},
 		Store: agent.Dir(filepath.Join(s.DataDir, "pods")), Logs: filepath.Join(s.DataDir, "logs"),
 		Contents: filepath.Join(s.DataDir, "contents"),
 		Files: &pod.Files{
@@ -143,7 +136,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 			Resolv: func(ns string) string { return dns.ResolvConf(ns, network.DefaultGateway) },
 		},
 		ImageNotes: filepath.Join(s.DataDir, "images.json"), ImageDisk: func() (int64, int64, error) { return disk(s.DataDir) },
-		Nodes: func(all []api.Node) { nw.SetNodes(all); peers.remember(all) }, Servers: m.Servers, TLS: id.ClientTLS(), Log: log,
+		Nodes: func(all []api.Node) { nw.SetNodes(all); peers.remember(all) }, Servers: m.Servers, ServersChanged: all.changed, Connected: all.connected, TLS: id.ClientTLS(), Log: log,
 		Lease: agent.Lease{Path: filepath.Join(s.RunDir, "lease")},
 	})
 	feed := &proxy.Feed{Client: c, Path: filepath.Join(s.DataDir, "services.json"), Sinks: []proxy.Sink{px, resolver}, Log: log.Named("services")}
@@ -159,7 +152,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 			return a.Run(ctx)
 		})),
 		daemon.Func(func(ctx context.Context) error {
-			return id.Keep(ctx, func(ctx context.Context) error { return s.renew(ctx, id, m.Servers) }, func(err error) { log.Warn("certificate not renewed", "error", err) })
+			return id.Keep(ctx, func(ctx context.Context) error { return all.renew(ctx, id) }, func(err error) { log.Warn("certificate not renewed", "error", err) })
 		}),
 	)
 }
@@ -238,49 +231,6 @@ func hosts(name, ip string) string {
 		return "127.0.0.1\tlocalhost\n"
 	}
 	return dns.Hosts(name, a)
-}
-
-// applied tells every server how far the proxy has followed the endpoints:
-// each keeps that in its memory alone, and a stopping pod may ask any of them.
-func (s *settings) applied(servers []*client.Client) func(context.Context, int64) error {
-	path := client.Path(api.Nodes.Info(), "", s.Name) + "/applied"
-	return func(ctx context.Context, revision int64) error {
-		errs := make([]error, len(servers))
-		var wg sync.WaitGroup
-		for i, c := range servers {
-			wg.Go(func() {
-				errs[i] = c.Call(ctx, http.MethodPost, path, nil, api.AppliedReport{Revision: revision}, nil)
-			})
-		}
-		wg.Wait()
-		return errors.Join(errs...)
-	}
-}
-
-// clients returns a client of each server alone.
-func clients(servers []string, conf *tls.Config) ([]*client.Client, error) {
-	var out []*client.Client
-	for _, url := range urls(servers) {
-		c, err := client.New(client.Config{Addresses: []string{url}, TLS: conf, UserAgent: "nodeagent/" + daemon.Version()})
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, c)
-	}
-	return out, nil
-}
-
-// renew gets a new certificate from whichever server gives one.
-func (s *settings) renew(ctx context.Context, id *pki.Identity, servers []string) error {
-	var errs []error
-	for _, addr := range servers {
-		_, err := pki.Renew(ctx, addr, id)
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
 }
 
 // nodeNetwork is the node's network as pods see it.

@@ -74,7 +74,7 @@ func (s *settings) supervise(ctx context.Context, log hclog.Logger) error {
 	g, err := gossip.Open(gossip.Config{
 		Name: pki.ID{Role: pki.Node, Name: s.Name}.String(),
 		Bind: net.JoinHostPort(s.Address, strconv.Itoa(s.gossipPort)), Keys: m.GossipKeys,
-		Seeds: s.seeds(ctx, m.Servers), Log: log,
+		Seeds: s.seeds(ctx), Log: log,
 	})
 	if err != nil {
 		return err
@@ -136,9 +136,9 @@ func (s *settings) together(ctx context.Context, g *gossip.Gossip, children []*c
 // errLeave is the end that nodeagent leave asks for.
 var errLeave = errors.New("leaving")
 
-// seeds finds the gossip addresses of the servers, by the identity of the
-// moment: the agent renews it.
-func (s *settings) seeds(ctx context.Context, servers []string) func() []string {
+// seeds finds the gossip addresses of the servers, by the identity and the
+// servers of the moment: the agent keeps both current.
+func (s *settings) seeds(ctx context.Context) func() []string {
 	return func() (gossips []string) {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
@@ -146,7 +146,11 @@ func (s *settings) seeds(ctx context.Context, servers []string) func() []string 
 		if err != nil {
 			return nil
 		}
-		c, err := client.New(client.Config{Addresses: urls(servers), TLS: id.ClientTLS(), UserAgent: "nodeagent"})
+		m, err := s.loadMembership()
+		if err != nil {
+			return nil
+		}
+		c, err := client.New(client.Config{Addresses: urls(m.Servers), TLS: id.ClientTLS(), UserAgent: "nodeagent"})
 		if err != nil {
 			return nil
 		}

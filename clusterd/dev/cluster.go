@@ -177,7 +177,7 @@ func (c *Cluster) credentials(p Plan) (addr, token, cacert string, err error) {
 	if err != nil {
 		return "", "", "", fmt.Errorf("cluster %s has no admin token yet: %w", p.Name, err)
 	}
-	return "https://" + netip.AddrPortFrom(s.Addr, 7443).String(), strings.TrimSpace(string(b)), filepath.Join(c.dataDir(s), "ca.crt"), nil
+	return strings.Join(p.addresses(), ","), strings.TrimSpace(string(b)), filepath.Join(c.dataDir(s), "ca.crt"), nil
 }
 
 // client returns a client of the cluster.
@@ -190,5 +190,5 @@ func (c *Cluster) client(p Plan) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(client.Config{Addresses: []string{addr}, Token: token, TLS: roots, UserAgent: "clusterd-dev"})
+	return client.New(client.Config{Addresses: strings.Split(addr, ","), Token: token, TLS: roots, UserAgent: "clusterd-dev"})
 }

@@ -74,8 +74,11 @@ func (c *Cluster) StartServer(ctx context.Context, word string) error {
 
 func (c *Cluster) restart(ctx context.Context, word string, server bool) error {
 	p, m, err := c.bootOne(ctx, word, server)
-	if err != nil || server {
+	if err != nil {
 		return err
+	}
+	if server {
+		return c.awaitServer(ctx, p, m)
 	}
 	return c.await(ctx, p, []Member{m})
 }

@@ -27,6 +27,9 @@ type Plan struct {
 // MaxNodes is how many nodes one cluster can have: a subnet's worth of addresses.
 const MaxNodes = 100
 
+// MaxServers is how many servers one cluster can have: more make no store safer.
+const MaxServers = 7
+
 // Check reports what cannot be.
 func (p Plan) Check() error {
 	switch {
@@ -36,8 +39,8 @@ func (p Plan) Check() error {
 		return fmt.Errorf("--nodes %d: want 1 to %d", p.Nodes, MaxNodes)
 	case len(p.Name) > p.maxName():
 		return fmt.Errorf("--name %q: at most %d characters with %d nodes: the paths of their sockets have room for no more", p.Name, p.maxName(), p.Nodes)
-	case p.Servers != 1:
-		return errors.New("--servers: a control plane of this version is one server; leave the flag out")
+	case p.Servers < 1 || p.Servers > MaxServers:
+		return fmt.Errorf("--servers %d: want 1 to %d", p.Servers, MaxServers)
 	}
 	return nil
 }
@@ -63,6 +66,19 @@ func (p Plan) Members() []Member {
 	}
 	for i := range p.Nodes {
 		out = append(out, Member{fmt.Sprintf("w%d", i+1), p.host(101 + i), false})
+	}
+	return out
+}
+
+// url is where the API of a server is.
+func (m Member) url() string { return "https://" + netip.AddrPortFrom(m.Addr, 7443).String() }
+
+// addresses are where the API is, of every server.
+func (p Plan) addresses() (out []string) {
+	for _, m := range p.Members() {
+		if m.Server {
+			out = append(out, m.url())
+		}
 	}
 	return out
 }

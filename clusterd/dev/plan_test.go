@@ -17,7 +17,7 @@ func TestPlanSaysWhatCannotBe(t *testing.T) {
 		"--name":    {Name: "Demo", Nodes: 3, Servers: 1},
 		"--nodes":   {Name: "demo", Nodes: 0, Servers: 1},
 		"--nodes 1": {Name: "demo", Nodes: 101, Servers: 1},
-		"--servers": {Name: "demo", Nodes: 3, Servers: 3},
+		"--servers": {Name: "demo", Nodes: 3, Servers: 8},
 		"at most 8": {Name: "workloads", Nodes: 3, Servers: 1}, // nodes would not come up: a path too long
 	} {
 		if err := p.Check(); err == nil || !strings.Contains(err.Error(), want) {

@@ -50,13 +50,47 @@ func (c *Cluster) up(ctx context.Context, nodes, servers int) (Plan, error) {
 	if err := c.hubUp(p); err != nil {
 		return p, err
 	}
+	// Servers that were members before need each other to start; new ones need
+	// those that are there.
+	var back []Member
 	for _, m := range p.Members() {
+		if !m.Server || !c.isMember(m) {
+			continue
+		}
 		if err := c.boot(ctx, p, m); err != nil {
 			return p, err
+		}
+		back = append(back, m)
+	}
+	for _, m := range back {
+		if err := c.awaitServer(ctx, p, m); err != nil {
+			return p, err
+		}
+	}
+	for _, m := range p.Members() {
+		if m.Server && c.isMember(m) {
+			continue
+		}
+		if err := c.boot(ctx, p, m); err != nil {
+			return p, err
+		}
+		if m.Server {
+			if err := c.awaitServer(ctx, p, m); err != nil {
+				return p, err
+			}
 		}
 	}
 	return p, nil
 }
+
+// isMember reports whether a server has founded or joined the cluster.
+func (c *Cluster) isMember(m Member) bool {
+	_, err := os.Stat(c.keysFile(m))
+	return err == nil
+}
+
+// keysFile is where a server keeps what it shares with the others.
+func (c *Cluster) keysFile(m Member) string { return filepath.Join(c.dataDir(m), "keys.json") }
 
 // boot makes sure the member runs. One that was stopped starts like a machine
 // after a power cut: with its disk, and nothing else of before. One whose
@@ -80,10 +114,15 @@ func (c *Cluster) boot(ctx context.Context, p Plan, m Member) error {
 	}
 	if m.Server {
 		c.cfg.Say("server %s: starting at %s", m.Name, m.Addr)
-		if err := c.start(m, filepath.Base(c.cfg.Exe), "server", "--name", m.Name, "--data-dir", c.dataDir(m), "--advertise", m.Addr.String()); err != nil {
-			return err
+		args := []string{"server", "--name", m.Name, "--data-dir", c.dataDir(m), "--advertise", m.Addr.String()}
+		if founder := p.Members()[0]; m != founder {
+			token, err := c.joinToken(ctx, p, api.RoleServer, c.keysFile(m))
+			if err != nil {
+				return err
+			}
+			args = append(args, "--join", founder.Addr.String(), "--token-file", token)
 		}
-		return c.awaitServer(ctx, p, m)
+		return c.start(m, filepath.Base(c.cfg.Exe), args...)
 	}
 	c.cfg.Say("node %s: starting at %s", m.Name, m.Addr)
 	args, err := c.agentArgs(ctx, p, m)
@@ -122,7 +161,7 @@ func (c *Cluster) agentArgs(ctx context.Context, p Plan, m Member) ([]string, er
 		return nil, fmt.Errorf("ask for this machine's memory: %w", err)
 	}
 	cpu, mem := share(runtime.NumCPU(), info.Totalram*uint64(info.Unit), p.Nodes)
-	token, err := c.joinToken(ctx, p, m)
+	token, err := c.nodeToken(ctx, p, m)
 	if err != nil {
 		return nil, err
 	}
@@ -132,11 +171,22 @@ func (c *Cluster) agentArgs(ctx context.Context, p Plan, m Member) ([]string, er
 		"--allocatable-cpu", cpu, "--allocatable-memory", mem}, nil
 }
 
-// joinToken returns the file of a token the node can join with. A node with a
+// nodeToken returns the file of a token the node can join with. A node with a
 // certificate needs none, so the control plane may be down.
-func (c *Cluster) joinToken(ctx context.Context, p Plan, m Member) (path string, err error) {
-	path = filepath.Join(c.run, "join.token")
+func (c *Cluster) nodeToken(ctx context.Context, p Plan, m Member) (path string, err error) {
 	if id, err := pki.LoadIdentity(c.identityDir(m)); err == nil && time.Now().Before(id.Leaf().NotAfter) {
+		return c.tokenFile(api.RoleNode), nil
+	}
+	return c.joinToken(ctx, p, api.RoleNode, "")
+}
+
+func (c *Cluster) tokenFile(role string) string { return filepath.Join(c.run, role+".token") }
+
+// joinToken returns the file of a token of the role. Who has the file proof has
+// joined, and needs none.
+func (c *Cluster) joinToken(ctx context.Context, p Plan, role, proof string) (path string, err error) {
+	path = c.tokenFile(role)
+	if _, err := os.Stat(proof); err == nil {
 		return path, nil
 	}
 	if fi, err := os.Stat(path); err == nil && time.Since(fi.ModTime()) < tokenLife/2 {
@@ -161,7 +211,7 @@ func (c *Cluster) joinToken(ctx context.Context, p Plan, m Member) (path string,
 	}
 	tok := pki.NewJoinToken(pin)
 	o := &api.Token{Meta: api.Meta{Name: tok.ID}, Spec: api.TokenSpec{
-		Role: api.RoleNode, Hash: tok.Hash(), Description: "clusterd dev", ExpiresAt: time.Now().Add(tokenLife).UTC().Truncate(time.Second),
+		Role: role, Hash: tok.Hash(), Description: "clusterd dev", ExpiresAt: time.Now().Add(tokenLife).UTC().Truncate(time.Second),
 	}}
 	if _, err := client.Of(cl, api.Tokens).Create(ctx, o); err != nil {
 		return "", fmt.Errorf("make a join token: %w", err)
@@ -179,7 +229,7 @@ const (
 	poll        = 100 * time.Millisecond
 )
 
-// awaitServer waits until the API answers.
+// awaitServer waits until the server answers, or too few of them run for that.
 func (c *Cluster) awaitServer(ctx context.Context, p Plan, m Member) error {
 	ctx, cancel := context.WithTimeout(ctx, serverBound)
 	defer cancel()
@@ -189,6 +239,9 @@ func (c *Cluster) awaitServer(ctx context.Context, p Plan, m Member) error {
 			return c.died(m)
 		}
 		cl, err := c.client(p)
+		if err == nil {
+			err = cl.Use([]string{m.url()})
+		}
 		if err == nil {
 			try, done := context.WithTimeout(ctx, 2*time.Second)
 			_, err = client.Of(cl, api.Servers).Get(try, "", m.Name)
@@ -202,12 +255,26 @@ func (c *Cluster) awaitServer(ctx context.Context, p Plan, m Member) error {
 		if ctx.Err() == nil || last == nil {
 			last = err
 		}
+		if up := c.serversUp(p); up <= p.Servers/2 {
+			c.cfg.Say("server %s: running; with %d of %d servers there is no majority yet: start another with clusterd dev server start", m.Name, up, p.Servers)
+			return nil
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("server %s does not answer: %w; its log is %s", m.Name, last, c.log(m))
 		case <-time.After(poll):
 		}
 	}
+}
+
+// serversUp counts the servers whose process runs.
+func (c *Cluster) serversUp(p Plan) (up int) {
+	for _, m := range p.Members() {
+		if _, ok := c.running(m); ok && m.Server {
+			up++
+		}
+	}
+	return up
 }
 
 // await waits until every node among members is ready, saying so of each.

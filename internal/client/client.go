@@ -20,8 +20,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -38,8 +39,7 @@ type Config struct {
 // Client is a connection to one cluster. It is safe for concurrent use.
 type Client struct {
 	http      *http.Client
-	bases     []string
-	current   atomic.Int64 // index into bases: moves on when a server does not answer
+	servers   *servers
 	token     string
 	userAgent string
 	fence     func() int64
@@ -47,16 +47,9 @@ type Client struct {
 
 // New returns a Client. It does not connect.
 func New(cfg Config) (*Client, error) {
-	c := &Client{token: cfg.Token, userAgent: cmp.Or(cfg.UserAgent, "clusterd")}
-	for _, a := range cfg.Addresses {
-		u, err := url.Parse(strings.TrimRight(strings.TrimSpace(a), "/"))
-		if err != nil || u.Scheme != "https" || u.Host == "" {
-			return nil, fmt.Errorf("address %q: want https://host:port", a)
-		}
-		c.bases = append(c.bases, u.String())
-	}
-	if len(c.bases) == 0 {
-		return nil, errors.New("no address of a server: set address, or CLUSTERD_ADDR")
+	c := &Client{servers: &servers{}, token: cfg.Token, userAgent: cmp.Or(cfg.UserAgent, "clusterd")}
+	if err := c.Use(cfg.Addresses); err != nil {
+		return nil, err
 	}
 	c.http = &http.Client{CheckRedirect: stay, Transport: &http.Transport{
 		TLSClientConfig:     cfg.TLS,
@@ -75,17 +68,63 @@ func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse
 
 // InProcess returns a Client of a handler in this process: same code, no socket.
 func InProcess(h http.Handler) *Client {
-	return &Client{http: &http.Client{Transport: transport{h}}, bases: []string{"https://in-process"}}
+	return &Client{http: &http.Client{Transport: transport{h}}, servers: &servers{bases: []string{"https://in-process"}}}
 }
 
 // Fenced returns a copy of c whose writes fail once rev is no longer the
 // revision of the leader's fence key.
 func (c *Client) Fenced(rev func() int64) *Client {
-	return &Client{http: c.http, bases: c.bases, token: c.token, userAgent: c.userAgent, fence: rev}
+	return &Client{http: c.http, servers: c.servers, token: c.token, userAgent: c.userAgent, fence: rev}
+}
+
+// servers are those of a cluster, and which one is asked: all copies of a
+// client move on together.
+type servers struct {
+	mu      sync.Mutex
+	bases   []string
+	current int
+}
+
+// Use makes the client talk to the servers at those addresses, https://host:port,
+// from its next call on. The one it talks to stays, if it is among them.
+func (c *Client) Use(addresses []string) error {
+	var bases []string
+	for _, a := range addresses {
+		u, err := url.Parse(strings.TrimRight(strings.TrimSpace(a), "/"))
+		if err != nil || u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("address %q: want https://host:port", a)
+		}
+		bases = append(bases, u.String())
+	}
+	if len(bases) == 0 {
+		return errors.New("no address of a server: set address, or CLUSTERD_ADDR")
+	}
+	s := c.servers
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := 0
+	if len(s.bases) > 0 {
+		at = max(slices.Index(bases, s.bases[s.current]), 0)
+	}
+	s.bases, s.current = bases, at
+	return nil
 }
 
 // Address returns the server the client talks to now.
-func (c *Client) Address() string { return c.bases[int(c.current.Load())%len(c.bases)] }
+func (c *Client) Address() string {
+	c.servers.mu.Lock()
+	defer c.servers.mu.Unlock()
+	return c.servers.bases[c.servers.current]
+}
+
+// leave moves on from a server that does not answer, unless another call has.
+func (s *servers) leave(base string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bases[s.current] == base {
+		s.current = (s.current + 1) % len(s.bases)
+	}
+}
 
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -103,34 +142,47 @@ type Request struct {
 const (
 	attempts     = 5
 	firstBackoff = 50 * time.Millisecond
+	mostBackoff  = 500 * time.Millisecond
+	// election is how long the servers may take to agree on a leader, when the
+	// old one is gone.
+	election = 8 * time.Second
 )
 
 // Do sends r and returns the answer, whose body the caller closes. Calls that
-// met no server, or one that is not ready, are tried again a few times.
+// met no server, or one that is not ready, are tried again a few times; while
+// there is a server that answers, until the others must have found a leader.
 func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 	write := r.Method != http.MethodGet && r.Method != http.MethodHead
 	id := ""
 	if write {
 		id = rand.Text()
 	}
-	wait := firstBackoff
+	wait, began, answered := firstBackoff, time.Now(), false
 	for try := 1; ; try++ {
-		at := c.current.Load()
-		resp, err := c.once(ctx, r, c.bases[int(at)%len(c.bases)], id)
+		at := c.Address()
+		resp, err := c.once(ctx, r, at, id)
 		if err == nil {
 			return resp, nil
 		}
-		if !api.Is(err, api.Unready) || r.Stream != nil || try == attempts || ctx.Err() != nil {
+		answered = answered || leaderless(err)
+		if !api.Is(err, api.Unready) || r.Stream != nil || ctx.Err() != nil || try >= attempts && !(answered && time.Since(began) < election) {
 			return nil, err
 		}
-		c.current.CompareAndSwap(at, at+1)
+		c.servers.leave(at)
 		select {
 		case <-ctx.Done():
 			return nil, err
 		case <-time.After(wait):
 		}
-		wait *= 2
+		wait = min(2*wait, mostBackoff)
 	}
+}
+
+// leaderless reports whether a server answered that the cluster itself is not
+// ready. Trouble of one object names it.
+func leaderless(err error) bool {
+	e, ok := errors.AsType[*api.Error](err)
+	return ok && e.Code == api.Unready && e.Title != "" && e.Ref == nil
 }
 
 func (c *Client) once(ctx context.Context, r Request, base, id string) (*http.Response, error) {

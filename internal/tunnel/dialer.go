@@ -43,7 +43,9 @@ type Dialer struct {
 	Addr    string      // host:port of the server
 	TLS     *tls.Config // shows the node's certificate, verifies the server's
 	Handler http.Handler
-	Log     hclog.Logger
+	// Connected hears of every connection that is made; nil: not wanted.
+	Connected func()
+	Log       hclog.Logger
 
 	dial func(context.Context) (net.Conn, error) // instead of Dial, in tests
 }
@@ -96,6 +98,9 @@ func (d *Dialer) serve(ctx context.Context, log hclog.Logger) (up bool, err erro
 		return false, err
 	}
 	log.Info("connected")
+	if d.Connected != nil {
+		d.Connected()
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	srv := &http.Server{

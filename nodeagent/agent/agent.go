@@ -25,11 +25,14 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,6 +56,7 @@ type Config struct {
 	Name    string         // of the node
 	Status  api.NodeStatus // what the node tells of itself
 	Client  *client.Client
+	Leader  *client.Client // looks for the leader, which alone gives leases; nil: Client does
 	Runtime runtime.Runtime
 	Network pod.Network
 	Storage Storage
@@ -74,8 +78,13 @@ type Config struct {
 	Nodes func([]api.Node)
 	// Servers are the API servers (host:port) to open tunnels to; with TLS nil, none.
 	Servers []string
-	TLS     *tls.Config
-	Log     hclog.Logger
+	// ServersChanged hears who the servers are whenever that changes; nil: not wanted.
+	ServersChanged func([]string)
+	// Connected hears of each server (host:port) that a tunnel was opened to; nil:
+	// not wanted.
+	Connected func(server string)
+	TLS       *tls.Config
+	Log       hclog.Logger
 }
 
 // Agent is a node's agent. Use New.
@@ -94,6 +103,7 @@ func New(cfg Config) *Agent {
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
 	}
+	cfg.Leader = cmp.Or(cfg.Leader, cfg.Client)
 	if cfg.Dial == nil {
 		cfg.Dial = func(ctx context.Context, address string) (io.ReadWriteCloser, error) {
 			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
@@ -215,6 +225,9 @@ func (a *Agent) tunnels(ctx context.Context) {
 				dctx, cancel := context.WithCancel(ctx)
 				up[addr] = cancel
 				d := &tunnel.Dialer{Addr: addr, TLS: a.cfg.TLS, Handler: a.mux, Log: a.log.Named("tunnel")}
+				if a.cfg.Connected != nil {
+					d.Connected = func() { a.cfg.Connected(addr) }
+				}
 				wg.Go(func() { d.Run(dctx) })
 			}
 		}
@@ -236,8 +249,12 @@ func (a *Agent) tunnels(ctx context.Context) {
 		for _, addr := range servers {
 			addrs[addr] = true
 		}
-		if len(addrs) > 0 { // a list without any is not to be believed
-			want(addrs)
+		if len(addrs) == 0 { // a list without any is not to be believed
+			return
+		}
+		want(addrs)
+		if a.cfg.ServersChanged != nil {
+			a.cfg.ServersChanged(slices.Sorted(maps.Keys(addrs)))
 		}
 	}
 	follow(ctx, a.cfg.Client, api.Servers, nil, a.log,

@@ -112,6 +112,6 @@ func (k *keeper) extend(asked, until time.Duration) error {
 func (a *Agent) renewLease(ctx context.Context) (time.Duration, error) {
 	var ans api.LeaseAnswer
 	path := client.Path(api.Nodes.Info(), "", a.cfg.Name) + "/lease"
-	err := a.cfg.Client.Call(ctx, http.MethodPost, path, nil, nil, &ans)
+	err := a.cfg.Leader.Call(ctx, http.MethodPost, path, nil, nil, &ans)
 	return ans.For.D(), err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"sync"
 	"time"
 
@@ -254,7 +255,8 @@ func wrap(what string, err error) error {
 		err = ErrFull
 	case errors.Is(err, rpctypes.ErrNoLeader), errors.Is(err, rpctypes.ErrTimeout),
 		errors.Is(err, rpctypes.ErrTimeoutDueToLeaderFail), errors.Is(err, rpctypes.ErrTimeoutDueToConnectionLost),
-		errors.Is(err, rpctypes.ErrLeaderChanged), errors.Is(err, rpctypes.ErrNotCapable), errors.Is(err, rpctypes.ErrStopped):
+		errors.Is(err, rpctypes.ErrLeaderChanged), errors.Is(err, rpctypes.ErrNotCapable), errors.Is(err, rpctypes.ErrStopped),
+		strings.Contains(err.Error(), "raft proposal dropped"): // has no error of its own
 		err = fmt.Errorf("%w: %w", ErrNoLeader, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
