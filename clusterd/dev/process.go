@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,6 +38,10 @@ func (c *Cluster) start(m Member, program string, args ...string) error {
 		return err
 	}
 	defer log.Close()
+	// What our caller left open, such as a lock, must not live on with the member.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("start %s of %s: %w", program, m.Name, err)
+	}
 	cmd := exec.Command(path, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", log, log
 	cmd.Env = environment()

@@ -255,8 +255,8 @@ func (c *Cluster) awaitServer(ctx context.Context, p Plan, m Member) error {
 		if ctx.Err() == nil || last == nil {
 			last = err
 		}
-		if up := c.serversUp(p); up <= p.Servers/2 {
-			c.cfg.Say("server %s: running; with %d of %d servers there is no majority yet: start another with clusterd dev server start", m.Name, up, p.Servers)
+		if up, all := c.servers(p); all > 1 && up <= all/2 {
+			c.cfg.Say("server %s: running; with %d of %d servers there is no majority yet: start another with clusterd dev server start", m.Name, up, all)
 			return nil
 		}
 		select {
@@ -267,14 +267,18 @@ func (c *Cluster) awaitServer(ctx context.Context, p Plan, m Member) error {
 	}
 }
 
-// serversUp counts the servers whose process runs.
-func (c *Cluster) serversUp(p Plan) (up int) {
+// servers counts the servers that are members, and those of them that run.
+func (c *Cluster) servers(p Plan) (up, all int) {
 	for _, m := range p.Members() {
-		if _, ok := c.running(m); ok && m.Server {
+		if !m.Server || !c.isMember(m) {
+			continue
+		}
+		all++
+		if _, ok := c.running(m); ok {
 			up++
 		}
 	}
-	return up
+	return up, all
 }
 
 // await waits until every node among members is ready, saying so of each.
