@@ -130,7 +130,10 @@ func (s *Server) welcome(ctx context.Context, req pki.JoinRequest) (*pki.JoinSer
 }
 
 // membersPlan is what to change about the members of the store.
-type membersPlan struct{ promote, remove []store.Member }
+type membersPlan struct {
+	promote, remove []store.Member
+	yield           bool // this server was deleted: another one takes it out
+}
 
 func (p membersPlan) String() string {
 	var b strings.Builder
@@ -140,26 +143,25 @@ func (p membersPlan) String() string {
 	for _, m := range p.remove {
 		fmt.Fprintf(&b, "- %s\n", m.Address)
 	}
+	if p.yield {
+		b.WriteString("yield\n")
+	}
 	return b.String()
 }
 
-// planMembers says which members get their vote, and which have to go. This
-// server itself never goes by its own doing; without any server registered at
-// the address of a member yet, all is as it is.
+// planMembers says which members get their vote, and which have to go: those at
+// whose address no server is registered. A leader that has to go itself leaves
+// that to the next one.
 func planMembers(members []store.Member, peers map[string]bool) (p membersPlan) {
-	known := false
-	for _, m := range members {
-		known = known || m.Self && peers[m.Address]
-	}
-	if !known { // the founder has not registered yet
+	if len(peers) == 0 { // the founder has not registered yet
 		return p
 	}
 	for _, m := range members {
 		switch {
+		case !peers[m.Address] && m.Self:
+			p.yield = true
 		case !peers[m.Address]:
-			if !m.Self {
-				p.remove = append(p.remove, m)
-			}
+			p.remove = append(p.remove, m)
 		case m.Learner && m.Name != "":
 			p.promote = append(p.promote, m)
 		}
@@ -213,6 +215,9 @@ func (s *Server) tendOnce(ctx context.Context, m store.Membership) error {
 		return true
 	})
 	plan := planMembers(members, peers)
+	if plan.yield {
+		return m.Yield(ctx)
+	}
 	for _, member := range plan.remove {
 		if err := m.Remove(ctx, member.ID); err != nil {
 			return err

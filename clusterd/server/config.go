@@ -39,7 +39,7 @@ type Config struct {
 	// Join is host:port of servers of a cluster to become a member of, with a
 	// token of role server. Ignored by one that is a member already.
 	Join      []string
-	JoinToken string `json:"-"`
+	JoinToken string
 
 	Pods     netip.Prefix // addresses of pods, a /24 for each node
 	Services netip.Prefix // virtual addresses of services

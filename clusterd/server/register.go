@@ -30,20 +30,51 @@ func (s *Server) register(ctx context.Context) error {
 		return err
 	}
 	close(s.ready)
-	for t := time.NewTicker(time.Second); ; {
-		if role, err := s.api.Role(ctx); err == nil && (role != me.Status.Role || me.Meta.UID == "") {
-			me.Status.Role = role
-			if out, err := servers.PutStatus(ctx, me); err == nil {
-				me.Meta.UID = out.Meta.UID
-			}
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		if err := s.tellRole(ctx, me); err != nil {
+			s.log.Debug("cannot tell what this server is", "error", err)
 		}
 		select {
 		case <-ctx.Done():
-			t.Stop()
 			return nil
 		case <-t.C:
 		}
 	}
+}
+
+// tellRole writes what this server is to the store, when the cluster has
+// something else; a leader also says whom it misses.
+func (s *Server) tellRole(ctx context.Context, me *api.Server) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	role, err := s.api.Role(ctx)
+	if err != nil {
+		return err
+	}
+	me.Status.Role = role
+	servers := client.Of(s.system, api.Servers)
+	all, _, err := servers.List(ctx, "", client.Filter{"stale": {"true"}})
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		other := &all[i]
+		switch {
+		case other.Meta.Name == s.cfg.Name && other.Status != me.Status:
+			other.Status = me.Status
+		case other.Meta.Name != s.cfg.Name && role == api.ServerLeader && other.Status.Role != api.ServerDead && s.witness.dead(other.Meta.Name):
+			s.log.Warn("a server is missed", "server", other.Meta.Name, "address", other.Spec.Address)
+			other.Status.Role = api.ServerDead
+		default:
+			continue
+		}
+		if _, err := servers.PutStatus(ctx, other); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // insist calls f until the cluster is ready for it.

@@ -163,10 +163,19 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 // Run serves until ctx is done.
 func (s *Server) Run(ctx context.Context) error {
 	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
-	apiEnded := make(chan error, 1)
-	go func() { apiEnded <- s.api.Run(behind) }()
+	var apiErr error
+	apiEnded := make(chan struct{})
+	go func() { defer close(apiEnded); apiErr = s.api.Run(behind) }()
 	s.log.Info("server starts", "name", s.cfg.Name, "address", s.addr, "gossip", s.gossip.Addr(), "version", daemon.Version())
 	err := daemon.Run(ctx,
+		daemon.Func(func(ctx context.Context) error { // nothing goes on without it
+			select {
+			case <-apiEnded:
+				return apiErr
+			case <-ctx.Done():
+				return nil
+			}
+		}),
 		daemon.Named("serve the API", daemon.Func(s.serve)),
 		daemon.Named("gossip", s.gossip),
 		s.witness,
@@ -176,10 +185,24 @@ func (s *Server) Run(ctx context.Context) error {
 		daemon.Named("keys", daemon.Func(s.followKeys)),
 		daemon.Func(s.renew),
 	)
+	s.yield()
 	stop()
-	err = errors.Join(err, <-apiEnded, s.close())
+	if <-apiEnded; err == nil {
+		err = apiErr
+	}
+	err = errors.Join(err, s.close())
 	s.log.Info("server ends")
 	return err
+}
+
+// yield hands leadership over before the store stops: the others need not miss
+// this server first.
+func (s *Server) yield() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := s.api.Yield(ctx); err != nil {
+		s.log.Warn("leadership is not handed over", "error", err)
+	}
 }
 
 // grace is how long requests under way may still take when the server stops.

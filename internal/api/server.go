@@ -53,11 +53,12 @@ const (
 	ServerLeader  ServerRole = "leader"  // runs scheduler and controllers
 	ServerVoter   ServerRole = "voter"   // counts for a majority
 	ServerLearner ServerRole = "learner" // joins: has no vote yet
+	ServerDead    ServerRole = "dead"    // the others miss it
 )
 
-// ServerStatus is written by the server itself.
+// ServerStatus is written by the server itself; that it is dead, by the leader.
 type ServerStatus struct {
-	Role      ServerRole `json:"role,omitempty" doc:"What it is to the store." enum:"leader,voter,learner"`
+	Role      ServerRole `json:"role,omitempty" doc:"What it is to the store." enum:"leader,voter,learner,dead"`
 	Version   string     `json:"version,omitempty" doc:"What it runs."`
 	StartedAt time.Time  `json:"started_at,omitzero" doc:"When it was started."`
 }

@@ -29,17 +29,18 @@ type Node struct {
 	supervisor *Process
 	name       string
 	client     *client.Client
+	each       []*client.Client // of one server alone
 	keys       [][]byte
 	log        hclog.Logger
 }
 
 // newNode joins name to the cluster at server. It does not run yet.
-func newNode(t testing.TB, name, server, token, dir string, log hclog.Logger) (*Node, error) {
+func newNode(t testing.TB, name string, servers []string, token, dir string, log hclog.Logger) (*Node, error) {
 	parsed, err := pki.ParseJoinToken(token)
 	if err != nil {
 		return nil, err
 	}
-	res, err := pki.Join(t.Context(), server, parsed, pki.JoinRequest{Name: name, Address: "127.0.0.1"})
+	res, err := pki.Join(t.Context(), servers[0], parsed, pki.JoinRequest{Name: name, Address: "127.0.0.1"})
 	if err != nil {
 		return nil, err
 	}
@@ -47,15 +48,37 @@ func newNode(t testing.TB, name, server, token, dir string, log hclog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("subnet of node %s: %w", name, err)
 	}
-	c, err := client.New(client.Config{Addresses: []string{"https://" + server}, TLS: res.Identity.ClientTLS(), UserAgent: "nodeagent"})
+	connect := func(servers ...string) (*client.Client, error) {
+		var urls []string
+		for _, s := range servers {
+			urls = append(urls, "https://"+s)
+		}
+		c, err := client.New(client.Config{Addresses: urls, TLS: res.Identity.ClientTLS(), UserAgent: "nodeagent"})
+		if err == nil {
+			t.Cleanup(c.Close)
+		}
+		return c, err
+	}
+	c, err := connect(servers...)
 	if err != nil {
 		return nil, err
 	}
-	t.Cleanup(c.Close)
-	n := &Node{name: name, client: c, keys: res.GossipKeys, log: log.Named(name)}
+	leader, err := connect(servers...)
+	if err != nil {
+		return nil, err
+	}
+	var each []*client.Client
+	for _, s := range servers {
+		one, err := connect(s)
+		if err != nil {
+			return nil, err
+		}
+		each = append(each, one)
+	}
+	n := &Node{name: name, client: c, each: each, keys: res.GossipKeys, log: log.Named(name)}
 	n.Hollow = hollow.New(hollow.Config{
 		Name: name, Client: c, Subnet: subnet, Logs: filepath.Join(dir, name, "logs"), Contents: filepath.Join(dir, name, "contents"),
-		Servers: []string{server}, TLS: res.Identity.ClientTLS(), Log: n.log,
+		Leader: leader, Servers: servers, TLS: res.Identity.ClientTLS(), Log: n.log,
 	})
 	n.supervisor = &Process{name: name + "'s supervisor", t: t, start: n.startSupervisor}
 	n.Agent = &Process{name: name + "'s agent", t: t, start: func(context.Context) (running, error) {
@@ -127,8 +150,11 @@ func (n *Node) acknowledge(ctx context.Context) error {
 				continue
 			}
 			path := client.Path(api.Nodes.Info(), "", n.name) + "/applied"
-			if n.client.Call(ctx, http.MethodPost, path, nil, map[string]int64{"revision": from}, nil) == nil {
-				told = from
+			told = from
+			for _, one := range n.each { // any of them may be asked
+				if one.Call(ctx, http.MethodPost, path, nil, api.AppliedReport{Revision: from}, nil) != nil {
+					told = 0
+				}
 			}
 		}
 		select {

@@ -69,6 +69,22 @@ func (p *Process) Stop() {
 	}
 }
 
+// Ended reports whether a process that was started has ended by itself.
+func (p *Process) Ended() bool {
+	if p.cancel == nil {
+		return false
+	}
+	select {
+	case err := <-p.done:
+		p.t.Logf("%s ended: %v", p.name, err)
+		p.cancel()
+		p.cancel = nil
+		return true
+	default:
+		return false
+	}
+}
+
 // Kill ends p as if its power was cut.
 func (p *Process) Kill() {
 	p.t.Helper()

@@ -12,8 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,8 +31,9 @@ import (
 // Config of a cluster. The zero value is a server with its objects in memory
 // and no nodes.
 type Config struct {
-	Nodes int  // called w1, w2, …
-	Etcd  bool // keep objects in embedded etcd, on disk
+	Nodes   int  // called w1, w2, …
+	Servers int  // called s1, s2, …; one when unset, more imply Etcd
+	Etcd    bool // keep objects in embedded etcd, on disk
 	// Separate runs the server as a process of its own, which Kill can end as
 	// kill -9 does. It implies Etcd, and needs Main as the package's TestMain.
 	Separate bool
@@ -41,17 +44,20 @@ type Config struct {
 
 // Cluster is a running cluster.
 type Cluster struct {
-	Server *Process // the control plane
-	Nodes  map[string]*Node
+	Server  *Process   // the founder of the control plane
+	Servers []*Process // all of them, the founder first
+	Nodes   map[string]*Node
 
 	t       testing.TB
 	cfg     Config
 	log     hclog.Logger
 	dir     string
-	addr    string // host:port of the API, the same after a restart
-	gossip  string // likewise
-	joining string // token
+	at      []place // of the servers
+	joining string  // token
 }
+
+// place is where a server is, also after a restart: host:port each.
+type place struct{ api, gossip, peer string }
 
 // Start starts a cluster that ends with the test. It returns once the API
 // answers and every node is ready for pods.
@@ -61,14 +67,17 @@ func Start(t testing.TB, cfg Config) *Cluster {
 	if c.log = cfg.Log; c.log == nil {
 		c.log = fileLog(t)
 	}
-	c.Server = &Process{name: "server", t: t, start: c.startServer}
-	c.Server.Start()
 	t.Cleanup(func() {
 		for _, n := range c.Nodes {
 			n.Kill()
 		}
-		c.Server.Stop()
+		for _, s := range slices.Backward(c.Servers) {
+			s.Stop()
+		}
 	})
+	for range max(cfg.Servers, 1) {
+		c.AddServer()
+	}
 	for i := range cfg.Nodes {
 		c.AddNode(fmt.Sprintf("w%d", i+1))
 	}
@@ -85,23 +94,74 @@ func Start(t testing.TB, cfg Config) *Cluster {
 	return c
 }
 
-// startServer starts the server in this process, or in one of its own.
-func (c *Cluster) startServer(ctx context.Context) (running, error) {
-	cfg := server.Config{Name: "s1", DataDir: c.dir, Listen: c.addr, Gossip: c.gossip, InMemory: !c.cfg.Etcd && !c.cfg.Separate, NoSync: true}
-	if c.addr == "" {
-		cfg.Listen, cfg.Gossip = "127.0.0.1:0", "127.0.0.1:0"
+// AddServer starts one more server. It is ready when this returns.
+func (c *Cluster) AddServer() *Process {
+	c.t.Helper()
+	i := len(c.Servers)
+	p := &Process{name: fmt.Sprintf("s%d", i+1), t: c.t}
+	at, dir := place{"127.0.0.1:0", "127.0.0.1:0", freePort(c.t)}, c.dir
+	if i > 0 {
+		dir = filepath.Join(c.dir, p.name)
+		at = place{freePort(c.t), freePort(c.t), at.peer}
+	}
+	c.at, c.Servers = append(c.at, at), append(c.Servers, p)
+	p.start = func(ctx context.Context) (running, error) { return c.startServer(ctx, p.name, dir, &c.at[i]) }
+	if i == 0 {
+		c.Server = p
+	}
+	p.Start()
+	return p
+}
+
+// freePort is an address on loopback that nobody listens on.
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// startServer starts a server in this process, or in one of its own.
+func (c *Cluster) startServer(ctx context.Context, name, dir string, at *place) (running, error) {
+	cfg := server.Config{
+		Name: name, DataDir: dir, Listen: at.api, Gossip: at.gossip, Peer: at.peer,
+		InMemory: !c.cfg.Etcd && !c.cfg.Separate && c.cfg.Servers < 2, NoSync: true,
+	}
+	if _, err := os.Stat(dir); name != "s1" && errors.Is(err, os.ErrNotExist) {
+		cfg.Join, cfg.JoinToken = []string{c.at[0].api}, c.newToken(api.RoleServer)
 	}
 	if c.cfg.Separate {
-		r, err := startSeparate(cfg, &c.addr, &c.gossip)
-		return r, err
+		return startSeparate(cfg, &at.api, &at.gossip)
 	}
-	cfg.Log = c.log.Named("server")
+	cfg.Log = c.log.Named(name)
 	s, err := server.Open(ctx, cfg)
 	if err != nil {
 		return running{}, err
 	}
-	c.addr, c.gossip = s.Addr(), s.GossipAddr()
+	at.api, at.gossip = s.Addr(), s.GossipAddr()
 	return running{run: s.Run, ready: s.Ready()}, nil
+}
+
+// Leader returns the server that leads.
+func (c *Cluster) Leader() (leader *Process) {
+	c.t.Helper()
+	c.Await("a server leads", func(ctx context.Context) (bool, error) {
+		all, _, err := client.Of(c.Client(), api.Servers).List(ctx, "", nil)
+		for _, s := range all {
+			if s.Status.Role == api.ServerLeader {
+				for _, p := range c.Servers {
+					if p.name == s.Meta.Name && p.cancel != nil {
+						leader = p
+					}
+				}
+			}
+		}
+		return leader != nil, err
+	})
+	return leader
 }
 
 // AddNode joins a node, and starts it. It is ready a moment later.
@@ -110,7 +170,7 @@ func (c *Cluster) AddNode(name string) *Node {
 	if c.joining == "" {
 		c.joining = c.NewJoinToken()
 	}
-	n, err := newNode(c.t, name, c.addr, c.joining, c.dir, c.log)
+	n, err := newNode(c.t, name, c.addrs(), c.joining, c.dir, c.log)
 	if err != nil {
 		c.t.Fatalf("join %s: %v", name, err)
 	}
@@ -119,11 +179,27 @@ func (c *Cluster) AddNode(name string) *Node {
 	return n
 }
 
-// URL is where the API is: https://127.0.0.1:port.
-func (c *Cluster) URL() string { return "https://" + c.addr }
+// URL is where the API of the founder is: https://127.0.0.1:port.
+func (c *Cluster) URL() string { return "https://" + c.Addr() }
 
-// Addr is host:port of the API.
-func (c *Cluster) Addr() string { return c.addr }
+// Addr is host:port of the founder's API.
+func (c *Cluster) Addr() string { return c.at[0].api }
+
+// addrs are host:port of the API of every server.
+func (c *Cluster) addrs() (all []string) {
+	for _, at := range c.at {
+		all = append(all, at.api)
+	}
+	return all
+}
+
+// URLs are where the API of every server is.
+func (c *Cluster) URLs() (all []string) {
+	for _, addr := range c.addrs() {
+		all = append(all, "https://"+addr)
+	}
+	return all
+}
 
 // CAFile is the path of the certificate to verify the API with.
 func (c *Cluster) CAFile() string { return filepath.Join(c.dir, server.CACertFile) }
@@ -140,7 +216,7 @@ func (c *Cluster) Token() string {
 
 // Env is the environment of a program that is to use the cluster.
 func (c *Cluster) Env() map[string]string {
-	return map[string]string{"CLUSTERD_ADDR": c.URL(), "CLUSTERD_TOKEN": c.Token(), "CLUSTERD_CACERT": c.CAFile()}
+	return map[string]string{"CLUSTERD_ADDR": strings.Join(c.URLs(), ","), "CLUSTERD_TOKEN": c.Token(), "CLUSTERD_CACERT": c.CAFile()}
 }
 
 // Client returns a client with the admin's token.
@@ -150,7 +226,7 @@ func (c *Cluster) Client() *client.Client {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	cl, err := client.New(client.Config{Addresses: []string{c.URL()}, Token: c.Token(), TLS: roots, UserAgent: "testcluster"})
+	cl, err := client.New(client.Config{Addresses: c.URLs(), Token: c.Token(), TLS: roots, UserAgent: "testcluster"})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -159,7 +235,9 @@ func (c *Cluster) Client() *client.Client {
 }
 
 // NewJoinToken makes a token that any number of nodes may join with.
-func (c *Cluster) NewJoinToken() string {
+func (c *Cluster) NewJoinToken() string { return c.newToken(api.RoleNode) }
+
+func (c *Cluster) newToken(role string) string {
 	c.t.Helper()
 	ca, err := os.ReadFile(c.CAFile())
 	if err != nil {
@@ -172,7 +250,7 @@ func (c *Cluster) NewJoinToken() string {
 	tok := pki.NewJoinToken(pin)
 	_, err = client.Of(c.Client(), api.Tokens).Create(c.t.Context(), &api.Token{
 		Meta: api.Meta{Name: tok.ID},
-		Spec: api.TokenSpec{Role: api.RoleNode, Hash: tok.Hash(), Description: "testcluster"},
+		Spec: api.TokenSpec{Role: role, Hash: tok.Hash(), Description: "testcluster"},
 	})
 	if err != nil {
 		c.t.Fatal(err)

@@ -37,12 +37,13 @@ import (
 type Config struct {
 	Name    string
 	Client  *client.Client
-	Runtime *fake.Runtime // a new one when nil
-	Subnet  netip.Prefix  // of pod addresses; by default 10.244.0.0/24
-	Has     api.Resources // by default 8 cores, 16Gi and 250 pods
-	Address string        // of the node; by default 127.0.0.1
-	Logs    string        // directory of container logs; "" keeps none
-	Lease   string        // file of the run lease; "" keeps it in memory alone
+	Leader  *client.Client // nil: Client
+	Runtime *fake.Runtime  // a new one when nil
+	Subnet  netip.Prefix   // of pod addresses; by default 10.244.0.0/24
+	Has     api.Resources  // by default 8 cores, 16Gi and 250 pods
+	Address string         // of the node; by default 127.0.0.1
+	Logs    string         // directory of container logs; "" keeps none
+	Lease   string         // file of the run lease; "" keeps it in memory alone
 	// Contents is the directory for what pods use of configs and secrets; ""
 	// keeps it in memory.
 	Contents string
@@ -86,7 +87,7 @@ func (n *Node) Run(ctx context.Context) error { return n.Agent().Run(ctx) }
 // Agent returns a new agent for the node; one runs at a time.
 func (n *Node) Agent() *agent.Agent {
 	return agent.New(agent.Config{
-		Name: n.cfg.Name, Client: n.cfg.Client, Runtime: n.Runtime, Network: n.Network, Storage: n.Storage, Prober: prober{n.Runtime},
+		Name: n.cfg.Name, Client: n.cfg.Client, Leader: n.cfg.Leader, Runtime: n.Runtime, Network: n.Network, Storage: n.Storage, Prober: prober{n.Runtime},
 		Dial: n.dial, Lease: agent.Lease{Path: n.cfg.Lease, Clock: n.clock},
 		Store: n.Store, Logs: n.cfg.Logs, Contents: n.cfg.Contents, Servers: n.cfg.Servers, TLS: n.cfg.TLS, Log: n.cfg.Log,
 		Status: api.NodeStatus{
