@@ -3,6 +3,7 @@ package provider_test
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -113,6 +114,25 @@ func applyCase(t *testing.T, options resource.TestCase, steps ...resource.TestSt
 		"clusterd": providerserver.NewProtocol6WithError(provider.New("test")),
 	}
 	resource.UnitTest(t, options)
+}
+
+// refused plans a configuration of several mistakes, and expects to read all of
+// what is wanted in what Terraform says of them.
+func refused(t *testing.T, config string, want ...string) {
+	t.Helper()
+	said := false
+	applyCase(t, resource.TestCase{ErrorCheck: func(err error) error {
+		said = true
+		for _, w := range want {
+			if !regexp.MustCompile("(?is)" + w).MatchString(err.Error()) {
+				t.Errorf("no %s in what Terraform says: %v", w, err)
+			}
+		}
+		return nil
+	}}, resource.TestStep{Config: config, PlanOnly: true})
+	if !said {
+		t.Error("Terraform refuses nothing")
+	}
 }
 
 // plans expects what the plan of a step does to a resource, and that nothing is

@@ -41,7 +41,7 @@ type rolloutView struct {
 }
 
 type causeView struct {
-	Reason    string   `json:"reason" doc:"In one word: crash_loop, cannot_start, image_unavailable, unhealthy, unschedulable, deadline."`
+	Reason    string   `json:"reason" doc:"In one word: crash_loop, out_of_memory, exited, unseen, cannot_start, image_unavailable, pull_refused, missing_secret, missing_config, disk_full, unhealthy, isolated, unschedulable, deadline, aborted."`
 	Message   string   `json:"message" doc:"In words, with the way out."`
 	Pod       string   `json:"pod" doc:"The pod that shows it."`
 	Node      string   `json:"node" doc:"The node it is on."`

@@ -72,12 +72,16 @@ data "clusterd_logs" "web" {
 
 // testFunctions: they compute as the cluster does, and name what they cannot read.
 func testFunctions(t *testing.T, c *cluster) {
-	config := func(expr string) string { return c.config("default", "output \"it\" { value = %s }", expr) }
 	apply(t,
-		resource.TestStep{Config: config(`provider::clusterd::parse_image("localhost:5000/shop/api:2").repository`), Check: resource.TestCheckOutput("it", "shop/api")},
-		resource.TestStep{Config: config(`provider::clusterd::parse_image("nginx").tag`), Check: resource.TestCheckOutput("it", "latest")},
-		resource.TestStep{Config: config(`tostring(provider::clusterd::bytes("1.5Gi"))`), Check: resource.TestCheckOutput("it", "1610612736")},
-		resource.TestStep{Config: config(`tostring(provider::clusterd::millicpu("0.25"))`), Check: resource.TestCheckOutput("it", "250")},
-		resource.TestStep{Config: config(`provider::clusterd::bytes("lots")`), ExpectError: regexp.MustCompile(`"lots"\s+is\s+not\s+an\s+amount`)},
+		resource.TestStep{Config: c.config("default", `
+output "repository" { value = provider::clusterd::parse_image("localhost:5000/shop/api:2").repository }
+output "tag" { value = provider::clusterd::parse_image("nginx").tag }
+output "bytes" { value = tostring(provider::clusterd::bytes("1.5Gi")) }
+output "millicpu" { value = tostring(provider::clusterd::millicpu("0.25")) }`), Check: resource.ComposeTestCheckFunc(
+			resource.TestCheckOutput("repository", "shop/api"),
+			resource.TestCheckOutput("tag", "latest"),
+			resource.TestCheckOutput("bytes", "1610612736"),
+			resource.TestCheckOutput("millicpu", "250"))},
+		resource.TestStep{Config: c.config("default", `output "it" { value = provider::clusterd::bytes("lots") }`), ExpectError: regexp.MustCompile(`"lots"\s+is\s+not\s+an\s+amount`)},
 	)
 }

@@ -115,28 +115,29 @@ resource "clusterd_app" "web" {
 // testAppBadConfig: every mistake at its attribute, at plan, and nothing is created.
 func testAppBadConfig(t *testing.T, c *cluster) {
 	ns := c.namespace(t)
-	bad := func(name, hcl, want string) resource.TestStep {
-		return resource.TestStep{
-			Config:      c.config(ns, "resource \"clusterd_app\" \"web\" {\n  name = %q\n  image = \"nginx:1\"\n  %s\n}", name, hcl),
-			ExpectError: regexp.MustCompile(`(?is)` + want),
-		}
+	mistakes := []struct{ name, hcl, want string }{
+		{"web", `cpu = "abc"`, `Bad cpu.*cpu = "abc".*"abc" is not an amount of cpu`},
+		{"web", `ports = { http = 70000 }`, `Bad ports.http.*70000.*out of range`},
+		{"web", `replicas = -1`, `Bad replicas.*replicas = -1.*out of range`},
+		{"Web!", ``, `Bad name.*name = "Web!".*is not a name`},
+		{"web", `health = { http = "/", intervall = "5s" }`, `Bad health.intervall.*health = .*no such attribute`},
+		{"web", `update = { max_parallels = 2 }`, `Bad update.max_parallels.*update = .*no such attribute`},
+		{"web", `sidecars = { log = { image = "v", memry = "1Gi" } }`, `Bad sidecars.log.memry.*sidecars = .*no such attribute`},
+		{"web", `sidecars = { log = { cpu = "1x", image = "v" } }`, `Bad sidecars.log.cpu.*"1x"`},
+		{"web", `sidecars = { log = {} }`, `Missing sidecars.log.image`},
+		{"web", `health = { http = "/", port = "nope" }`, `Bad health.port.*no port "nope"`},
+		{"web", `timeouts = { create = "soon" }`, `Bad timeouts.create.*not a duration`},
+		{"web", `on_create_failure = "shrug"`, `Bad on_create_failure.*want keep or delete`},
+		{"web", `imagee = "x"`, `Unsupported argument`},
+		{"web", `stop = "now"`, `Bad stop.*want an object`},
 	}
-	apply(t,
-		bad("web", `cpu = "abc"`, `Bad cpu.*cpu = "abc".*"abc" is not an amount of cpu`),
-		bad("web", `ports = { http = 70000 }`, `Bad ports.http.*70000.*out of range`),
-		bad("web", `replicas = -1`, `Bad replicas.*replicas = -1.*out of range`),
-		bad("Web!", ``, `Bad name.*name = "Web!".*is not a name`),
-		bad("web", `health = { http = "/", intervall = "5s" }`, `Bad health.intervall.*health = .*no such attribute`),
-		bad("web", `update = { max_parallels = 2 }`, `Bad update.max_parallels.*update = .*no such attribute`),
-		bad("web", `sidecars = { log = { image = "v", memry = "1Gi" } }`, `Bad sidecars.log.memry.*sidecars = .*no such attribute`),
-		bad("web", `sidecars = { log = { cpu = "1x", image = "v" } }`, `Bad sidecars.log.cpu.*"1x"`),
-		bad("web", `sidecars = { log = {} }`, `Missing sidecars.log.image`),
-		bad("web", `health = { http = "/", port = "nope" }`, `Bad health.port.*no port "nope"`),
-		bad("web", `timeouts = { create = "soon" }`, `Bad timeouts.create.*not a duration`),
-		bad("web", `on_create_failure = "shrug"`, `Bad on_create_failure.*want keep or delete`),
-		bad("web", `imagee = "x"`, `Unsupported argument`),
-		bad("web", `stop = "now"`, `Bad stop.*want an object`),
-	)
+	var config strings.Builder
+	var want []string
+	for i, m := range mistakes {
+		fmt.Fprintf(&config, "resource \"clusterd_app\" \"m%d\" {\n  name = %q\n  image = \"nginx:1\"\n  %s\n}\n", i, m.name, m.hcl)
+		want = append(want, m.want)
+	}
+	refused(t, c.config(ns, "%s", config.String()), want...)
 	if apps, _, err := client.Of(c.Client(), api.Apps).List(t.Context(), ns, nil); err != nil || len(apps) > 0 {
 		t.Errorf("%d apps were created from bad configurations (%v)", len(apps), err)
 	}

@@ -71,6 +71,7 @@ func (s *subject) run(t *testing.T, c *cluster) {
 	for _, change := range s.changes {
 		w.unknown(change)
 		w.to(change, "update")
+		w.protects()
 		w.drift(base, change)
 		w.to(s.always, "update")
 	}
@@ -448,6 +449,28 @@ func (w *walk) disappears() {
 	if w.state = w.refresh(); !w.state.IsNull() {
 		w.Errorf("a refresh still finds what was deleted: %s", w.state)
 	}
+}
+
+// protects: an object that is protected from deletion outlives a destroy, which
+// says the way out.
+func (w *walk) protects() {
+	w.Helper()
+	var on bool
+	if v, ok := w.config["deletion_protection"]; !ok || v.As(&on) != nil || !on {
+		return
+	}
+	p := w.plugin()
+	t := p.resource(w.resource()).ValueType()
+	resp, err := p.server.PlanResourceChange(w.Context(), &tfprotov6.PlanResourceChangeRequest{
+		TypeName: w.resource(), PriorState: p.wire(t, w.state), ProposedNewState: p.null(t), Config: p.null(t)})
+	if err != nil {
+		w.Fatal(err)
+	}
+	state, said := w.finish(p, w.state, resp, p.null(t))
+	if !strings.Contains(said, "deletion_protection") || !state.Equal(w.state) {
+		w.Errorf("destroy of what is protected says %q, and leaves %s", said, state)
+	}
+	w.object()
 }
 
 // destroy returns once nothing is left.
