@@ -51,17 +51,18 @@ func testExamples(t *testing.T, c *cluster) {
 	}
 	app := "resource \"clusterd_app\" \"web\" {\n  name  = \"web\"\n  image = \"nginx:1\"\n}\n" +
 		"resource \"clusterd_service\" \"web\" {\n  name  = \"web\"\n  app   = clusterd_app.web.name\n  ports = { http = { port = 80 } }\n}\n"
+	data := app
 	for _, dir := range dirs {
-		apply(t, resource.TestStep{Config: c.config(ns, "%s", app)},
-			resource.TestStep{Config: c.config(ns, "%s%s", app, read(t, filepath.Join(dir, "data-source.tf")))})
+		data += read(t, filepath.Join(dir, "data-source.tf"))
 	}
 	dirs, err = filepath.Glob("../examples/functions/*")
 	if err != nil || len(dirs) == 0 {
 		t.Fatal("no examples", err)
 	}
 	for _, dir := range dirs {
-		apply(t, resource.TestStep{Config: c.config(ns, "%s", read(t, filepath.Join(dir, "function.tf")))})
+		data += read(t, filepath.Join(dir, "function.tf"))
 	}
+	apply(t, resource.TestStep{Config: c.config(ns, "%s", app)}, resource.TestStep{Config: c.config(ns, "%s", data)})
 	t.Run("provider", func(t *testing.T) { testProviderExample(t, c) })
 	t.Run("nginx", func(t *testing.T) { testNginxExample(t, c) })
 }
