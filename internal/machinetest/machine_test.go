@@ -42,6 +42,7 @@ resource "clusterd_service" "web" {
 // TestMachine walks one cluster through the life of a workload. The steps
 // build on each other, so that the suite stays fast.
 func TestMachine(t *testing.T) {
+	t.Parallel()
 	c := up(t, "machine")
 	for _, image := range []string{"nginx-1.0.tar", "nginx-2.0.tar"} {
 		path := filepath.Join(c.root, ".cache/images", image)

@@ -21,6 +21,7 @@ import (
 // examples/modules/postgres, whose data and whose being alone are looked at after
 // each step.
 func TestState(t *testing.T) {
+	t.Parallel()
 	c := up(t, "pg")
 	for _, image := range []string{"postgres-15.tar", "nginx-1.0.tar"} {
 		path := filepath.Join(c.root, ".cache/images", image)

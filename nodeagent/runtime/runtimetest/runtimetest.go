@@ -171,12 +171,12 @@ func (s *suite) log(id string, c runtime.Container) string {
 }
 
 func (s *suite) end() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	for _, id := range s.made {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		if err := s.Runtime.Remove(ctx, id); err != nil {
 			s.Error(err)
 		}
+		cancel()
 	}
 	if s.Leaks != nil {
 		for _, l := range s.Leaks() {
