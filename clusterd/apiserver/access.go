@@ -21,6 +21,8 @@ const (
 	verbStream verb = "open a stream to"
 	verbLoad   verb = "load"
 	verbRotate verb = "rotate the keys of"
+	// verbSnapshot is about all there is.
+	verbSnapshot verb = "save a snapshot of all"
 )
 
 // allow is the one place that says who may do what. o is the object as it is,

@@ -24,7 +24,7 @@ import (
 const (
 	maxImage     = 8 << 30
 	maxIndex     = 4 << 20
-	spoolName    = "image-*.tar"
+	spoolName    = "spool-*.tar"
 	imageTimeout = 10 * time.Minute // for one node to take it
 )
 
@@ -98,16 +98,21 @@ func (s *Server) cleanSpool() {
 	}
 }
 
-// spool writes the body to a file: every node reads it at its own pace.
-func (s *Server) spool(w http.ResponseWriter, r *request) (path string, size int64, err error) {
+// spoolFile makes a file for what is on its way.
+func (s *Server) spoolFile() (*os.File, error) {
 	if s.cfg.SpoolDir != "" {
 		if err := os.MkdirAll(s.cfg.SpoolDir, 0o700); err != nil {
-			return "", 0, fmt.Errorf("make spool directory: %w", err)
+			return nil, fmt.Errorf("make spool directory: %w", err)
 		}
 	}
-	f, err := os.CreateTemp(s.cfg.SpoolDir, spoolName)
+	return os.CreateTemp(s.cfg.SpoolDir, spoolName)
+}
+
+// spool writes the body to a file: every node reads it at its own pace.
+func (s *Server) spool(w http.ResponseWriter, r *request) (path string, size int64, err error) {
+	f, err := s.spoolFile()
 	if err != nil {
-		return "", 0, fmt.Errorf("spool image: %w", err)
+		return "", 0, err
 	}
 	size, err = io.Copy(f, http.MaxBytesReader(w, r.Body, maxImage))
 	err = errors.Join(err, f.Close())

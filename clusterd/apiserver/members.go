@@ -285,3 +285,19 @@ func (t *txn) checkServerGoes(old *object) error {
 	}
 	return nil
 }
+
+// forgetServers removes every Server: those who are left register anew.
+func (s *Server) forgetServers(ctx context.Context) error {
+	page, err := s.store.List(ctx, store.Range{Prefix: s.kinds["servers"].prefix("")})
+	if err != nil {
+		return err
+	}
+	var t store.Txn
+	for _, e := range page.Entries {
+		t.Then = append(t.Then, store.Delete(e.Key))
+	}
+	if len(t.Then) > 0 {
+		_, err = s.store.Commit(ctx, t)
+	}
+	return err
+}

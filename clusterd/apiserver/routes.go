@@ -84,6 +84,8 @@ func (s *Server) routes() []route {
 			summary: "The images a node has, from its agent", out: reflect.TypeFor[api.NodeImages]()}},
 		route{method: "POST", path: "/v1/secrets/keys", serve: (*Server).serveRotate, doc: doc{
 			summary: "Seal all secrets with a new key", out: reflect.TypeFor[api.KeyRotation](), query: []param{{"forget", "true: remove older keys; backups made before cannot be read then."}}}},
+		route{method: "POST", path: "/v1/snapshot", serve: (*Server).serveSnapshot, doc: doc{
+			summary: "Save all there is, as one file to restore from", in: reflect.TypeFor[api.SnapshotRequest](), media: "application/x-tar"}},
 		route{method: "POST", path: "/v1/join", open: true, serve: (*Server).serveJoin, doc: doc{
 			summary: "Let a machine in that has a join token", in: reflect.TypeFor[pki.JoinRequest](), out: reflect.TypeFor[pki.JoinResponse]()}},
 		route{method: "POST", path: "/v1/renew", serve: (*Server).serveRenew, doc: doc{

@@ -63,7 +63,10 @@ type Config struct {
 	Tunnels Tunnels // nil: no logs, exec and image loads
 	// Keys are what a new cluster begins with; of one that exists, only their root
 	// matters. By default they live as long as the server.
-	Keys     *keys.Set
+	Keys *keys.Set
+	// Alone forgets all servers that are registered: the store was restored, or
+	// recovered, and has no member but this server.
+	Alone    bool
 	SpoolDir string        // where image uploads wait on disk; by default the system's
 	Planner  Planner       // nil: a plan does not say whether pods would find nodes
 	Lease    time.Duration // how long a node's run lease lasts; by default LeaseDefault
@@ -148,6 +151,11 @@ func (s *Server) init(ctx context.Context) error {
 	s.openapi = sync.OnceValues(OpenAPI)
 	if err := s.foundKeys(ctx); err != nil {
 		return err
+	}
+	if s.cfg.Alone {
+		if err := s.forgetServers(ctx); err != nil {
+			return err
+		}
 	}
 	return s.bootstrap(ctx)
 }

@@ -115,8 +115,8 @@ func hostPort(flag, addr, port string) (string, error) {
 
 // advertised is host:port by which others reach what listens on bound, and
 // the host alone.
-func (c Config) advertised(bound net.Addr) (addr, host string, err error) {
-	listenHost, port, err := net.SplitHostPort(bound.String())
+func (c Config) advertised(bound string) (addr, host string, err error) {
+	listenHost, port, err := net.SplitHostPort(bound)
 	if err != nil {
 		return "", "", err
 	}

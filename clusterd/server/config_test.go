@@ -20,7 +20,7 @@ func TestAddresses(t *testing.T) {
 		"": "10.0.0.1:7443", "api.example": "api.example:7443", "api.example:443": "api.example:443",
 	} {
 		c := Config{Name: "s1", Advertise: in}
-		addr, host, err := c.advertised(bound)
+		addr, host, err := c.advertised(bound.String())
 		if err != nil || addr != want {
 			t.Errorf("advertise %q became %q (%v), want %q", in, addr, err, want)
 		}
@@ -28,7 +28,7 @@ func TestAddresses(t *testing.T) {
 			t.Errorf("the certificate is for %v", hosts)
 		}
 	}
-	if addr, host, err := (Config{}).advertised(&net.TCPAddr{IP: net.IPv4zero, Port: 7443}); err == nil && (net.ParseIP(host).IsLoopback() || net.ParseIP(host).IsUnspecified()) {
+	if addr, host, err := (Config{}).advertised((&net.TCPAddr{IP: net.IPv4zero, Port: 7443}).String()); err == nil && (net.ParseIP(host).IsLoopback() || net.ParseIP(host).IsUnspecified()) {
 		t.Errorf("all addresses became %s", addr)
 	}
 }

@@ -74,11 +74,8 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.listener, err = net.Listen("tcp", s.cfg.Listen); err != nil {
 		return fmt.Errorf("listen for the API: %w", err)
 	}
-	var host string
-	if s.addr, host, err = s.cfg.advertised(s.listener.Addr()); err != nil {
-		return err
-	}
-	if s.peer, err = s.cfg.peer(host); err != nil {
+	host, err := s.locate(s.listener.Addr().String())
+	if err != nil {
 		return err
 	}
 	_, gossipPort, err := net.SplitHostPort(s.cfg.Gossip)
@@ -114,11 +111,29 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if !s.cfg.InMemory {
 		conf.Etcd = s.storeConfig(joined.members)
 	}
+	marker := filepath.Join(s.cfg.DataDir, aloneFile)
+	_, missing := os.Stat(marker)
+	conf.Alone = missing == nil
 	if s.api, err = apiserver.Open(ctx, conf); err != nil {
 		return err
 	}
+	if conf.Alone {
+		if err := os.Remove(marker); err != nil {
+			return err
+		}
+	}
 	s.system = client.InProcess(s.api.InProcess(apiserver.Identity{Role: apiserver.RoleSystem, Name: s.cfg.Name}))
 	return nil
+}
+
+// locate finds by which addresses others reach this server that listens on
+// bound, and returns the host of them.
+func (s *Server) locate(bound string) (host string, err error) {
+	if s.addr, host, err = s.cfg.advertised(bound); err != nil {
+		return "", err
+	}
+	s.peer, err = s.cfg.peer(host)
+	return host, err
 }
 
 // storeConfig is how the server's member of the store runs.

@@ -1,13 +1,20 @@
 package testcluster
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/server"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
@@ -168,5 +175,124 @@ func TestServersComeAndGo(t *testing.T) {
 	})
 	if _, err := client.Of(rest, api.Namespaces).Get(t.Context(), "", "kept"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A snapshot brings back all there was, secrets included, and the pods on the
+// nodes are taken over as they run. Of three servers of which two are lost for
+// good, the third goes on after recover; others join it again.
+func TestSnapshotAndRecovery(t *testing.T) {
+	t.Parallel()
+	c := Start(t, Config{Servers: 3, Nodes: 1})
+	one := 1
+	app := &api.App{Meta: api.Meta{Name: "web", Namespace: "default"}, Spec: api.AppSpec{
+		Container: api.Container{Image: "fake/run"}, Replicas: &one,
+	}}
+	secrets := client.Of(c.Client(), api.Secrets)
+	if _, err := secrets.Create(t.Context(), &api.Secret{Meta: api.Meta{Name: "db", Namespace: "default"}, Spec: api.SecretSpec{Data: map[string]string{"key": "s3cr3t"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Of(c.Client(), api.Apps).Create(t.Context(), app); err != nil {
+		t.Fatal(err)
+	}
+	pods := func(ctx context.Context, cl *client.Client) ([]api.Pod, error) {
+		all, _, err := client.Of(cl, api.Pods).List(ctx, "default", nil)
+		return all, err
+	}
+	var before api.Pod
+	c.Await("the pod runs", func(ctx context.Context) (bool, error) {
+		all, err := pods(ctx, c.Client())
+		if len(all) == 1 {
+			before = all[0]
+		}
+		return len(all) == 1 && all[0].Status.Ready, err
+	})
+	unharmed := func(when string) {
+		t.Helper()
+		c.Await(when+": the pod is the one of before, and serves", func(ctx context.Context) (bool, error) {
+			all, err := pods(ctx, c.Client())
+			return len(all) == 1 && all[0].Meta.UID == before.Meta.UID && all[0].Status.Ready && all[0].Status.Restarts() == 0, err
+		})
+		// Only who has the keys can make the same hash of the same values.
+		s, err := client.Of(c.Client(), api.Secrets).Put(t.Context(), &api.Secret{Meta: api.Meta{Name: "db", Namespace: "default"}, Spec: api.SecretSpec{Data: map[string]string{"key": "s3cr3t"}}})
+		if err != nil || s.Meta.Generation != 1 {
+			t.Errorf("%s: the secret is another: %+v %v", when, s, err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "all.snap")
+	save(t, c.Client(), file)
+	if _, err := client.Of(c.Client(), api.Namespaces).Create(t.Context(), &api.Namespace{Meta: api.Meta{Name: "after"}}); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, s := range c.Servers[1:] {
+		s.Kill()
+	}
+	c.Servers[0].Kill()
+	cfg := server.Config{Name: "s1", DataDir: c.dir, Listen: c.at[0].api, Peer: c.at[0].peer, Gossip: c.at[0].gossip, NoSync: true}
+	if err := server.Recover(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	c.Servers[0].Start()
+	c.Await("s1 is alone, and leads", func(ctx context.Context) (bool, error) {
+		all, _, err := client.Of(c.Client(), api.Servers).List(ctx, "", nil)
+		return len(all) == 1 && all[0].Status.Role == api.ServerLeader, err
+	})
+	if _, err := client.Of(c.Client(), api.Namespaces).Get(t.Context(), "", "after"); err != nil {
+		t.Errorf("after the recovery: %v", err)
+	}
+	unharmed("after the recovery")
+	c.AddServer()
+	c.Await("s4 has a vote", func(ctx context.Context) (bool, error) {
+		return serverRole(ctx, c.Client(), "s4") == api.ServerVoter, nil
+	})
+
+	c.Servers[3].Kill()
+	c.Servers[0].Kill()
+	for _, gone := range []string{"store", "keys.json", "identity"} {
+		if err := os.RemoveAll(filepath.Join(c.dir, gone)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := server.Restore(server.RestoreConfig{Config: cfg, Snapshot: file, Passphrase: "wrong"}); err == nil || !strings.Contains(err.Error(), "passphrase") {
+		t.Errorf("restored with a wrong passphrase: %v", err)
+	}
+	if _, err := server.Restore(server.RestoreConfig{Config: cfg, Snapshot: file, Passphrase: "a passphrase"}); err != nil {
+		t.Fatal(err)
+	}
+	c.Servers[0].Start()
+	unharmed("after the restore")
+	if _, err := client.Of(c.Client(), api.Namespaces).Get(t.Context(), "", "after"); !api.Is(err, api.NotFound) {
+		t.Errorf("what came after the snapshot is there: %v", err)
+	}
+}
+
+func save(t *testing.T, c *client.Client, file string) {
+	t.Helper()
+	resp, err := c.Do(t.Context(), client.Request{Method: http.MethodPost, Path: "/v1/snapshot", Body: []byte(`{"passphrase":"a passphrase"}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(b, []byte("s3cr3t")) || bytes.Contains(b, []byte("PRIVATE KEY")) {
+		t.Error("the snapshot shows a secret")
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.OpenSnapshot(file, ""); err != nil {
+		t.Error(err)
+	}
+	b[len(b)/2] ^= 1
+	broken := file + ".broken"
+	if err := os.WriteFile(broken, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.OpenSnapshot(broken, ""); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("a broken snapshot: %v", err)
 	}
 }

@@ -35,6 +35,8 @@ type EtcdConfig struct {
 	// Join says that the cluster exists already and knows this member.
 	Join bool
 
+	alone bool // forget all other members, see Recover
+
 	Quota int64 // most bytes of data; by default 8 GiB
 	// NoSync trades durability for speed. Only for tests.
 	NoSync bool
@@ -84,6 +86,7 @@ func (c EtcdConfig) embed() (cfg *embed.Config, socket string, err error) {
 		}
 		cfg.InitialCluster = strings.Join(all, ",")
 	}
+	cfg.ForceNewCluster = c.alone
 	if c.Join {
 		cfg.ClusterState = embed.ClusterStateFlagExisting
 	}
