@@ -40,7 +40,7 @@ var rules = map[string]rule{
 	"internal/pki":         {"", ""},
 	"internal/tunnel":      {"", log + " github.com/hashicorp/yamux"},
 	"internal/daemon":      {"", log + " github.com/prometheus"},
-	"internal/testcluster": {"internal clusterd nodeagent", log},
+	"internal/testcluster": {"internal clusterd nodeagent", log + " github.com/anishathalye/porcupine"},
 	"internal/machinetest": {"internal/api", ""},
 	"internal/golden":      {"", "golang.org/x/tools/txtar"},
 	"internal/arch":        {"", ""},

@@ -31,6 +31,7 @@ type running struct {
 	run   func(context.Context) error
 	ready <-chan struct{} // nil: at once
 	kill  func()          // nil: cancelling is as sudden as it gets
+	pause func(bool)      // nil: it cannot be
 }
 
 // Start starts p, which must not run, and waits until it is ready.
@@ -84,6 +85,12 @@ func (p *Process) Ended() bool {
 		return false
 	}
 }
+
+// Pause stops p in the middle of whatever it does, until Resume.
+func (p *Process) Pause() { p.pause(true) }
+
+// Resume lets a paused process go on, as if no time had passed.
+func (p *Process) Resume() { p.pause(false) }
 
 // Kill ends p as if its power was cut.
 func (p *Process) Kill() {
@@ -191,6 +198,9 @@ func startSeparate(cfg server.Config, addr, gossip *string) (running, error) {
 	return running{
 		ready: ready,
 		kill:  func() { cmd.Process.Kill() },
+		pause: func(stop bool) {
+			cmd.Process.Signal(map[bool]syscall.Signal{true: syscall.SIGSTOP, false: syscall.SIGCONT}[stop])
+		},
 		run: func(ctx context.Context) error {
 			defer context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })()
 			return cmd.Wait()
