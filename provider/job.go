@@ -35,7 +35,8 @@ func newJob() resource.Resource {
 				MarkdownDescription: "Wait until the run has ended, and fail with its cause if it failed. A job with a `schedule` is not waited for. Default: `true`."},
 			"on_create_failure": onCreateFailure("job whose first run failed"),
 		},
-		check: checkCreateFailure,
+		check:   checkCreateFailure,
+		planned: true,
 		needs: map[string][]string{
 			"health.http": {"health.tcp"},
 			"health.port": {"ports"},

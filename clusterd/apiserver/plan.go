@@ -15,13 +15,13 @@ import (
 // Planner says whether pods would find nodes. The composition root hands it
 // in: it is the scheduler's own code.
 type Planner interface {
-	// Place tries the pods that an app wants, as it is to be.
-	Place(ctx context.Context, app *api.App) (*api.PlanPlacement, error)
+	// Place tries the pods that an app, or a run of a job, wants as it is to be.
+	Place(ctx context.Context, o api.Any) (*api.PlanPlacement, error)
 }
 
 // planned are the kinds that have pods, and so more to say about a write than
 // whether it is valid.
-var planned = []string{api.Apps.Name}
+var planned = []string{api.Apps.Name, api.Jobs.Name}
 
 // servePlan answers POST of an object that is to be written with what the write
 // would do.
@@ -55,7 +55,7 @@ func (s *Server) planWrite(ctx context.Context, by caller, k *kind, namespace, n
 	revision, err = s.dryRun(ctx, by, func(t *txn) (err error) {
 		was = t.peek(k.key(namespace, name))
 		is, _, err = t.putSpec(in, precondition{})
-		return err
+		return cmp.Or(t.quotaEffect(&p, in, was), err)
 	})
 	declared := json.RawMessage(`{}`)
 	if was != nil {
@@ -69,26 +69,27 @@ func (s *Server) planWrite(ctx context.Context, by caller, k *kind, namespace, n
 	if err != nil {
 		return p, revision, err
 	}
-	app, isApp := next.(*api.App)
-	if !isApp {
-		return p, revision, nil
-	}
-	var before *api.App
+	var before api.Any
 	if was != nil {
-		old, err := was.typed()
-		if err != nil {
+		if before, err = was.typed(); err != nil {
 			return p, revision, err
 		}
-		before = old.(*api.App)
 	}
-	p.roll(before, app)
+	switch v := next.(type) {
+	case *api.App:
+		old, _ := before.(*api.App)
+		p.roll(old, v)
+	case *api.Job:
+		old, _ := before.(*api.Job)
+		p.Runs = v.Spec.Schedule == "" && !api.Deref(v.Spec.Suspend) && (old == nil || v.Effective.Revision() != old.Status.Revision)
+	}
 	if s.cfg.Planner == nil {
 		return p, revision, nil
 	}
-	if p.Placement, err = s.cfg.Planner.Place(ctx, app); err != nil {
+	if p.Placement, err = s.cfg.Planner.Place(ctx, next); err != nil {
 		return p, revision, fmt.Errorf("ask the scheduler about %s: %w", is.ref(), err)
 	}
-	p.warnOfRoom(app)
+	p.warnOfRoom(next)
 	return p, revision, nil
 }
 
@@ -145,19 +146,26 @@ func (p *writePlan) roll(was, is *api.App) {
 }
 
 // warnOfRoom tells of pods that would find no node.
-func (p *writePlan) warnOfRoom(app *api.App) {
+func (p *writePlan) warnOfRoom(o api.Any) {
 	at := p.Placement
 	if at == nil || at.Fits >= at.Wanted {
 		return
 	}
-	field := "spec.replicas"
-	switch {
-	case app.Spec.Scale != nil:
-		field = "spec.scale.min"
-	case api.Deref(app.Spec.PerNode):
-		field = "spec.per_node"
-	case app.Spec.Replicas == nil:
-		field = "spec.image"
+	field := "spec.image"
+	switch v := o.(type) {
+	case *api.App:
+		switch {
+		case v.Spec.Scale != nil:
+			field = "spec.scale.min"
+		case api.Deref(v.Spec.PerNode):
+			field = "spec.per_node"
+		case v.Spec.Replicas != nil:
+			field = "spec.replicas"
+		}
+	case *api.Job:
+		if v.Spec.Parallelism != nil {
+			field = "spec.parallelism"
+		}
 	}
 	p.Warnings = append(p.Warnings, api.PlanWarning{Path: field, Summary: fmt.Sprintf("%d of %d pods fit now", at.Fits, at.Wanted), Message: at.Message})
 }

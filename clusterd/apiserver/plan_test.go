@@ -15,8 +15,14 @@ import (
 // room is a Planner that has a node for so many pods.
 type room int
 
-func (n room) Place(_ context.Context, app *api.App) (*api.PlanPlacement, error) {
-	wanted := api.Deref(app.Effective.Replicas)
+func (n room) Place(_ context.Context, o api.Any) (*api.PlanPlacement, error) {
+	wanted := 0
+	switch v := o.(type) {
+	case *api.App:
+		wanted = api.Deref(v.Effective.Replicas)
+	case *api.Job:
+		wanted = v.Effective.Width()
+	}
 	p := &api.PlanPlacement{Wanted: wanted, Fits: min(wanted, int(n))}
 	if p.Fits < wanted {
 		p.Message = "no node fits: 1 needs 2 cpu and has 1 free"
@@ -71,6 +77,39 @@ func TestPlanSaysWhatAWriteWouldDo(t *testing.T) {
 		}
 		p = planOf(t, c, `{"image":"nginx:2"}`)
 		if len(p.Errors) > 0 || len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0].Message, "is being deleted") {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+// TestPlanOfAJob: it says whether the job runs, whether a run fits, and what it
+// takes of the quota, also where that is too much.
+func TestPlanOfAJob(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		s.cfg.Planner = room(2)
+		namespaces := client.Of(c, api.Namespaces)
+		ns := must(namespaces.Get(t.Context(), "", "default"))(t)
+		ns.Spec.Quota = &api.Quota{CPU: "2", Replicas: new(10)}
+		must(namespaces.Put(t.Context(), ns))(t)
+		plan := func(spec string) (p api.WritePlan) {
+			t.Helper()
+			if err := c.Call(t.Context(), http.MethodPost, client.Path(api.Jobs.Info(), "default", "report")+"/plan", nil, json.RawMessage(`{"spec":`+spec+`}`), &p); err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		p := plan(`{"image":"report:1","cpu":"500m","completions":3,"parallelism":3}`)
+		if !p.Runs || p.Placement == nil || p.Placement.Wanted != 3 || len(p.Warnings) != 1 || p.Warnings[0].Path != "spec.parallelism" {
+			t.Errorf("%+v", p)
+		}
+		if len(p.Quota) != 2 || p.Quota[0].String() != "cpu: 0 -> 1.5 of 2" || p.Quota[1].String() != "replicas: 0 -> 3 of 10" {
+			t.Errorf("%+v", p.Quota)
+		}
+		p = plan(`{"image":"report:1","cpu":"500m","completions":5,"parallelism":5}`)
+		if len(p.Errors) > 0 || len(p.Warnings) == 0 || len(p.Quota) != 2 || !p.Quota[0].Exceeded || p.Quota[1].Exceeded {
+			t.Errorf("%+v", p)
+		}
+		if p = plan(`{"image":"report:1","schedule":"0 1 * * *"}`); p.Runs || p.Placement == nil {
 			t.Errorf("%+v", p)
 		}
 	})

@@ -109,6 +109,36 @@ func (t *txn) overQuota(namespace, key string, was, c api.Charge, path func(reso
 	return exceeds(*q, namespace, t.others(namespace, key), was, c, path, pod), nil
 }
 
+// quotaEffect says what a write does to the quota of its namespace, whether the
+// quota allows it or not.
+func (t *txn) quotaEffect(p *writePlan, in *incoming, was *object) error {
+	ns := t.peek(t.s.kinds["namespaces"].key("", in.meta.Namespace))
+	if ns == nil {
+		return nil
+	}
+	var spec struct{ Quota *api.Quota }
+	if err := json.Unmarshal(ns.effective, &spec); err != nil || spec.Quota == nil {
+		return err
+	}
+	o := &object{kind: in.kind, meta: in.meta, spec: in.spec}
+	typed, err := o.typed()
+	if err != nil {
+		return err
+	}
+	if err := t.applyDefaults(o, typed); err != nil {
+		return err
+	}
+	o.key = in.kind.key(in.meta.Namespace, in.meta.Name)
+	o.charge, o.elastic, _ = declaredCharge(typed)
+	others := t.others(in.meta.Namespace, o.key)
+	before := others
+	if was != nil {
+		before = others.Plus(t.taken(was))
+	}
+	p.Quota = spec.Quota.Effect(before, others.Plus(t.taken(o)))
+	return nil
+}
+
 // exceeds compares what grows with what is left. It says what would fit.
 func exceeds(q api.Quota, namespace string, others, was, c api.Charge, path func(string) string, pod api.PodTemplate) (errs api.Errors) {
 	cpu, memory := pod.Requests()

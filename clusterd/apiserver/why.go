@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 
@@ -8,7 +9,7 @@ import (
 )
 
 // explained are the kinds that can be asked why.
-var explained = []string{api.Apps.Name, api.Pods.Name, api.Services.Name}
+var explained = []string{api.Apps.Name, api.Jobs.Name, api.Pods.Name, api.Services.Name}
 
 // serveWhy answers GET of an object's explanation, made from one state of the
 // cluster: the object, its pods, and what happened to it.
@@ -49,17 +50,51 @@ func (s *Server) serveWhy(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) explain(snap *snapshot, o api.Any) (api.Explanation, error) {
+	var broken error
+	around := api.Around{
+		Node: func(name string) *api.Node {
+			n, err := typedOf[*api.Node](snap, s.kinds["nodes"].key("", name))
+			broken = cmp.Or(broken, err)
+			return n
+		},
+		Volume: func(namespace, name string) *api.Volume {
+			v, err := typedOf[*api.Volume](snap, s.kinds["volumes"].key(namespace, name))
+			broken = cmp.Or(broken, err)
+			return v
+		},
+	}
+	var x api.Explanation
+	var pods []*api.Pod
+	var err error
 	switch v := o.(type) {
 	case *api.App:
-		pods, err := s.podsOf(snap, "app", v.Meta.Namespace, v.Meta.Name)
-		return api.ExplainApp(v, pods), err
+		pods, err = s.podsOf(snap, "app", v.Meta.Namespace, v.Meta.Name)
+		x = api.ExplainApp(v, pods, around)
+	case *api.Job:
+		pods, err = s.podsOf(snap, "job", v.Meta.Namespace, v.Meta.Name)
+		x = api.ExplainJob(v, pods, around)
 	case *api.Service:
-		pods, err := s.podsOf(snap, "app", v.Meta.Namespace, v.Spec.App)
-		return api.ExplainService(v, pods), err
+		pods, err = s.podsOf(snap, "app", v.Meta.Namespace, v.Spec.App)
+		x = api.ExplainService(v, pods, around)
 	case *api.Pod:
-		return api.ExplainPod(v), nil
+		x = api.ExplainPod(v, around)
+	default:
+		err = fmt.Errorf("nothing explains a %s", o.Ref().Kind)
 	}
-	return api.Explanation{}, fmt.Errorf("nothing explains a %s", o.Ref().Kind)
+	return x, cmp.Or(err, broken)
+}
+
+// typedOf returns the object at key, nil if there is none.
+func typedOf[O api.Any](snap *snapshot, key string) (none O, err error) {
+	o := snap.get(key)
+	if o == nil {
+		return none, nil
+	}
+	typed, err := o.typed()
+	if err != nil {
+		return none, err
+	}
+	return typed.(O), nil
 }
 
 // podsOf returns the pods whose index is name, in a namespace.

@@ -254,6 +254,10 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 	if _, err := client.Of(cl, api.Jobs).Create(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
+	volume := &api.Volume{Meta: api.Meta{Name: "data", Namespace: api.DefaultNamespace}, Spec: api.VolumeSpec{Size: "16Mi"}}
+	if _, err := client.Of(cl, api.Volumes).Create(t.Context(), volume); err != nil {
+		t.Fatal(err)
+	}
 	c.Await("the job has its next tick", func(ctx context.Context) (bool, error) {
 		j, err := client.Of(cl, api.Jobs).Get(ctx, api.DefaultNamespace, "report")
 		return err == nil && !j.Status.Next.IsZero(), err
@@ -268,6 +272,7 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 		"Pod":       {"Container main"},
 		"Service":   {"web.default.svc.cluster.local", "STATE"},
 		"Endpoints": {"addresses = [", "    pod   = \"web-"},
+		"Volume":    {"16Mi", "phase", "pending"},
 		"Node":      {"allocatable"},
 		"Namespace": {"Spec"},
 		"Server":    {"leader", "version"},
@@ -511,6 +516,10 @@ func testPlan(t *testing.T) {
 	if out := clusterd(more, "diff", "-f", "-"); out.code != 0 || strings.TrimSpace(out.out) != `+ spec.cpu = "900"` {
 		t.Errorf("%+v", out)
 	}
+	job := `{"kind":"Job","meta":{"name":"once"},"spec":{"image":"report:1","completions":2}}`
+	if out := clusterd(job, "plan", "-f", "-"); out.code != 0 || !strings.Contains(out.out, "The job runs.") || !strings.Contains(out.out, "All 1 pods fit.") {
+		t.Errorf("%+v", out)
+	}
 	wrong := strings.Replace(spec, `"spec": {`, `"spec": {"cpu": "much", `, 1)
 	if out := clusterd(wrong, "plan", "-f", "-"); out.code != 1 || !strings.Contains(out.err, "spec.cpu") {
 		t.Errorf("%+v", out)
@@ -519,6 +528,9 @@ func testPlan(t *testing.T) {
 
 func testWhy(t *testing.T) {
 	if out := ok(t, "why", "app/web"); !strings.HasPrefix(out, "app/default/web is healthy: ") {
+		t.Error(out)
+	}
+	if out := ok(t, "why", "job/report"); !strings.HasPrefix(out, "job/default/report is waiting: ") {
 		t.Error(out)
 	}
 	refused(t, "nope", "why", "pod/nope")

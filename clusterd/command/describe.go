@@ -77,6 +77,12 @@ func describe(ctx context.Context, c *client.Client, q query, w io.Writer) error
 	if err != nil {
 		return err
 	}
+	switch o.(type) {
+	case *api.App, *api.Job, *api.Pod, *api.Service:
+		if err := p.wayOut(ctx, c, o.Ref()); err != nil {
+			return err
+		}
+	}
 	if _, ok := o.(*api.Events); !ok {
 		if err := p.events(ctx, c, o.Ref()); err != nil {
 			return err
@@ -302,6 +308,22 @@ func (p *page) node(ctx context.Context, c *client.Client, n *api.Node) error {
 		p.section("Drain", append([]string{d.Summary() + ", since " + ago(d.StartedAt)}, d.Waits...))
 	}
 	return p.pods(ctx, c, "", client.By("node", n.Meta.Name))
+}
+
+// wayOut prints what helps against what the sections before have told.
+func (p *page) wayOut(ctx context.Context, c *client.Client, about api.Ref) error {
+	x, err := explanation(ctx, c, about)
+	if err != nil {
+		return err
+	}
+	var lines []string
+	for _, because := range x.Causes {
+		if line := fmt.Sprintf("%s (%s): %s", because.Ref, because.Reason, because.WayOut); because.WayOut != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	p.section("Way out", lines)
+	return nil
 }
 
 func (p *page) events(ctx context.Context, c *client.Client, subject api.Ref) error {

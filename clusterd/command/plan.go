@@ -124,6 +124,15 @@ func printPlan(w io.Writer, ref api.Ref, p api.WritePlan) {
 	if p.Rolls != nil {
 		fmt.Fprintf(w, "\n%s.\n", p.Rolls)
 	}
+	if p.Runs {
+		fmt.Fprintln(w, "\nThe job runs.")
+	}
+	for i, q := range p.Quota {
+		if i == 0 {
+			fmt.Fprintf(w, "\nQuota of namespace %s\n", ref.Namespace)
+		}
+		fmt.Fprintf(w, "  %s\n", q)
+	}
 	if at := p.Placement; at != nil && at.Fits == at.Wanted {
 		fmt.Fprintf(w, "\nAll %d pods fit.\n", at.Wanted)
 	}

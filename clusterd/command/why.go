@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,8 +15,9 @@ import (
 func (c *cli) why() *cobra.Command {
 	return &cobra.Command{
 		Use:   "why <kind> <name>",
-		Short: "Say why an app, a pod or a service is as it is, and the way out",
+		Short: "Say why an app, a job, a pod or a service is as it is, and the way out",
 		Example: `  clusterd why app/web
+  clusterd why job/report
   clusterd why pod/web-x7k2pa-1`,
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: c.complete(),
@@ -29,14 +31,24 @@ func (c *cli) why() *cobra.Command {
 				return err
 			}
 			defer cl.Close()
-			var x api.Explanation
-			if err := cl.Call(cmd.Context(), http.MethodGet, client.Path(q.kind.Info(), q.ns, q.name)+"/why", nil, nil, &x); err != nil {
+			x, err := explanation(cmd.Context(), cl, api.Ref{Kind: q.kind.Info().Name, Namespace: q.ns, Name: q.name})
+			if err != nil {
 				return err
 			}
 			printWhy(plain{c.out}, x)
 			return nil
 		},
 	}
+}
+
+// explanation asks why an object is as it is.
+func explanation(ctx context.Context, c *client.Client, about api.Ref) (x api.Explanation, err error) {
+	k, err := api.Lookup(about.Kind)
+	if err != nil {
+		return x, err
+	}
+	err = c.Call(ctx, http.MethodGet, client.Path(k.Info(), about.Namespace, about.Name)+"/why", nil, nil, &x)
+	return x, err
 }
 
 func printWhy(w io.Writer, x api.Explanation) {

@@ -94,7 +94,7 @@ func (r *rollout) stalled() *api.Cause {
 		c := r.causeOf(pod, "deadline", fmt.Sprintf("%s; %s: %s", progress, pod.Meta.Name, why(pod)))
 		return &c
 	}
-	if was := r.app.Status.Message; strings.HasPrefix(was, waitsForQuota) {
+	if was := r.app.Status.Message; strings.HasPrefix(was, api.WaitsForQuota) {
 		return &api.Cause{Reason: "deadline", Message: progress + "; " + was}
 	}
 	if n := len(r.f.stopping); n > 0 {

@@ -218,7 +218,7 @@ func chaos(w *world, rng *rand.Rand) {
 				all = false
 				continue
 			}
-			all = all && a.Status.Rollout.Phase.Terminal() && (a.Status.Ready == api.Desired(a) || strings.Contains(a.Status.Message, waitsForQuota))
+			all = all && a.Status.Rollout.Phase.Terminal() && (a.Status.Ready == api.Desired(a) || strings.Contains(a.Status.Message, api.WaitsForQuota))
 		}
 		return all
 	})

@@ -197,7 +197,7 @@ func (l *jobs) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error
 	p := planJob(job, look(l.caches, ref.Namespace, pods, l.now()))
 	err := l.apply(ctx, ref, job, p)
 	if why := anyOf(refused(err)); why != "" && job != nil {
-		p.create, p.status.Message = nil, waitsForQuota+why
+		p.create, p.status.Message = nil, api.WaitsForQuota+why
 		p.sooner(quotaRecheck)
 		err = l.apply(ctx, ref, job, p)
 	}

@@ -17,12 +17,8 @@ import (
 // quota itself is kept by the API, from the objects.
 const usedEvery = time.Second
 
-const (
-	// quotaRecheck is how often what found no quota is tried again.
-	quotaRecheck = 10 * time.Second
-	// waitsForQuota begins the message of an app or a job that found none.
-	waitsForQuota = "waits for quota: "
-)
+// quotaRecheck is how often what found no quota is tried again.
+const quotaRecheck = 10 * time.Second
 
 // refusal is an error of a batch some of whose writes the quota has no room for.
 type refusal struct {

@@ -219,7 +219,7 @@ func (r *rollout) message() string {
 			return "waits: " + r.lack.Message
 		}
 		if r.starved != "" {
-			return waitsForQuota + r.starved
+			return api.WaitsForQuota + r.starved
 		}
 		m := fmt.Sprintf("%d of %d pods of revision %s are healthy", len(filter(r.f.current, r.healthy)), r.aim(), ro.Revision)
 		if ro.Reason != "" {
@@ -237,7 +237,7 @@ func (r *rollout) message() string {
 		}
 	}
 	if r.starved != "" {
-		return waitsForQuota + r.starved
+		return api.WaitsForQuota + r.starved
 	}
 	if st.Ready >= r.want {
 		return r.drains()

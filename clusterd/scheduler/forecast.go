@@ -62,10 +62,38 @@ func (f *Forecast) file(of, is *api.Pod) {
 	f.byApp[app][is.Meta.UID] = is
 }
 
-// Place says how many of the pods that an app wants would have a node. Those
-// that ask for the same as before stay where they are, if their node still takes
-// new ones; the others are thought away, for they make room in the end.
-func (f *Forecast) Place(ctx context.Context, app *api.App) (*api.PlanPlacement, error) {
+// workload is what a forecast asks about.
+type workload struct {
+	namespace, owner string
+	template         api.PodTemplate
+	pods             int
+	perNode          bool
+}
+
+func workloadOf(o api.Any) (w workload, err error) {
+	switch v := o.(type) {
+	case *api.App:
+		w = workload{v.Meta.Namespace, v.Meta.Name, v.Effective.Template(), api.Deref(v.Effective.Replicas), api.Deref(v.Effective.PerNode)}
+		if v.Effective.Scale != nil {
+			w.pods = api.Deref(v.Effective.Scale.Min)
+		}
+	case *api.Job:
+		w = workload{v.Meta.Namespace, jobPrefix + v.Meta.Name, v.Effective.PodTemplate, v.Effective.Width(), false}
+	default:
+		err = fmt.Errorf("%s has no pods to place", o.Ref())
+	}
+	return w, err
+}
+
+// Place says how many of the pods that an app, or a run of a job, wants would
+// have a node. Those that ask for the same as before stay where they are, if
+// their node still takes new ones; the others are thought away, for they make
+// room in the end.
+func (f *Forecast) Place(ctx context.Context, o api.Any) (*api.PlanPlacement, error) {
+	w, err := workloadOf(o)
+	if err != nil {
+		return nil, err
+	}
 	for _, synced := range []func(context.Context) error{f.nodes.Synced, f.pods.Synced} {
 		if err := synced(ctx); err != nil {
 			return nil, err
@@ -73,21 +101,17 @@ func (f *Forecast) Place(ctx context.Context, app *api.App) (*api.PlanPlacement,
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	template := app.Effective.Template()
-	r := requestOf(app.Meta.Namespace, app.Meta.Name, "plan", &template)
+	r := requestOf(w.namespace, w.owner, "plan", &w.template)
 	p := f.picture
-	wanted := api.Deref(app.Effective.Replicas)
-	switch {
-	case app.Effective.Scale != nil:
-		wanted = api.Deref(app.Effective.Scale.Min)
-	case api.Deref(app.Effective.PerNode):
+	wanted := w.pods
+	if w.perNode {
 		wanted = len(p.newClass(r).candidates)
 		r.onePer = api.DomainNode
 	}
 	out := &api.PlanPlacement{Wanted: wanted}
 	a := &ask{picture: p, request: r}
 	for uid, pod := range f.byApp[r.group.app] {
-		asked := requestOf(app.Meta.Namespace, app.Meta.Name, "plan", &pod.Spec.PodTemplate)
+		asked := requestOf(w.namespace, w.owner, "plan", &pod.Spec.PodTemplate)
 		if pod.Spec.Node != "" && !pod.Meta.Deleting() && asked.key == r.key && static(a, p.at(pod.Spec.Node)) && out.Fits < wanted {
 			out.Fits++
 			continue

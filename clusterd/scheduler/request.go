@@ -42,10 +42,13 @@ func groupOf(namespace, owner, revision string) group {
 	return group{name, name + "@" + revision}
 }
 
+// jobPrefix tells jobs from apps of the same name.
+const jobPrefix = "job/"
+
 // ownerOf names whom a pod belongs to, within its namespace.
 func ownerOf(pod *api.Pod) string {
 	if pod.Spec.Job != "" {
-		return "job/" + pod.Spec.Job
+		return jobPrefix + pod.Spec.Job
 	}
 	return cmp.Or(pod.Spec.App, "pod/"+pod.Meta.Name)
 }

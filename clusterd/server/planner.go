@@ -47,12 +47,12 @@ func (p *planner) Run(ctx context.Context) error {
 }
 
 // Place asks the forecast.
-func (p *planner) Place(ctx context.Context, app *api.App) (*api.PlanPlacement, error) {
+func (p *planner) Place(ctx context.Context, o api.Any) (*api.PlanPlacement, error) {
 	p.once.Do(func() { close(p.asked) })
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-p.ready:
 	}
-	return p.forecast.Place(ctx, app)
+	return p.forecast.Place(ctx, o)
 }

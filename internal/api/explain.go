@@ -40,7 +40,7 @@ const maxCauses = 10
 
 // ExplainPod says why a pod is as it is, from what its agent and the scheduler
 // say of it.
-func ExplainPod(p *Pod) Explanation {
+func ExplainPod(p *Pod, around Around) Explanation {
 	x := Explanation{Ref: Pods.Ref(p.Meta.Namespace, p.Meta.Name)}
 	st := p.Status
 	c, state := causeOfPod(p)
@@ -58,6 +58,7 @@ func ExplainPod(p *Pod) Explanation {
 	default:
 		x.Summary = cmp.Or(st.Message, "is "+string(cmp.Or(st.Phase, PhasePending)))
 	}
+	x.addAround([]*Pod{p}, around)
 	return x
 }
 
@@ -139,7 +140,7 @@ func rank(first bool) int {
 }
 
 // ExplainApp says why an app is as it is, from its rollout and its pods.
-func ExplainApp(a *App, pods []*Pod) Explanation {
+func ExplainApp(a *App, pods []*Pod, around Around) Explanation {
 	x := Explanation{Ref: Apps.Ref(a.Meta.Namespace, a.Meta.Name), State: StateHealthy}
 	st, wanted := a.Status, Deref(a.Effective.Replicas)
 	if wanted == 0 {
@@ -171,12 +172,14 @@ func ExplainApp(a *App, pods []*Pod) Explanation {
 		x.Summary += fmt.Sprintf("; generation %d failed and was rolled back", st.History[0].Generation)
 		failed(&st.History[0])
 	}
-	x.addPods(pods)
+	x.addCanary(a)
+	x.addQuota(st.Message)
+	x.addPods(pods, around)
 	return x
 }
 
 // ExplainService says why a service does or does not answer.
-func ExplainService(s *Service, pods []*Pod) Explanation {
+func ExplainService(s *Service, pods []*Pod, around Around) Explanation {
 	x := Explanation{Ref: Services.Ref(s.Meta.Namespace, s.Meta.Name), State: StateHealthy, Summary: fmt.Sprintf("leads to %d pods", s.Status.Endpoints)}
 	switch {
 	case s.Meta.Deleting():
@@ -185,13 +188,14 @@ func ExplainService(s *Service, pods []*Pod) Explanation {
 	case s.Status.Endpoints == 0:
 		x.State, x.Summary = StateWaiting, cmp.Or(s.Status.Message, "no pod behind it serves: connections are refused")
 	}
-	x.addPods(pods)
+	x.addPods(pods, around)
 	return x
 }
 
-// addPods adds what is wrong with pods, those that fail first. Where there is
+// addPods adds what is wrong with pods, those that fail first, and with what
+// they depend on. Where there is
 // something, the whole is no better than that.
-func (x *Explanation) addPods(pods []*Pod) {
+func (x *Explanation) addPods(pods []*Pod, around Around) {
 	type ill struct {
 		pod   *Pod
 		cause *Cause
@@ -212,6 +216,7 @@ func (x *Explanation) addPods(pods []*Pod) {
 	if len(all) > 0 && (x.State == StateProgressing || x.State == StateHealthy) {
 		x.State = all[0].state
 	}
+	x.addAround(pods, around)
 }
 
 // add records a cause, unless it has been said of the same pod.
@@ -250,6 +255,14 @@ func (c *Cause) WayOut() string {
 		return "Add a node, make room, or ask for less: cpu, memory and placement decide."
 	case MakingRoom:
 		return "Nothing: the pods that leave have their grace period to end."
+	case ReasonCanaryHeld:
+		return "Look at it, then clusterd rollout promote, or clusterd rollout abort."
+	case ReasonQuota:
+		return "Ask for less, delete what is not needed, or have the namespace's quota raised."
+	case ReasonDraining:
+		return "Nothing: clusterd describe node " + c.Node + " says what it waits for; clusterd node undrain " + c.Node + " takes it back."
+	case ReasonVolume:
+		return "Create it, or have its node come back; clusterd get volumes says where the data is."
 	case "disk_full":
 		return "Make room on the node's disk: unused images go by themselves, logs and scratch volumes do not."
 	case "deadline":

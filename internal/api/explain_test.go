@@ -37,7 +37,7 @@ func TestExplainPod(t *testing.T) {
 		"done":          {"w1", PodStatus{Phase: PhaseSucceeded}, StateEnded, ""},
 	} {
 		p := &Pod{Meta: Meta{Name: "web-1", Namespace: "shop"}, Spec: PodSpec{Node: c.node}, Status: c.status}
-		x := ExplainPod(p)
+		x := ExplainPod(p, nothingAround)
 		if x.State != c.state || x.Summary == "" {
 			t.Errorf("%s: is %s: %q, want %s", name, x.State, x.Summary, c.state)
 		}
@@ -88,7 +88,7 @@ func TestExplainApp(t *testing.T) {
 		"waits":       {app(RolloutInProgress, nil, 1), []*Pod{homeless}, StateWaiting, "generation 2 is rolled out", []string{Unschedulable}},
 		"on its way":  {app(RolloutInProgress, nil, 1), nil, StateProgressing, "1 of 2 pods serve", nil},
 	} {
-		x := ExplainApp(c.app, c.pods)
+		x := ExplainApp(c.app, c.pods, nothingAround)
 		var got []string
 		for _, b := range x.Causes {
 			got = append(got, b.Reason)

@@ -13,6 +13,8 @@ type WritePlan struct {
 	Warnings  []PlanWarning  `json:"warnings,omitempty" doc:"What the write would meet now; it may be different by the time of it."`
 	Changes   []Change       `json:"changes,omitempty" doc:"How the declared spec differs from what is there."`
 	Rolls     *Rolls         `json:"rolls,omitempty" doc:"Pods that the change would replace."`
+	Runs      bool           `json:"runs,omitempty" doc:"The change starts a run of the job."`
+	Quota     []QuotaEffect  `json:"quota,omitempty" doc:"What it takes of its namespace's quota."`
 	Placement *PlanPlacement `json:"placement,omitempty" doc:"Whether the pods would find nodes."`
 }
 
@@ -57,6 +59,23 @@ func (r Rolls) String() string {
 		return fmt.Sprintf("%d %s: all end before new ones start", r.Pods, pods)
 	}
 	return fmt.Sprintf("%d %s, %d at a time", r.Pods, pods, r.MaxParallel)
+}
+
+// QuotaEffect is what a write does to one resource of its namespace's quota.
+type QuotaEffect struct {
+	Resource string `json:"resource" enum:"cpu,memory,replicas,volumes,storage"`
+	Before   string `json:"before" doc:"What the namespace is charged now."`
+	After    string `json:"after" doc:"What it would be charged."`
+	Limit    string `json:"limit" doc:"What it may be charged."`
+	Exceeded bool   `json:"exceeded,omitempty" doc:"The cluster would refuse the write for it."`
+}
+
+func (q QuotaEffect) String() string {
+	s := fmt.Sprintf("%s: %s -> %s of %s", q.Resource, q.Before, q.After, q.Limit)
+	if q.Exceeded {
+		s += ", which is too much"
+	}
+	return s
 }
 
 // PlanPlacement is whether pods would find nodes, by the scheduler's own word.

@@ -50,6 +50,23 @@ func (c Charge) Used() Used {
 	return u
 }
 
+// Effect says what a charge of a quota becomes, for what the quota limits and
+// the change touches.
+func (q Quota) Effect(before, after Charge) (out []QuotaEffect) {
+	count := func(n int64) string { return fmt.Sprint(n) }
+	say := func(resource string, limited bool, limit, was, is int64, text func(int64) string) {
+		if limited && was != is {
+			out = append(out, QuotaEffect{resource, text(was), text(is), text(limit), is > was && is > limit})
+		}
+	}
+	say("cpu", q.CPU != "", q.CPU.Milli(), before.CPU, after.CPU, Cores)
+	say("memory", q.Memory != "", q.Memory.Bytes(), before.Memory, after.Memory, Size)
+	say("replicas", q.Replicas != nil, int64(Deref(q.Replicas)), before.Replicas, after.Replicas, count)
+	say("volumes", q.Volumes != nil, int64(Deref(q.Volumes)), before.Volumes, after.Volumes, count)
+	say("storage", q.Storage != "", q.Storage.Bytes(), before.Storage, after.Storage, Size)
+	return out
+}
+
 // Cores says thousandths of a core as people do: 500m, 1.2, 4.
 func Cores(milli int64) string {
 	if milli != 0 && milli < 1000 && milli > -1000 {
