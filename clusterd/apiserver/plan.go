@@ -17,6 +17,9 @@ import (
 type Planner interface {
 	// Place tries the pods that an app, or a run of a job, wants as it is to be.
 	Place(ctx context.Context, o api.Any) (*api.PlanPlacement, error)
+	// Rebalance says which pods to move so that the fullest nodes have less to
+	// do, of those that may.
+	Rebalance(ctx context.Context, movable func(*api.Pod) bool) (*api.Rebalance, error)
 }
 
 // planned are the kinds that have pods, and so more to say about a write than

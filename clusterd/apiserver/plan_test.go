@@ -30,6 +30,11 @@ func (n room) Place(_ context.Context, o api.Any) (*api.PlanPlacement, error) {
 	return p, nil
 }
 
+// Rebalance has nothing to move.
+func (room) Rebalance(context.Context, func(*api.Pod) bool) (*api.Rebalance, error) {
+	return &api.Rebalance{}, nil
+}
+
 func planOf(t *testing.T, c *client.Client, spec string) (p api.WritePlan) {
 	t.Helper()
 	body := json.RawMessage(`{"spec":` + spec + `}`)

@@ -69,6 +69,9 @@ func (s *Server) routes() []route {
 			summary: "A node's proxy reports how far it has followed the endpoints", in: reflect.TypeFor[api.AppliedReport](), status: http.StatusNoContent}},
 		route{method: "POST", path: "/v1/nodes/{name}/lease", kind: nodes, serve: (*Server).serveLease, doc: doc{
 			summary: "A node renews its run lease with the leader", out: reflect.TypeFor[api.LeaseAnswer]()}},
+		route{method: "POST", path: "/v1/rebalance", serve: (*Server).serveRebalance, doc: doc{
+			summary: "Move pods of apps off the fullest nodes, each once its replacement is ready; answers which", out: reflect.TypeFor[api.Rebalance](),
+			query: []param{{"namespace", "Only pods of this one."}, askDryRun}}},
 		route{method: "POST", path: "/v1/batch", serve: (*Server).serveBatch, doc: doc{
 			summary: "Many writes in one transaction, or none", in: reflect.TypeFor[api.Batch](), out: reflect.TypeFor[api.BatchAnswer](), header: writes}},
 		route{method: "POST", path: "/v1/events", serve: (*Server).serveEvent, doc: doc{

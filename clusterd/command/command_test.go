@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +113,7 @@ func TestCluster(t *testing.T) {
 	t.Run("marks", testMarks)
 	t.Run("plan", testPlan)
 	t.Run("why", testWhy)
+	t.Run("rebalance", testRebalance)
 	t.Run("token", func(t *testing.T) { testToken(t, c) })
 	t.Run("follow", func(t *testing.T) { testFollow(t, c) })
 	t.Run("rollout", func(t *testing.T) { testRollout(t, c) })
@@ -523,6 +525,20 @@ func testPlan(t *testing.T) {
 	wrong := strings.Replace(spec, `"spec": {`, `"spec": {"cpu": "much", `, 1)
 	if out := clusterd(wrong, "plan", "-f", "-"); out.code != 1 || !strings.Contains(out.err, "spec.cpu") {
 		t.Errorf("%+v", out)
+	}
+}
+
+// testRebalance: the pods are where they belong, so a plan and its execution say
+// the same, and nothing moves.
+func testRebalance(t *testing.T) {
+	was := podNames(t)
+	for _, args := range [][]string{{"rebalance", "--plan"}, {"rebalance", "-n", "default"}} {
+		if out := ok(t, args...); !strings.HasPrefix(out, "Nothing to move: the fullest node has ") {
+			t.Error(out)
+		}
+	}
+	if is := podNames(t); !slices.Equal(was, is) {
+		t.Errorf("%v, were %v", is, was)
 	}
 }
 

@@ -10,7 +10,8 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// A pod whose node is drained, or has a taint that moves it away, counts as one
+// A pod whose node is drained, or has a taint that moves it away, or that
+// somebody wants moved, counts as one
 // to be replaced, like a pod of an old revision: its replacement is ready
 // before it goes, and only at the deadline it goes all the same. Nothing else
 // evicts an app's pods, so what the app promises is kept in one place.
@@ -36,6 +37,9 @@ func (see facts) leaving(pod *api.Pod) (leave, bool) {
 	}
 	if taint := api.Untolerated(moving(n), api.Deref(pod.Spec.Placement).Tolerate); taint != "" {
 		return leave{fmt.Sprintf("node %s is tainted %s", n.Meta.Name, taint), n.Meta.WrittenAt.Add(taintDeadline)}, true
+	}
+	if m := pod.Status.Move; !m.Over(see.now) && pod.Spec.App != "" && pod.Spec.Target == "" {
+		return leave{"moves off node " + n.Meta.Name + " (" + m.Why + ")", m.At.Add(api.MoveLapses)}, true
 	}
 	return leave{}, false
 }

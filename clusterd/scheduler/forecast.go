@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -45,6 +46,11 @@ func NewForecast(nodes *reconcile.Cache[api.NodeSpec, api.NodeStatus], pods *rec
 		}
 	})
 	return f
+}
+
+// synced waits until the picture is of the whole cluster.
+func (f *Forecast) synced(ctx context.Context) error {
+	return cmp.Or(f.nodes.Synced(ctx), f.pods.Synced(ctx))
 }
 
 // file keeps the pods of an app together.
@@ -94,10 +100,8 @@ func (f *Forecast) Place(ctx context.Context, o api.Any) (*api.PlanPlacement, er
 	if err != nil {
 		return nil, err
 	}
-	for _, synced := range []func(context.Context) error{f.nodes.Synced, f.pods.Synced} {
-		if err := synced(ctx); err != nil {
-			return nil, err
-		}
+	if err := f.synced(ctx); err != nil {
+		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

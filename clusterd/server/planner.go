@@ -48,11 +48,27 @@ func (p *planner) Run(ctx context.Context) error {
 
 // Place asks the forecast.
 func (p *planner) Place(ctx context.Context, o api.Any) (*api.PlanPlacement, error) {
+	if err := p.await(ctx); err != nil {
+		return nil, err
+	}
+	return p.forecast.Place(ctx, o)
+}
+
+// Rebalance asks the forecast.
+func (p *planner) Rebalance(ctx context.Context, movable func(*api.Pod) bool) (*api.Rebalance, error) {
+	if err := p.await(ctx); err != nil {
+		return nil, err
+	}
+	return p.forecast.Rebalance(ctx, movable)
+}
+
+// await waits until there is a forecast.
+func (p *planner) await(ctx context.Context) error {
 	p.once.Do(func() { close(p.asked) })
 	select {
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	case <-p.ready:
+		return nil
 	}
-	return p.forecast.Place(ctx, o)
 }

@@ -11,7 +11,7 @@ const MainContainer = "main"
 
 // Pods are containers that share a network, on one node.
 var Pods = Kind[PodSpec, PodStatus]{
-	Name: "Pod", Plural: "pods", Aliases: []string{"pod", "po"}, Scope: Namespaced, Derived: true, TwoStep: true,
+	Name: "Pod", Plural: "pods", Aliases: []string{"pod", "po"}, Scope: Namespaced, Derived: true, TwoStep: true, Parts: []string{"move"},
 	Doc: "Containers that share network and IPC on one node: one instance of an app.",
 	Indexes: map[string]func(*Pod) string{
 		"node": func(p *Pod) string { return p.Spec.Node },
@@ -103,7 +103,7 @@ const Unschedulable = "unschedulable"
 const MakingRoom = "making_room"
 
 // PodStatus is written by the pod's agent alone; by the node loop once the
-// node is dead, and by the scheduler (Reason, Message) before it has a node.
+// node is dead, by the scheduler (Reason, Message) before it has a node, and Move by users.
 type PodStatus struct {
 	Phase      Phase                      `json:"phase,omitempty" enum:"pending,starting,running,stopping,succeeded,failed,lost"`
 	Ready      bool                       `json:"ready" doc:"The pod serves: its main container is healthy and it is not stopping."`
@@ -116,6 +116,7 @@ type PodStatus struct {
 	StartedAt  time.Time                  `json:"started_at,omitzero"`
 	EndedAt    time.Time                  `json:"ended_at,omitzero"`
 	Containers map[string]ContainerStatus `json:"containers,omitempty"`
+	Move       *Move                      `json:"move,omitempty" doc:"Somebody asked for the pod to be replaced on another node."`
 }
 
 // Container states.

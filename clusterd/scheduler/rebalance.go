@@ -1,0 +1,209 @@
+package scheduler
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+)
+
+// Bounds of a rebalance.
+const (
+	// movesMost is how many pods one moves.
+	movesMost = 50
+	// worthwhile is by how many percentage points the node that a pod goes to
+	// must stay below what its node is at now. It keeps pods from moving to and fro.
+	worthwhile = 10
+)
+
+// movesPlan is pods to move, in their order.
+type movesPlan struct{ api.Rebalance }
+
+func (p movesPlan) String() string {
+	var b strings.Builder
+	for _, m := range p.Moves {
+		fmt.Fprintln(&b, m)
+	}
+	fmt.Fprintf(&b, "= %d %% -> %d %%: %s\n", p.Before, p.After, p.Message)
+	return b.String()
+}
+
+// planRebalance decides which pods to move, at most limit, each once and only
+// those that may. From the fullest node on, it takes the pod whose going to where
+// the scheduler would place its replacement leaves both nodes the least full. So
+// with every move the loads of the nodes, the fullest first, are less than
+// before. Nodes that take no pods are left alone: whoever shut them has plans.
+// The picture is as before when it returns.
+func planRebalance(p *picture, movable func(*api.Pod) bool, limit int) (plan movesPlan) {
+	plan.Moves = []api.PodMove{}
+	on := p.movable(movable)
+	wanted := p.wanted()
+	moved := map[string]int{} // where from
+	defer func() {
+		for uid, i := range moved {
+			at := p.placed[uid]
+			p.unplace(uid)
+			p.take(uid, at.request, i, at.pod)
+		}
+	}()
+	nodes := p.fullest()
+	if len(nodes) > 0 {
+		plan.Before, _ = p.load(nodes[0], 0, 0)
+	}
+	plan.Message = "no other move is worth it"
+	for {
+		next, to := p.bestMove(nodes, on, wanted)
+		if next == nil {
+			break
+		}
+		if len(plan.Moves) == limit {
+			plan.Message = fmt.Sprintf("no more than %d pods move at a time: ask again after them", limit)
+			break
+		}
+		uid, at := next.Meta.UID, p.placed[next.Meta.UID]
+		m := api.PodMove{Namespace: next.Meta.Namespace, Pod: next.Meta.Name, UID: uid, From: p.names[at.node], To: p.names[to]}
+		m.Before, m.Resource = p.load(at.node, 0, 0)
+		m.After = p.share(m.Resource, at.node, -at.cpu, -at.mem)
+		plan.Moves = append(plan.Moves, m)
+		on[at.node] = slices.DeleteFunc(on[at.node], func(pod *api.Pod) bool { return pod == next })
+		moved[uid] = at.node
+		p.unplace(uid)
+		p.take(uid, at.request, to, next)
+		nodes = p.fullest()
+	}
+	if len(nodes) > 0 {
+		plan.After, _ = p.load(nodes[0], 0, 0)
+	}
+	return plan
+}
+
+// movable returns the pods that may move by node, in the order of their names.
+// A pod that is not ready is on its way, or would be missed; one with an ordinal
+// or a volume goes down to move.
+func (p *picture) movable(may func(*api.Pod) bool) map[int][]*api.Pod {
+	on := map[int][]*api.Pod{}
+	for _, at := range p.placed {
+		pod := at.pod
+		if pod == nil || pod.Spec.App == "" || pod.Spec.Target != "" || pod.Spec.Ordinal != nil || len(at.uses) > 0 || !pod.Status.Ready || pod.Meta.Deleting() || p.shut[at.node] != "" {
+			continue
+		}
+		if may(pod) {
+			on[at.node] = append(on[at.node], pod)
+		}
+	}
+	for _, pods := range on {
+		slices.SortFunc(pods, func(a, b *api.Pod) int {
+			return cmp.Or(strings.Compare(a.Meta.Namespace, b.Meta.Namespace), strings.Compare(a.Meta.Name, b.Meta.Name))
+		})
+	}
+	return on
+}
+
+// wanted returns in which domains pods of other apps want to be with those of
+// an app, by that app.
+func (p *picture) wanted() map[string][]string {
+	out := map[string][]string{}
+	for _, at := range p.placed {
+		for _, rel := range at.affinity {
+			if rel.app != at.group.app && !slices.Contains(out[rel.app], rel.domain) {
+				out[rel.app] = append(out[rel.app], rel.domain)
+			}
+		}
+	}
+	return out
+}
+
+// bestMove returns the pod to move next and where to, from the fullest node
+// that has one worth it; nil: there is none.
+func (p *picture) bestMove(nodes []int, on map[int][]*api.Pod, wanted map[string][]string) (best *api.Pod, to int) {
+	for _, from := range nodes {
+		before, _ := p.load(from, 0, 0)
+		least := before
+		tried := map[string]bool{} // equal pods have equal prospects
+		for _, pod := range on[from] {
+			at := p.placed[pod.Meta.UID]
+			if tried[at.key] || p.needed(at, wanted) {
+				continue
+			}
+			tried[at.key] = true
+			i := p.choose(p.newClass(at.request)) // beside it, as it is done
+			if i < 0 || i == from || !p.suits(at, i) {
+				continue
+			}
+			there, _ := p.load(i, at.cpu, at.mem)
+			here, _ := p.load(from, -at.cpu, -at.mem)
+			if here == before {
+				continue // it takes nothing that would make room
+			}
+			if there <= before-worthwhile && max(there, here) < least {
+				best, to, least = pod, i, max(there, here)
+			}
+		}
+		if best != nil {
+			return best, to
+		}
+	}
+	return nil, 0
+}
+
+// needed reports whether a pod is the last of its app where pods of others want
+// to be with one.
+func (p *picture) needed(at placement, wanted map[string][]string) bool {
+	return slices.ContainsFunc(wanted[at.group.app], func(key string) bool {
+		d := p.domainOf(key).of[at.node]
+		return d >= 0 && p.perDomain(at.group.app, key)[d] == 1
+	})
+}
+
+// suits reports whether a pod fits a node once it has left its own.
+func (p *picture) suits(at placement, i int) bool {
+	uid := at.pod.Meta.UID
+	p.unplace(uid)
+	defer p.take(uid, at.request, at.node, at.pod)
+	c := p.newClass(at.request)
+	return !slices.ContainsFunc(p.rulesOf(c), func(u rule) bool { return !u.fits(i) })
+}
+
+// fullest returns the nodes that take pods, those with the highest load first.
+func (p *picture) fullest() (nodes []int) {
+	loads := make([]int, len(p.names))
+	for i, shut := range p.shut {
+		if shut == "" {
+			nodes = append(nodes, i)
+			loads[i], _ = p.load(i, 0, 0)
+		}
+	}
+	slices.SortFunc(nodes, func(a, b int) int { return cmp.Or(loads[b]-loads[a], strings.Compare(p.names[a], p.names[b])) })
+	return nodes
+}
+
+// load returns the percentage of a node that is reserved with so much more, of
+// the resource that has more of it reserved.
+func (p *picture) load(i int, cpu, mem int64) (percent int, resource string) {
+	c, m := p.share("cpu", i, cpu, mem), p.share("memory", i, cpu, mem)
+	if m > c {
+		return m, "memory"
+	}
+	return c, "cpu"
+}
+
+func (p *picture) share(resource string, i int, cpu, mem int64) int {
+	if resource == "memory" {
+		return int((p.capMem[i] - p.freeMem[i] + mem) * 100 / max(p.capMem[i], 1))
+	}
+	return int((p.capCPU[i] - p.freeCPU[i] + cpu) * 100 / max(p.capCPU[i], 1))
+}
+
+// Rebalance says which pods to move, of those that may.
+func (f *Forecast) Rebalance(ctx context.Context, movable func(*api.Pod) bool) (*api.Rebalance, error) {
+	if err := f.synced(ctx); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	plan := planRebalance(f.picture, movable, movesMost)
+	return &plan.Rebalance, nil
+}
