@@ -72,6 +72,7 @@ func TestRebalanceMarksPods(t *testing.T) {
 		if p := ask(nil); len(p.Moves) != 1 {
 			t.Errorf("it moves twice: %+v", p)
 		}
+		makeNode(t, c, "w1", "1", "1Gi")
 		node := client.InProcess(s.InProcess(Identity{RoleNode, "w1"}))
 		wantCode(t, node.Call(t.Context(), http.MethodPost, "/v1/rebalance", nil, nil, nil), api.Denied)
 	})
