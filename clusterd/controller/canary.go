@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -50,11 +51,26 @@ func (r *rollout) tried() bool { return len(filter(r.f.current, r.healthy)) >= r
 func (r *rollout) canary() {
 	stay, leaving := r.split(r.f.current)
 	r.roll(group{source: r.is, cur: stay, old: leaving, n: r.trial()})
+	r.spare()
 	healthyOnes := func(pod *api.Pod) bool { return pod.Spec.Revision == r.was.revision }
 	kept, moved := r.split(filter(r.f.older, healthyOnes))
 	others := filter(r.f.older, func(pod *api.Pod) bool { return !healthyOnes(pod) })
 	r.roll(group{r.was, kept, append(moved, others...), r.want, r.floor})
 	r.hold()
+}
+
+// spare keeps ready pods of the change that would be missed: when one that was
+// given up is tried again, more of them may be there than are on trial, and
+// nothing else. They go as others come to serve in their place.
+func (r *rollout) spare() {
+	surplus := len(ready(r.f.current)) + len(ready(r.f.older)) - r.want
+	r.remove = slices.DeleteFunc(r.remove, func(x removal) bool {
+		if !x.pod.Status.Ready {
+			return false
+		}
+		surplus--
+		return surplus < 0
+	})
 }
 
 // hold holds once all pods on trial are healthy, and while they are.

@@ -290,6 +290,7 @@ func TestWokenOnlyByWhatHelps(t *testing.T) {
 	inWorld(t, nil, func(ctx context.Context, c *client.Client) {
 		pods := client.Of(c, api.Pods)
 		addNode(t, ctx, c, "w1", "1")
+		synctest.Wait() // it is seen to be ready, and not only to join
 		near := testPod("near", "near", "100m", "64Mi", &api.Placement{Affinity: map[string]string{"web": "node"}})
 		near.Meta.UID, near.Spec.Image = "", "nginx:1"
 		if _, err := pods.Create(ctx, near); err != nil {
