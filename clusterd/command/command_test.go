@@ -255,10 +255,6 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 	if _, err := client.Of(cl, api.Jobs).Create(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
-	volume := &api.Volume{Meta: api.Meta{Name: "data", Namespace: api.DefaultNamespace}, Spec: api.VolumeSpec{Size: "16Mi"}}
-	if _, err := client.Of(cl, api.Volumes).Create(t.Context(), volume); err != nil {
-		t.Fatal(err)
-	}
 	c.Await("the job has its next tick", func(ctx context.Context) (bool, error) {
 		j, err := client.Of(cl, api.Jobs).Get(ctx, api.DefaultNamespace, "report")
 		return err == nil && !j.Status.Next.IsZero(), err
@@ -280,7 +276,6 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 		"Image":     {"docker.io/library/web:1", `["w1"]`},
 		"Token":     {"role", "hash"},
 		"Event":     {"MESSAGE"},
-		"Volume":    {"16Mi"},
 		"Config":    {"level", "debug"},
 		"Secret":    {"hash"},
 		"Content":   {"config/web"},
