@@ -11,10 +11,10 @@ import (
 )
 
 // A pod whose node is drained, or has a taint that moves it away, or that
-// somebody wants moved, counts as one
-// to be replaced, like a pod of an old revision: its replacement is ready
-// before it goes, and only at the deadline it goes all the same. Nothing else
-// evicts an app's pods, so what the app promises is kept in one place.
+// somebody wants moved, counts as one to be replaced, like a pod of an old
+// revision: its replacement is ready before it goes, and only at the deadline it
+// goes all the same; of a move, the deadline is its end. Nothing else evicts an
+// app's pods, so what the app promises is kept in one place.
 
 // leave says that a pod has to leave its node, why, and by when.
 type leave struct {
