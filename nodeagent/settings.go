@@ -16,6 +16,7 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+	from "github.com/clusterd/terraform-provider-clusterd/internal/settings"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/agent"
 	containerd "github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/containerd/daemon"
 )
@@ -64,6 +65,7 @@ func (s *settings) register(cmd *cobra.Command) {
 	f.IntVar(&s.gossipPort, "gossip-port", 7946, "port of the gossip, UDP and TCP")
 	f.BoolVar(&s.leave, "leave", false, "say goodbye when stopped: pods are replaced elsewhere at once")
 	s.Log.Register(f)
+	from.Attach(cmd, "token")
 }
 
 // complete fills in what depends on the machine and reports what cannot be.

@@ -1,7 +1,9 @@
 package command
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"time"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/server"
 	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+	"github.com/clusterd/terraform-provider-clusterd/internal/settings"
 )
 
 func (c *cli) server() *cobra.Command {
@@ -21,6 +24,7 @@ func (c *cli) server() *cobra.Command {
 		Short: "Run the control plane: API, store, scheduler, controllers",
 		Example: `  clusterd server --data-dir /var/lib/clusterd/server --advertise 10.0.0.1
   clusterd server --advertise 10.0.0.2 --join 10.0.0.1 --token-file /etc/clusterd/join-token
+  clusterd server --config /etc/clusterd/server.hcl
 
 The first start in a data directory founds a cluster, and leaves there what its
 users need: admin.token (a secret) and ca.crt. With --join it becomes one more
@@ -63,15 +67,20 @@ made with: clusterd token create --role server`,
 	f.StringVar(&services, "services", server.DefaultServices, "network of the services' virtual addresses; only for the first start")
 	f.DurationVar(&cfg.Lease, "lease", 20*time.Second, "how long a node that is cut off goes on with stateful pods, before it stops them and they may run elsewhere")
 	log.Register(f)
+	settings.Attach(cmd)
 	return cmd
 }
 
-// joinToken is the token in the file, else that of the environment.
+// joinToken is the token in the file, else that of the environment. A server
+// that has joined needs none any more, so the file may be gone.
 func joinToken(file string) (string, error) {
 	if file == "" {
 		return os.Getenv("CLUSTERD_JOIN_TOKEN"), nil
 	}
 	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
 	if err != nil {
 		return "", fmt.Errorf("--token-file: %w", err)
 	}

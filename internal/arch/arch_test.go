@@ -40,6 +40,7 @@ var rules = map[string]rule{
 	"internal/pki":         {"", ""},
 	"internal/tunnel":      {"", log + " github.com/hashicorp/yamux"},
 	"internal/daemon":      {"", log + " github.com/prometheus"},
+	"internal/settings":    {"", cli + " github.com/spf13/pflag github.com/hashicorp/hcl"},
 	"internal/testcluster": {"internal clusterd nodeagent", log + " github.com/anishathalye/porcupine"},
 	"internal/machinetest": {"internal/api", ""},
 	"internal/golden":      {"", "golang.org/x/tools/txtar"},
@@ -71,6 +72,7 @@ var rules = map[string]rule{
 
 	"provider":                             {"internal/api internal/client internal/pki", "github.com/hashicorp/terraform-plugin golang.org/x/sync"},
 	"provider/terraform-provider-clusterd": {"provider internal/daemon", "github.com/hashicorp/terraform-plugin"},
+	"packaging":                            {"", ""},
 	"examples":                             {"", "github.com/google/go-containerregistry"},
 }
 
