@@ -43,7 +43,9 @@ type running struct {
 	stop func()
 }
 
-func runEtcd(t testing.TB, dir string) *running {
+func runEtcd(t testing.TB, dir string) *running { return runEtcdWith(t, dir, func(*EtcdConfig) {}) }
+
+func runEtcdWith(t testing.TB, dir string, change func(*EtcdConfig)) *running {
 	t.Helper()
 	path := filepath.Join(dir, "keys.json")
 	set, err := keys.Load(path)
@@ -55,7 +57,9 @@ func runEtcd(t testing.TB, dir string) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(t.Context(), Config{Etcd: etcdConfig(t, dir), Keys: set})
+	conf := etcdConfig(t, dir)
+	change(conf)
+	s, err := Open(t.Context(), Config{Etcd: conf, Keys: set})
 	if err != nil {
 		t.Fatal(err)
 	}

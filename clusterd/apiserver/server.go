@@ -91,6 +91,7 @@ type Server struct {
 	leads          leadership
 	rings          rings
 	applied        applied
+	room           storeRoom
 	usages         usages
 	leases         Leases
 	archives       chan struct{} // one for each image on its way from node to node
@@ -194,6 +195,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() { s.followLeader(ctx) })
 	parts.Go(func() { s.flushRings(ctx) })
 	parts.Go(func() { s.tendMembers(ctx) })
+	parts.Go(func() { s.watchSpace(ctx) })
 	var err error
 	select {
 	case <-ctx.Done():

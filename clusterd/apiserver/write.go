@@ -136,6 +136,9 @@ func openSpec(k *kind, namespace, name string, raw []byte) (*incoming, error) {
 // putSpec creates the object, or replaces its spec and labels.
 func (t *txn) putSpec(in *incoming, pre precondition) (o *object, created bool, err error) {
 	ref := in.ref()
+	if err := t.roomFor(ref); err != nil {
+		return nil, false, err
+	}
 	old := t.read(in.kind.key(ref.Namespace, ref.Name))
 	switch {
 	case old == nil && pre.generation != 0:

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net"
 	"time"
 )
@@ -12,6 +13,7 @@ var Servers = Kind[ServerSpec, ServerStatus]{
 	Columns: []Column[ServerSpec, ServerStatus]{
 		{Name: "ADDRESS", Of: func(s *Server) string { return s.Spec.Address }},
 		{Name: "ROLE", Of: func(s *Server) string { return string(s.Status.Role) }},
+		{Name: "STORE", Of: func(s *Server) string { return fmt.Sprintf("%d%%", s.Status.StoreUsed*10) }},
 		{Name: "PEER", Wide: true, Of: func(s *Server) string { return s.Spec.Peer }},
 		{Name: "VERSION", Of: func(s *Server) string { return s.Status.Version }},
 		{Name: "AGE", Of: func(s *Server) string { return Age(s.Meta.CreatedAt) }},
@@ -61,4 +63,5 @@ type ServerStatus struct {
 	Role      ServerRole `json:"role,omitempty" doc:"What it is to the store." enum:"leader,voter,learner,dead"`
 	Version   string     `json:"version,omitempty" doc:"What it runs."`
 	StartedAt time.Time  `json:"started_at,omitzero" doc:"When it was started."`
+	StoreUsed int        `json:"store_used,omitempty" doc:"How full its store is, in tenths; from 9 on only deletes and statuses are taken."`
 }

@@ -1,0 +1,56 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Space is how full a member's store is, in bytes.
+type Space struct {
+	Size  int64 // of its file
+	InUse int64 // of that, what data takes; the rest is reused
+	Quota int64 // at which the store refuses all writes but deletes
+}
+
+// Spacious is the side of a store whose room is limited.
+type Spacious interface {
+	Space(ctx context.Context) (Space, error)
+	// Defragment gives back what is not in use. This member answers nothing for as
+	// long as it takes.
+	Defragment(ctx context.Context) error
+	// Disarm lets the store take writes again that refused them, once there is room.
+	Disarm(ctx context.Context) error
+}
+
+var _ Spacious = (*Etcd)(nil)
+
+// Space implements Spacious.
+func (s *Etcd) Space(ctx context.Context) (Space, error) {
+	r, err := s.kv.Status(ctx, "")
+	if err != nil {
+		return Space{}, wrap("ask how full the store is", err)
+	}
+	return Space{Size: r.DbSize, InUse: r.DbSizeInUse, Quota: r.DbSizeQuota}, nil
+}
+
+// Defragment implements Spacious.
+func (s *Etcd) Defragment(ctx context.Context) error {
+	_, err := s.watch.Defragment(ctx, "unix://"+s.socket) // not in process: etcd 3.7 panics
+	return wrap("defragment", err)
+}
+
+// Disarm implements Spacious.
+func (s *Etcd) Disarm(ctx context.Context) error {
+	alarms, err := s.kv.AlarmList(ctx)
+	if err != nil {
+		return wrap("list alarms", err)
+	}
+	for _, a := range alarms.Alarms {
+		if _, err := s.kv.AlarmDisarm(ctx, (*clientv3.AlarmMember)(a)); err != nil {
+			return fmt.Errorf("disarm: %w", err)
+		}
+	}
+	return nil
+}
