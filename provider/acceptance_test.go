@@ -33,6 +33,7 @@ type cluster struct{ *testcluster.Cluster }
 // TestAcceptance drives the real Terraform against a real cluster whose nodes
 // run nothing: layer 5.
 func TestAcceptance(t *testing.T) {
+	acceptance(t)
 	c := &cluster{testcluster.Start(t, testcluster.Config{Nodes: 3})}
 	for name, test := range map[string]func(*testing.T, *cluster){
 		"AppLife":        testAppLife,
@@ -80,6 +81,14 @@ func TestAcceptance(t *testing.T) {
 			t.Parallel()
 			s.run(t, c)
 		})
+	}
+}
+
+// acceptance skips what drives the real Terraform where that is not wanted.
+func acceptance(t *testing.T) {
+	t.Helper()
+	if testing.Short() || racing {
+		t.Skip("layer 5: make testacc runs it, without -short and without the race detector")
 	}
 }
 

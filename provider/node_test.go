@@ -17,9 +17,7 @@ import (
 // TestNode: a machine is waited for, labelled, tainted, drained and taken back;
 // destroy drains it and forgets it. The example is the first step.
 func TestNode(t *testing.T) {
-	if testing.Short() {
-		t.Skip("layer 5")
-	}
+	acceptance(t)
 	c := &cluster{testcluster.Start(t, testcluster.Config{Nodes: 1})}
 	nodes := client.Of(c.Client(), api.Nodes)
 	const w9 = "clusterd_node.w9"

@@ -24,6 +24,7 @@ import (
 // plans, output and logs, in what the API answers, in the logs of server and
 // agents, in the files of the store, or on any node's disk.
 func TestSecretIsNowhere(t *testing.T) {
+	acceptance(t)
 	logs, err := os.Create(filepath.Join(t.TempDir(), "cluster.log"))
 	if err != nil {
 		t.Fatal(err)
