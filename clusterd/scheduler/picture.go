@@ -193,6 +193,9 @@ func (p *picture) count(at placement, sign int32) {
 	p.freePods[i] -= sign
 	p.countIn(at.group.app, i, sign)
 	p.countIn(at.group.revision, i, sign)
+	for _, port := range at.ports {
+		p.countIn(portSort(port), i, sign)
+	}
 	for _, rel := range at.anti {
 		name := at.group.app + "!" + rel.app + "!" + rel.domain
 		p.countIn(name, i, sign)

@@ -29,7 +29,8 @@ type given struct {
 		Count                                  int
 		Placement                              *api.Placement
 		Mounts                                 map[string]api.Mount
-		Ready, Deleting                        bool
+		Ports                                  map[string]api.Port
+		Ready, Deleting, HostNetwork           bool
 	}
 	Volumes []struct {
 		Name, Node string
@@ -69,7 +70,7 @@ func (g given) build() (p *picture, pending []candidate) {
 				name = fmt.Sprintf("%s-%d", q.Name, i)
 			}
 			pod := testPod(name, q.App, q.CPU, q.Memory, q.Placement)
-			pod.Spec.Mounts = q.Mounts
+			pod.Spec.Mounts, pod.Spec.Ports, pod.Spec.HostNetwork = q.Mounts, q.Ports, &q.HostNetwork
 			pod.Spec.Node, pod.Spec.Revision, pod.Status.Ready = q.Node, q.Revision, q.Ready
 			if q.Deleting {
 				pod.Meta.DeletedAt = new(time.Time)

@@ -28,6 +28,7 @@ type request struct {
 
 	namespace string
 	uses      []api.VolumeUse // by namespace/name
+	ports     []api.Port      // of the node's own
 }
 
 // relation is a wish about another app's pods in a domain.
@@ -68,7 +69,8 @@ func requestOf(namespace, owner, revision string, t *api.PodTemplate) *request {
 	r := &request{group: groupOf(namespace, owner, revision), priority: api.DefaultPriority}
 	r.cpu, r.mem = t.Requests()
 	r.namespace, r.uses = namespace, usesOf(namespace, t)
-	r.key = fmt.Sprintf("%s %d %d %v", r.group.revision, r.cpu, r.mem, r.uses)
+	r.ports = t.NodePorts()
+	r.key = fmt.Sprintf("%s %d %d %v %v", r.group.revision, r.cpu, r.mem, r.uses, r.ports)
 	at := t.Placement
 	if at == nil {
 		return r
@@ -98,6 +100,9 @@ func (r *request) hopes() (sorts []string) {
 	}
 	return sorts
 }
+
+// portSort names the pods that take a port of their node; no group has a space.
+func portSort(p api.Port) string { return "port " + string(p) }
 
 // relations orders wishes about apps of the same namespace.
 func relations(namespace string, domains map[string]string) (out []relation) {

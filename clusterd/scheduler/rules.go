@@ -45,6 +45,9 @@ func (p *picture) rulesOf(c *class) []rule {
 		u.of, u.n = p.domainOf(u.domain).of, p.perDomain(sort, u.domain)
 		rules = append(rules, u)
 	}
+	for _, port := range r.ports {
+		add(rule{field: "host_network", domain: api.DomainNode, app: string(port)}, portSort(port))
+	}
 	if r.onePer != "" {
 		add(rule{field: "one_per", domain: r.onePer, app: r.group.app}, r.group.app)
 	}
@@ -106,6 +109,8 @@ func (u *rule) say(n int, outside bool) string {
 	}
 	who := nounOf(u.app)
 	switch {
+	case u.field == "host_network":
+		return fmt.Sprintf("%d %s a pod that has port %s of the node (host_network)", n, has, u.app)
 	case u.field == "one_per":
 		return fmt.Sprintf("%d %s%s of %s already (one_per)", n, has, with, who)
 	case u.field == "max_skew":

@@ -1,5 +1,10 @@
 package api
 
+import (
+	"fmt"
+	"slices"
+)
+
 // PodTemplate is what a pod runs, with every default filled in.
 type PodTemplate struct {
 	Container
@@ -134,6 +139,23 @@ func (t PodTemplate) All() map[string]Container {
 		all[name] = c.Container()
 	}
 	return all
+}
+
+// NodePorts are the ports that a pod takes of its node's own, in order: those
+// of its containers, when it shares the node's network.
+func (t PodTemplate) NodePorts() (ports []Port) {
+	if !Deref(t.HostNetwork) {
+		return nil
+	}
+	for _, c := range t.Containers() {
+		for _, p := range c.Ports {
+			if n, protocol, err := p.Parse(); err == nil {
+				ports = append(ports, Port(fmt.Sprintf("%d/%s", n, protocol)))
+			}
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
 }
 
 // Requests returns what the pod reserves: thousandths of a core, and bytes. Init
