@@ -45,6 +45,7 @@ var rules = map[string]rule{
 	"internal/machinetest": {"internal/api", ""},
 	"internal/golden":      {"", "golang.org/x/tools/txtar"},
 	"internal/arch":        {"", ""},
+	"internal/guidetest":   {"", cli},
 
 	"clusterd":                          {"clusterd/command", ""},
 	"clusterd/command":                  {"internal clusterd/server clusterd/dev", log + " " + cli + " " + term + " " + sys},
