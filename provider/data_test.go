@@ -46,6 +46,11 @@ data "clusterd_logs" "web" {
   app  = "web"
   tail = 1
 }
+data "clusterd_placement" "all" {
+  replicas  = 4
+  placement = { one_per = "node" }
+}
+data "clusterd_placement" "nowhere" { cpu = "900" }
 `), Check: resource.ComposeTestCheckFunc(
 			check("data.clusterd_apps.shop", "apps.web.ready", "2"),
 			check("data.clusterd_apps.shop", "apps.web.phase", "complete"),
@@ -60,12 +65,18 @@ data "clusterd_logs" "web" {
 			check("data.clusterd_events.web", "events.01.reason", "rollout_started"),
 			check("data.clusterd_events.quiet", "events.%", "0"),
 			check("data.clusterd_logs.web", "pods.%", "2"),
+			check("data.clusterd_placement.all", "fits", "3"),
+			check("data.clusterd_placement.all", "nodes.w2.fits", "true"),
+			check("data.clusterd_placement.nowhere", "fits", "0"),
+			resource.TestMatchResourceAttr("data.clusterd_placement.nowhere", "nodes.w1.reason", regexp.MustCompile(`^needs 900 cpu and has `)),
+			resource.TestMatchResourceAttr("data.clusterd_placement.nowhere", "message", regexp.MustCompile(`^no node fits: 3 need 900 cpu`)),
 		)},
 		resource.TestStep{Config: c.config(ns, `data "clusterd_events" "web" {
   kind = "nonsense"
   name = "web"
 }`), ExpectError: regexp.MustCompile(`(?s)Bad kind.*Unknown kind`)},
 		resource.TestStep{Config: c.config(ns, `data "clusterd_logs" "web" { app = "nobody" }`), ExpectError: regexp.MustCompile(`Cannot read app`)},
+		resource.TestStep{Config: c.config(ns, `data "clusterd_placement" "x" { placement = { one_pair = "node" } }`), ExpectError: regexp.MustCompile(`there is no such attribute`)},
 		resource.TestStep{Config: c.config(ns, `data "clusterd_service" "web" { name = "nobody" }`), ExpectError: regexp.MustCompile(`Cannot read service`)},
 	)
 }

@@ -39,7 +39,7 @@ func (*clusterd) Resources(context.Context) []func() resource.Resource {
 }
 
 func (*clusterd) DataSources(context.Context) []func() datasource.DataSource {
-	return []func() datasource.DataSource{newAppData, newAppsData, newClusterData, newEventsData, newLogsData, newNodesData, newPodsData, newServiceData}
+	return []func() datasource.DataSource{newAppData, newAppsData, newClusterData, newEventsData, newLogsData, newNodesData, newPlacementData, newPodsData, newServiceData}
 }
 
 func (p *clusterd) Metadata(_ context.Context, _ provider.MetadataRequest, resp *provider.MetadataResponse) {

@@ -15,8 +15,9 @@ import (
 // Planner says whether pods would find nodes. The composition root hands it
 // in: it is the scheduler's own code.
 type Planner interface {
-	// Place tries the pods that an app, or a run of a job, wants as it is to be.
-	Place(ctx context.Context, o api.Any) (*api.PlanPlacement, error)
+	// Place tries the pods that an app, or a run of a job, wants as it is to be;
+	// with nodes it says of each node whether one could run there.
+	Place(ctx context.Context, o api.Any, nodes bool) (*api.PlanPlacement, error)
 	// Rebalance says which pods to move so that the fullest nodes have less to
 	// do, of those that may.
 	Rebalance(ctx context.Context, movable func(*api.Pod) bool) (*api.Rebalance, error)
@@ -39,7 +40,7 @@ func (s *Server) servePlan(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	p, revision, err := s.planWrite(r.Context(), r.by, r.kind, r.PathValue("namespace"), r.PathValue("name"), raw)
+	p, revision, err := s.planWrite(r.Context(), r.by, r.kind, r.PathValue("namespace"), r.PathValue("name"), raw, r.flag("nodes"))
 	if err != nil {
 		return err
 	}
@@ -49,7 +50,7 @@ func (s *Server) servePlan(w http.ResponseWriter, r *request) error {
 
 // planWrite tries a write on the newest state, and asks the planner about what
 // would come of it.
-func (s *Server) planWrite(ctx context.Context, by caller, k *kind, namespace, name string, raw []byte) (p writePlan, revision int64, err error) {
+func (s *Server) planWrite(ctx context.Context, by caller, k *kind, namespace, name string, raw []byte, nodes bool) (p writePlan, revision int64, err error) {
 	in, err := openSpec(k, namespace, name, raw)
 	if err != nil {
 		return p, s.revision(), p.refuse(err)
@@ -89,7 +90,7 @@ func (s *Server) planWrite(ctx context.Context, by caller, k *kind, namespace, n
 	if s.cfg.Planner == nil {
 		return p, revision, nil
 	}
-	if p.Placement, err = s.cfg.Planner.Place(ctx, next); err != nil {
+	if p.Placement, err = s.cfg.Planner.Place(ctx, next, nodes); err != nil {
 		return p, revision, fmt.Errorf("ask the scheduler about %s: %w", is.ref(), err)
 	}
 	p.warnOfRoom(next)

@@ -15,7 +15,7 @@ import (
 // room is a Planner that has a node for so many pods.
 type room int
 
-func (n room) Place(_ context.Context, o api.Any) (*api.PlanPlacement, error) {
+func (n room) Place(_ context.Context, o api.Any, _ bool) (*api.PlanPlacement, error) {
 	wanted := 0
 	switch v := o.(type) {
 	case *api.App:

@@ -137,7 +137,7 @@ func kindRoutes(k *kind) []route {
 	)
 	if slices.Contains(planned, k.info.Name) {
 		rows = append(rows, route{method: "POST", path: one + "/plan", serve: (*Server).servePlan, doc: doc{
-			summary: "Say what writing the object of the body would do, and write nothing", in: k.info.Object, out: reflect.TypeFor[api.WritePlan]()}})
+			summary: "Say what writing the object of the body would do, and write nothing", in: k.info.Object, out: reflect.TypeFor[api.WritePlan](), query: []param{{"nodes", "true: say of each node whether a pod could run there."}}}})
 	}
 	if slices.Contains(explained, k.info.Name) {
 		rows = append(rows, route{method: "GET", path: one + "/why", serve: (*Server).serveWhy, doc: doc{

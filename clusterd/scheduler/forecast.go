@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -94,8 +95,9 @@ func workloadOf(o api.Any) (w workload, err error) {
 // Place says how many of the pods that an app, or a run of a job, wants would
 // have a node. Those that ask for the same as before stay where they are, if
 // their node still takes new ones; the others are thought away, for they make
-// room in the end.
-func (f *Forecast) Place(ctx context.Context, o api.Any) (*api.PlanPlacement, error) {
+// room in the end. With nodes it also says of each node whether one more could
+// run there as things are, or why not.
+func (f *Forecast) Place(ctx context.Context, o api.Any, nodes bool) (*api.PlanPlacement, error) {
 	w, err := workloadOf(o)
 	if err != nil {
 		return nil, err
@@ -113,6 +115,9 @@ func (f *Forecast) Place(ctx context.Context, o api.Any) (*api.PlanPlacement, er
 		r.onePer = api.DomainNode
 	}
 	out := &api.PlanPlacement{Wanted: wanted}
+	if nodes {
+		out.Nodes = p.each(r)
+	}
 	a := &ask{picture: p, request: r}
 	for uid, pod := range f.byApp[r.group.app] {
 		asked := requestOf(w.namespace, w.owner, "plan", &pod.Spec.PodTemplate)
@@ -141,4 +146,24 @@ func (f *Forecast) Place(ctx context.Context, o api.Any) (*api.PlanPlacement, er
 		}
 	}
 	return out, nil
+}
+
+// each says of every node why the request does not fit there now; nothing where
+// it does.
+func (p *picture) each(r *request) map[string]string {
+	a := &ask{p, r, p.rulesOf(p.newClass(r))}
+	out := map[string]string{}
+	for i, shut := range p.shut {
+		if shut == gone {
+			continue
+		}
+		out[p.names[i]] = ""
+		for _, f := range filters {
+			if !f.fits(a, i) {
+				out[p.names[i]] = strings.TrimPrefix(f.say(a, []int{i}), "1 ")
+				break
+			}
+		}
+	}
+	return out
 }

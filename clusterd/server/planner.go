@@ -47,11 +47,11 @@ func (p *planner) Run(ctx context.Context) error {
 }
 
 // Place asks the forecast.
-func (p *planner) Place(ctx context.Context, o api.Any) (*api.PlanPlacement, error) {
+func (p *planner) Place(ctx context.Context, o api.Any, nodes bool) (*api.PlanPlacement, error) {
 	if err := p.await(ctx); err != nil {
 		return nil, err
 	}
-	return p.forecast.Place(ctx, o)
+	return p.forecast.Place(ctx, o, nodes)
 }
 
 // Rebalance asks the forecast.

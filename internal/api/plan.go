@@ -84,6 +84,8 @@ type PlanPlacement struct {
 	Fits    int               `json:"fits" doc:"Of them, those that run or would find a node now."`
 	Message string            `json:"message,omitempty" doc:"Why the others would not."`
 	Reasons []PlacementReason `json:"reasons,omitempty" doc:"The same, one by one."`
+	// Nodes is only there when it is asked for.
+	Nodes map[string]string `json:"nodes,omitempty" doc:"By node, why a pod cannot run there now; empty where it can. With ?nodes=true."`
 }
 
 // PlacementReason is one reason for which nodes do not fit.
