@@ -116,7 +116,7 @@ func (r *rollout) man(inOrder bool, of func(n int) source) {
 		}
 	}
 	exist := slices.Concat(r.f.current, r.f.older, r.f.stopping)
-	room := max(0, r.want-len(filter(exist, func(pod *api.Pod) bool { return pod.Status.Reason != api.Unreachable })))
+	room := max(0, r.want-len(filter(exist, func(pod *api.Pod) bool { return !r.outOfReach(pod) })))
 	vacant = vacant[:min(len(vacant), room)]
 	switch gate := r.gate(); {
 	case len(vacant) == 0:
@@ -125,6 +125,15 @@ func (r *rollout) man(inOrder bool, of func(n int) source) {
 	default:
 		r.appoint(vacant, of)
 	}
+}
+
+// outOfReach reports whether a pod is on a node that is dead: it may run there,
+// and nobody can stop it. A node that is back has its pods back, whatever is
+// still said of them.
+func (r *rollout) outOfReach(pod *api.Pod) bool {
+	n := r.see.nodes[pod.Spec.Node]
+	back := n != nil && n.Status.Health.Verdict != api.VerdictDead && n.Status.Health.Verdict != api.VerdictLeft
+	return pod.Status.Reason == api.Unreachable && !back
 }
 
 // appoint plans pods for ordinals, all of the next epoch.
