@@ -39,8 +39,8 @@ func (s *Server) problem(r *http.Request, err error) *api.Error {
 	return e
 }
 
-// refuse answers with the problem err is.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+// refuse answers with the problem err is, and returns its class.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) api.Code {
 	e := s.problem(r, err)
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
@@ -56,6 +56,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.WriteHeader(int(e.Code))
 	json.NewEncoder(w).Encode(e)
+	return e.Code
 }
 
 // invalid makes the error of a body that breaks rules.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
@@ -16,8 +17,9 @@ import (
 // route is one row of the table that mux and OpenAPI are made from.
 type route struct {
 	method, path string
-	kind         *kind // nil: not about one kind
-	open         bool  // answered without authentication
+	kind         *kind  // nil: not about one kind
+	verb         string // for its meter; empty: it is not measured
+	open         bool   // answered without authentication
 	doc          doc
 	serve        func(s *Server, w http.ResponseWriter, r *request) error
 }
@@ -51,9 +53,11 @@ func (s *Server) mux() http.Handler {
 	mux := http.NewServeMux()
 	for _, rt := range s.routes() {
 		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
+			began, code := time.Now(), http.StatusOK
 			if err := s.enter(w, r, rt); err != nil {
-				s.refuse(w, r, err)
+				code = int(s.refuse(w, r, err))
 			}
+			s.measure(rt, r, code, time.Since(began))
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.refuse(w, r, s.lost(mux, w, r)) })

@@ -72,7 +72,7 @@ func (s *Server) routes() []route {
 		route{method: "POST", path: "/v1/rebalance", serve: (*Server).serveRebalance, doc: doc{
 			summary: "Move pods of apps off the fullest nodes, each once its replacement is ready; answers which", out: reflect.TypeFor[api.Rebalance](),
 			query: []param{{"namespace", "Only pods of this one."}, askDryRun}}},
-		route{method: "POST", path: "/v1/batch", serve: (*Server).serveBatch, doc: doc{
+		route{method: "POST", path: "/v1/batch", verb: "batch", serve: (*Server).serveBatch, doc: doc{
 			summary: "Many writes in one transaction, or none", in: reflect.TypeFor[api.Batch](), out: reflect.TypeFor[api.BatchAnswer](), header: writes}},
 		route{method: "POST", path: "/v1/events", serve: (*Server).serveEvent, doc: doc{
 			summary: "Report what happened to an object", in: reflect.TypeFor[api.EventReport](), status: http.StatusAccepted}},
@@ -119,7 +119,7 @@ func kindRoutes(k *kind) []route {
 	var rows []route
 	if k.namespaced() {
 		one = "/v1/namespaces/{namespace}/" + k.info.Plural + "/{name}"
-		rows = append(rows, route{method: "GET", path: "/v1/namespaces/{namespace}/" + k.info.Plural, serve: (*Server).serveList, doc: list})
+		rows = append(rows, route{method: "GET", path: "/v1/namespaces/{namespace}/" + k.info.Plural, verb: "list", serve: (*Server).serveList, doc: list})
 	}
 	remove := "Delete one object"
 	query := []param{{"uid", "Only this incarnation."}, askDryRun}
@@ -128,23 +128,23 @@ func kindRoutes(k *kind) []route {
 		query = append(query, param{"final", "true: remove it for good."})
 	}
 	rows = append(rows,
-		route{method: "GET", path: all, serve: (*Server).serveList, doc: list},
-		route{method: "GET", path: one, serve: (*Server).serveGet, doc: doc{summary: "Read one object", query: []param{askStale}}},
-		route{method: "PUT", path: one, serve: (*Server).servePut, doc: doc{summary: "Create one object, or replace its spec and labels",
+		route{method: "GET", path: all, verb: "list", serve: (*Server).serveList, doc: list},
+		route{method: "GET", path: one, verb: "get", serve: (*Server).serveGet, doc: doc{summary: "Read one object", query: []param{askStale}}},
+		route{method: "PUT", path: one, verb: "put", serve: (*Server).servePut, doc: doc{summary: "Create one object, or replace its spec and labels",
 			in: k.info.Object, query: []param{askDryRun}, header: append([]param{ifAbsent, ifMatch}, writes...)}},
-		route{method: "DELETE", path: one, serve: (*Server).serveDelete, doc: doc{summary: remove, query: query, header: append([]param{ifMatch}, writes...)}},
-		route{method: "PUT", path: one + "/status", serve: putStatus(""), doc: doc{summary: "Replace the status of one object", in: k.info.Object, header: writes}},
+		route{method: "DELETE", path: one, verb: "delete", serve: (*Server).serveDelete, doc: doc{summary: remove, query: query, header: append([]param{ifMatch}, writes...)}},
+		route{method: "PUT", path: one + "/status", verb: "status", serve: putStatus(""), doc: doc{summary: "Replace the status of one object", in: k.info.Object, header: writes}},
 	)
 	if slices.Contains(planned, k.info.Name) {
-		rows = append(rows, route{method: "POST", path: one + "/plan", serve: (*Server).servePlan, doc: doc{
+		rows = append(rows, route{method: "POST", path: one + "/plan", verb: "plan", serve: (*Server).servePlan, doc: doc{
 			summary: "Say what writing the object of the body would do, and write nothing", in: k.info.Object, out: reflect.TypeFor[api.WritePlan](), query: []param{{"nodes", "true: say of each node whether a pod could run there."}}}})
 	}
 	if slices.Contains(explained, k.info.Name) {
-		rows = append(rows, route{method: "GET", path: one + "/why", serve: (*Server).serveWhy, doc: doc{
+		rows = append(rows, route{method: "GET", path: one + "/why", verb: "why", serve: (*Server).serveWhy, doc: doc{
 			summary: "Why the object is as it is, and the way out", out: reflect.TypeFor[api.Explanation](), query: []param{askStale}}})
 	}
 	for _, part := range k.info.Parts {
-		rows = append(rows, route{method: "PUT", path: one + "/" + part, serve: putStatus(part), doc: doc{
+		rows = append(rows, route{method: "PUT", path: one + "/" + part, verb: "status", serve: putStatus(part), doc: doc{
 			summary: "Replace the " + part + " in the status of one object", in: k.info.Object, header: writes}})
 	}
 	for i := range rows {

@@ -72,6 +72,7 @@ type Config struct {
 	Lease    time.Duration // how long a node's run lease lasts; by default LeaseDefault
 	// Metrics answers GET /metrics, for whoever has a token; nil: nothing does.
 	Metrics http.Handler
+	Meter   Meter // nil: nobody measures
 
 	Log hclog.Logger
 }

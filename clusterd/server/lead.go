@@ -53,6 +53,7 @@ func (s *Server) loops(fence int64) []daemon.Runner {
 	caches := reconcile.NewCaches(system, s.log)
 	return []daemon.Runner{
 		caches,
+		daemon.Func(func(ctx context.Context) error { return s.metrics.follow(ctx, caches) }),
 		daemon.Named("scheduler", daemon.Func(func(ctx context.Context) error {
 			return scheduler.Run(ctx, scheduler.Config{Client: system, Caches: caches, Log: s.log})
 		})),

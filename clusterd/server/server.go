@@ -49,6 +49,7 @@ type Server struct {
 	witness  *witness
 	system   *client.Client // this process's own way in
 	planner  *planner
+	metrics  *metrics
 	ready    chan struct{}
 }
 
@@ -100,13 +101,15 @@ func (s *Server) open(ctx context.Context) (err error) {
 	s.hub = tunnel.NewHub(s.log.Named("tunnel"))
 	s.witness = newWitness(s.gossip, s.hub)
 	s.planner = newPlanner(func() *client.Client { return s.system }, s.log)
+	reg := daemon.NewMetrics()
+	s.metrics = newMetrics(reg)
 	conf := apiserver.Config{
 		Name: s.cfg.Name, PodsCIDR: s.cfg.Pods.String(), ServicesCIDR: s.cfg.Services.String(),
 		Lease: s.cfg.Lease, Dead: s.witness.dead,
 		Peer: peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub}, Planner: s.planner,
 		Keys:     s.creds.now.Load().set,
 		SpoolDir: filepath.Join(s.cfg.DataDir, spoolDir), Log: s.log,
-		Metrics: daemon.MetricsHandler(daemon.NewMetrics()),
+		Metrics: daemon.MetricsHandler(reg), Meter: s.metrics,
 	}
 	if !s.cfg.InMemory {
 		conf.Etcd = s.storeConfig(joined.members)
@@ -117,6 +120,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.api, err = apiserver.Open(ctx, conf); err != nil {
 		return err
 	}
+	s.metrics.vitals = s.api.Vitals
 	if conf.Alone {
 		if err := os.Remove(marker); err != nil {
 			return err
