@@ -9,6 +9,28 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
 
+// subject is a kind of resource, and what its attributes are set to, one after
+// another. Attributes are JSON, which HCL reads as it is.
+type subject struct {
+	kind api.Info
+	// always is in every configuration.
+	always string
+	// changes are made in place, each from and back to always.
+	changes []string
+	// replaces make another object.
+	replaces []string
+	// forward are changes that nobody can take back: they come last.
+	forward []string
+	// silent are attributes with values that only the configuration has.
+	silent []string
+	// never are attributes that the kind has and refuses.
+	never []string
+	// prepare makes what the object needs, in its namespace.
+	prepare func(t *testing.T, c *cluster, namespace string)
+	// again makes what went with an object that was deleted.
+	again func()
+}
+
 // asks are the ways to ask a container how it is.
 var asks = [...]string{`"http": "/up"`, `"tcp": true`, `"exec": ["/up", "-q"]`, `"grpc": "web.v1"`}
 

@@ -61,3 +61,30 @@ func TestNode(t *testing.T) {
 		t.Errorf("the node is still there after destroy (%v)", err)
 	}
 }
+
+// TestNodeAttributes takes a node through what every other kind is taken
+// through. Its machine joins before it is declared, and again once it is lost.
+func TestNodeAttributes(t *testing.T) {
+	acceptance(t)
+	c := &cluster{testcluster.Start(t, testcluster.Config{})}
+	c.AddNode("w9")
+	n, err := client.Of(c.Client(), api.Nodes).Get(t.Context(), "", "w9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &subject{
+		kind:   api.Nodes.Info(),
+		always: `{"name": "w9"}`,
+		changes: []string{
+			`{"cordoned": true}`,
+			`{"labels": {"zone": "b"}}`,
+			`{"taints": {"dedicated": "shop:no_schedule"}}`,
+			`{"drain": {"deadline": "1m"}}`,
+			`{"subnet": "` + n.Effective.Subnet + `"}`,
+			`{"adopt": true}`, `{"timeouts": {"create": "2m", "update": "2m", "delete": "1m"}}`,
+		},
+		replaces: []string{`{"name": "w10"}`},
+		again:    func() { c.AddNode("w9") },
+	}
+	t.Run("walk", func(t *testing.T) { s.run(t, c) })
+}

@@ -18,26 +18,6 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/provider"
 )
 
-// subject is a kind of resource, and what its attributes are set to, one after
-// another. Attributes are JSON, which HCL reads as it is.
-type subject struct {
-	kind api.Info
-	// always is in every configuration.
-	always string
-	// changes are made in place, each from and back to always.
-	changes []string
-	// replaces make another object.
-	replaces []string
-	// forward are changes that nobody can take back: they come last.
-	forward []string
-	// silent are attributes with values that only the configuration has.
-	silent []string
-	// never are attributes that the kind has and refuses.
-	never []string
-	// prepare makes what the object needs, in its namespace.
-	prepare func(t *testing.T, c *cluster, namespace string)
-}
-
 // walk is a subject on its way.
 type walk struct {
 	*testing.T
@@ -86,6 +66,9 @@ func (s *subject) run(t *testing.T, c *cluster) {
 		w.to(change, "update")
 	}
 	w.disappears()
+	if s.again != nil {
+		s.again()
+	}
 	w.to(s.always, "create")
 	w.destroy()
 	for _, leaf := range w.leaves() {
