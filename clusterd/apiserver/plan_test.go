@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ import (
 // room is a Planner that has a node for so many pods.
 type room int
 
-func (n room) Place(_ context.Context, o api.Any, _ bool) (*api.PlanPlacement, error) {
+func (n room) Place(_ context.Context, o api.Any, nodes bool) (*api.PlanPlacement, error) {
 	wanted := 0
 	switch v := o.(type) {
 	case *api.App:
@@ -26,6 +27,9 @@ func (n room) Place(_ context.Context, o api.Any, _ bool) (*api.PlanPlacement, e
 	p := &api.PlanPlacement{Wanted: wanted, Fits: min(wanted, int(n))}
 	if p.Fits < wanted {
 		p.Message = "no node fits: 1 needs 2 cpu and has 1 free"
+	}
+	if nodes {
+		p.Nodes = map[string]string{"w1": "is cordoned"}
 	}
 	return p, nil
 }
@@ -52,6 +56,11 @@ func TestPlanSaysWhatAWriteWouldDo(t *testing.T) {
 		p := planOf(t, c, `{"image":"nginx:1","replicas":3}`)
 		if len(p.Errors) > 0 || len(p.Changes) != 2 || p.Rolls != nil || p.Placement.Fits != 2 || p.Placement.Wanted != 3 {
 			t.Errorf("%+v", p)
+		}
+		var asked api.WritePlan
+		body := json.RawMessage(`{"spec":{"image":"nginx:1"}}`)
+		if err := c.Call(t.Context(), http.MethodPost, client.Path(api.Apps.Info(), "default", "web")+"/plan", url.Values{"nodes": {"true"}}, body, &asked); err != nil || asked.Placement.Nodes["w1"] != "is cordoned" || p.Placement.Nodes != nil {
+			t.Errorf("%+v %+v (%v)", asked.Placement, p.Placement, err)
 		}
 		if len(p.Warnings) != 1 || p.Warnings[0].Path != "spec.replicas" || p.Warnings[0].Summary != "2 of 3 pods fit now" {
 			t.Errorf("%+v", p.Warnings)
