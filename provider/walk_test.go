@@ -85,8 +85,9 @@ func (w *walk) plugin() *plugin {
 	w.Helper()
 	settings := w.c.settings()
 	settings["namespace"] = str(w.namespace)
-	p := &plugin{w.T, provider.NewServer("test"), w.schema}
-	resp, err := p.server.ConfigureProvider(w.Context(), &tfprotov6.ConfigureProviderRequest{Config: p.value(w.schema.Provider.ValueType(), settings)})
+	p := &plugin{w.T, provider.NewServer("test"), w.schema, nil}
+	p.config = p.value(w.schema.Provider.ValueType(), settings)
+	resp, err := p.server.ConfigureProvider(w.Context(), &tfprotov6.ConfigureProviderRequest{Config: p.config})
 	if err != nil || len(resp.Diagnostics) > 0 {
 		w.Fatal(say(resp.Diagnostics), err)
 	}
@@ -192,7 +193,7 @@ func (p *plugin) propose(kind string, state tftypes.Value, config attrs) (*tfpro
 		p.t.Fatal(err)
 	}
 	if was != nil && resp.PlannedState != nil {
-		p.agrees(req, resp, was)
+		p.agrees(req, was)
 	}
 	return resp, p.value(t, config)
 }
