@@ -55,7 +55,7 @@ type concealed struct{}
 
 // plan decides whether the hash stays: it does if neither the values nor the way
 // to make them change.
-func (concealed) plan(ctx context.Context, r *secretResource, plan, prior, config values, diags *diag.Diagnostics) {
+func (concealed) plan(ctx context.Context, r *secretResource, plan, prior, config values, diags *diag.Diagnostics) { //nolint:unused // used as a hidden; the linter does not follow it through generics
 	unknown := tftypes.NewValue(tftypes.String, tftypes.UnknownValue)
 	plan["hash"] = unknown
 	was, _ := r.object(prior)
@@ -80,7 +80,7 @@ func (concealed) plan(ctx context.Context, r *secretResource, plan, prior, confi
 }
 
 // complete adds to what a plan declares the values it does not have.
-func (concealed) complete(o *api.Secret, plan, prior, config values) {
+func (concealed) complete(o *api.Secret, plan, prior, config values) { //nolint:unused // used as a hidden; the linter does not follow it through generics
 	if isSet(plan["hash"]) {
 		return // nothing changes: the version stays
 	}
@@ -92,11 +92,11 @@ func (concealed) complete(o *api.Secret, plan, prior, config values) {
 	}
 }
 
-type secretResource = kindResource[api.SecretSpec, api.VersionedStatus]
+type secretResource = kindResource[api.SecretSpec, api.VersionedStatus] //nolint:unused // used as a hidden; the linter does not follow it through generics
 
 // wouldBe asks which version the values of o are. The cluster keeps nothing of
 // the question.
-func (r *kindResource[S, T]) wouldBe(ctx context.Context, o *api.Object[S, T]) (hash string, err error) {
+func (r *kindResource[S, T]) wouldBe(ctx context.Context, o *api.Object[S, T]) (hash string, err error) { //nolint:unused // used as a hidden; the linter does not follow it through generics
 	body, err := json.Marshal(o)
 	if err != nil {
 		return "", err

@@ -186,7 +186,7 @@ type NodeHealth struct {
 }
 
 // Schedulable reports whether new pods may be placed on the node.
-func (o *NodeHealth) Schedulable() bool { return o.Verdict == VerdictReady }
+func (h *NodeHealth) Schedulable() bool { return h.Verdict == VerdictReady }
 
 func nodeHealthColumn(n *Node) string {
 	h := string(cmp.Or(n.Status.Health.Verdict, VerdictJoining))

@@ -133,7 +133,7 @@ func TestSecretsHaveTheirOwnWays(t *testing.T) {
 
 func TestMistakesSayWhereAndTheWayOut(t *testing.T) {
 	for file, want := range map[string]string{
-		"name = \"a\"\nnmae = \"b\"\n":    "d.hcl:2: no setting is called nmae: want one of gossip_port, ",
+		"name = \"a\"\nnick = \"b\"\n":    "d.hcl:2: no setting is called nick: want one of gossip_port, ",
 		"colour = 1":                      "d.hcl:1: no setting is called colour: want one of gossip_port, join, labels, lease, leave, name",
 		"addr = \"x\"":                    "d.hcl:1: no setting is called addr",
 		"gossip-port = 1":                 "d.hcl:1: ",
