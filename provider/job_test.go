@@ -2,6 +2,7 @@ package provider_test
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -170,4 +171,30 @@ resource "clusterd_app" "web" {
 	if !strings.HasPrefix(got, want) || !strings.Contains(got, "11 pods of 100m cpu are 1.1; namespace "+ns+" has 1 of 1 cpu left") {
 		t.Errorf("a plan beyond the quota says: %q", got)
 	}
+	testTwoTeams(t, c, ns)
+}
+
+// testTwoTeams: one team has used up its quota, which plan and apply say in the
+// same words; the other one's apps come up meanwhile, for its share is its own.
+func testTwoTeams(t *testing.T, c *cluster, greedy string) {
+	other := greedy + "-other"
+	if _, err := client.Of(c.Client(), api.Namespaces).Create(t.Context(), &api.Namespace{Meta: api.Meta{Name: other}, Spec: api.NamespaceSpec{Quota: &api.Quota{CPU: "1"}}}); err != nil {
+		t.Fatal(err)
+	}
+	app := func(namespace, name string, replicas int) string {
+		return fmt.Sprintf(`
+resource "clusterd_app" %q {
+  name      = %q
+  namespace = %q
+  image     = "nginx:1"
+  replicas  = %d
+  update    = { healthy_for = "0s" }
+}`, name, name, namespace, replicas)
+	}
+	refused := regexp.MustCompile(`(?is)11\s+pods\s+of\s+100m\s+cpu\s+are\s+1\.1;\s+namespace\s+` + greedy + `\s+has\s+0m?\s+of\s+1\s+cpu\s+left`)
+	apply(t,
+		resource.TestStep{Config: c.config(greedy, "%s", app(greedy, "full", 10))},
+		resource.TestStep{Config: c.config(greedy, "%s%s", app(greedy, "full", 10), app(greedy, "more", 11)), ExpectError: refused},
+		resource.TestStep{Config: c.config(greedy, "%s%s", app(greedy, "full", 10), app(other, "theirs", 10))},
+	)
 }

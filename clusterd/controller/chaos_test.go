@@ -25,6 +25,7 @@ import (
 // API, all loops, and real agents over a runtime that is data. `make chaos` has
 // long campaigns of it; every day has a few seeds.
 func TestChaos(t *testing.T) {
+	campaign(t)
 	first, n := seeds(t, 3)
 	for seed := first; seed < first+n; seed++ {
 		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -197,11 +197,8 @@ func jobLife(w *world) {
 // jumps back and forth. Each tick of the time that passed has exactly one run,
 // whose pods are its only ones, or is reported as skipped, and why.
 func TestEachTickOnce(t *testing.T) {
-	every := uint64(12)
-	if racing {
-		every = 3
-	}
-	for seed := range every {
+	campaign(t)
+	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 7))
 			s := &sieve{rng: rand.New(rand.NewPCG(seed, 8)), die: 3 + int(seed%5), lag: time.Duration(seed%3) * 300 * time.Millisecond}

@@ -129,6 +129,7 @@ var disturbances = map[string]func(*sieve){
 // each kind of disturbance: views that are old, events that are missed, answers
 // that get lost and leaders that end. What a life promises holds all the while.
 func TestLoopsBearEverything(t *testing.T) {
+	campaign(t)
 	for _, of := range slices.Sorted(maps.Keys(lives)) {
 		for name, disturb := range disturbances {
 			for seed := range uint64(seedsOf(of)) {
@@ -145,7 +146,7 @@ func TestLoopsBearEverything(t *testing.T) {
 // seedsOf is how often a life is lived under each disturbance: the loops whose
 // plans are longest see more.
 func seedsOf(of string) int {
-	if !racing && (of == "app" || of == "app, stateful" || of == "job") {
+	if of == "app" || of == "app, stateful" || of == "job" {
 		return 3
 	}
 	return 1
@@ -166,6 +167,7 @@ func (l way) in(t *testing.T, s *sieve) {
 // the first write, the second, and so on; nobody hears what became of that write.
 // A day has some of them, a campaign all.
 func TestCrashBetweenAnyTwoWrites(t *testing.T) {
+	campaign(t)
 	for _, of := range slices.Sorted(maps.Keys(lives)) {
 		t.Run(of, func(t *testing.T) {
 			calm := &sieve{rng: rand.New(rand.NewPCG(0, 1))}
