@@ -22,7 +22,6 @@ type plugin struct {
 	t      *testing.T
 	server tfprotov6.ProviderServer
 	schema *tfprotov6.GetProviderSchemaResponse
-	config *tfprotov6.DynamicValue // of the provider
 }
 
 type attrs map[string]tftypes.Value
@@ -36,9 +35,8 @@ func newPlugin(t *testing.T, config attrs) (*plugin, []*tfprotov6.Diagnostic) {
 	if err != nil || len(schema.Diagnostics) > 0 {
 		t.Fatal(err, schema.Diagnostics)
 	}
-	p := &plugin{t, server, schema, nil}
-	p.config = p.value(schema.Provider.ValueType(), config)
-	resp, err := server.ConfigureProvider(t.Context(), &tfprotov6.ConfigureProviderRequest{Config: p.config})
+	p := &plugin{t, server, schema}
+	resp, err := server.ConfigureProvider(t.Context(), &tfprotov6.ConfigureProviderRequest{Config: p.value(schema.Provider.ValueType(), config)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,18 +24,11 @@ func NewServer(version string) tfprotov6.ProviderServer {
 		var (
 			name resource.MetadataResponse
 			of   resource.SchemaResponse
-			by   resource.IdentitySchemaResponse
 		)
 		made.Metadata(ctx, resource.MetadataRequest{ProviderTypeName: providerName}, &name)
 		made.Schema(ctx, resource.SchemaRequest{}, &of)
-		r, ok := made.(stander)
-		if !ok {
-			continue
-		}
-		r.IdentitySchema(ctx, resource.IdentitySchemaRequest{}, &by)
-		it := by.IdentitySchema.Type().TerraformType(ctx)
-		if none, err := tfprotov6.NewDynamicValue(it, tftypes.NewValue(it, nil)); err == nil {
-			s.kinds[name.TypeName] = standing{r, of.Schema.Type().TerraformType(ctx), &tfprotov6.ResourceIdentityData{IdentityData: &none}}
+		if r, ok := made.(stander); ok {
+			s.kinds[name.TypeName] = standing{r, of.Schema.Type().TerraformType(ctx)}
 		}
 	}
 	return s
@@ -50,14 +43,12 @@ type server struct {
 
 // stander is a resource that can tell whether its plan is its state.
 type stander interface {
-	resource.ResourceWithIdentity
 	stands(c *cluster, state, config values) bool
 }
 
 type standing struct {
 	stander
-	typ       tftypes.Type                    // on the wire
-	anonymous *tfprotov6.ResourceIdentityData // where Terraform sends no identity with a plan
+	typ tftypes.Type // on the wire
 }
 
 // PlanResourceChange plans one resource.
@@ -65,12 +56,8 @@ func (s *server) PlanResourceChange(ctx context.Context, req *tfprotov6.PlanReso
 	if !s.stands(req) {
 		return s.ProviderServer.PlanResourceChange(ctx, req)
 	}
-	identity := req.PriorIdentity
-	if identity == nil {
-		identity = s.kinds[req.TypeName].anonymous
-	}
 	return &tfprotov6.PlanResourceChangeResponse{
-		PlannedState: req.PriorState, PlannedPrivate: req.PriorPrivate, PlannedIdentity: identity,
+		PlannedState: req.PriorState, PlannedPrivate: req.PriorPrivate, PlannedIdentity: req.PriorIdentity,
 	}, nil
 }
 
@@ -79,7 +66,7 @@ func (s *server) PlanResourceChange(ctx context.Context, req *tfprotov6.PlanReso
 func (s *server) stands(req *tfprotov6.PlanResourceChangeRequest) bool {
 	kind, ok := s.kinds[req.TypeName]
 	c := s.provider.cluster.Load()
-	if !ok || c == nil || req.PriorState == nil || req.ProposedNewState == nil || req.Config == nil ||
+	if !ok || c == nil || req.PriorState == nil || req.PriorIdentity == nil || req.ProposedNewState == nil || req.Config == nil ||
 		len(req.PriorState.MsgPack) == 0 || !bytes.Equal(req.PriorState.MsgPack, req.ProposedNewState.MsgPack) {
 		return false
 	}

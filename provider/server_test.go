@@ -1,27 +1,16 @@
 package provider_test
 
 import (
-	"bytes"
-	"fmt"
 	"slices"
 
-	"github.com/hashicorp/terraform-plugin-framework/providerserver"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
-
-	"github.com/clusterd/terraform-provider-clusterd/provider"
 )
 
-// agrees plans again in a server that is only the framework's, and in this one:
-// with the identity Terraform knows of the state, and as Terraform before 1.12
-// does, without. What is answered without the framework is what it says, and
-// what stays as it is is answered without it.
-func (p *plugin) agrees(req *tfprotov6.PlanResourceChangeRequest, state attrs) {
+// agrees plans again with the identity that Terraform knows of the state: what
+// the provider answers without the framework is what the framework said.
+func (p *plugin) agrees(req *tfprotov6.PlanResourceChangeRequest, said *tfprotov6.PlanResourceChangeResponse, state attrs) {
 	p.t.Helper()
-	plain := providerserver.NewProtocol6(provider.New("test"))()
-	if _, err := plain.ConfigureProvider(p.t.Context(), &tfprotov6.ConfigureProviderRequest{Config: p.config}); err != nil {
-		p.t.Fatal(err)
-	}
 	id, types := attrs{}, map[string]tftypes.Type{}
 	for _, name := range []string{"name", "namespace"} {
 		if v, ok := state[name]; ok {
@@ -29,39 +18,21 @@ func (p *plugin) agrees(req *tfprotov6.PlanResourceChangeRequest, state attrs) {
 		}
 	}
 	it := tftypes.Object{AttributeTypes: types}
-	known := &tfprotov6.ResourceIdentityData{IdentityData: p.wire(it, tftypes.NewValue(it, map[string]tftypes.Value(id)))}
-	for _, req.PriorIdentity = range []*tfprotov6.ResourceIdentityData{nil, known} {
-		want, err1 := plain.PlanResourceChange(p.t.Context(), req)
-		got, err2 := p.server.PlanResourceChange(p.t.Context(), req)
-		if err1 != nil || err2 != nil {
-			p.t.Fatal(err1, err2)
-		}
-		a, b := p.answer(req.TypeName, it, want), p.answer(req.TypeName, it, got)
-		if a != b {
-			p.t.Errorf("identity %v: the framework plans\n%s\nand the provider\n%s", req.PriorIdentity != nil, a, b)
-		}
-		stays := bytes.Equal(req.PriorState.MsgPack, req.ProposedNewState.MsgPack) && bytes.Equal(got.PlannedState.MsgPack, req.PriorState.MsgPack)
-		if _, hidden := state["data_wo"]; stays && !hidden && got.PlannedState != req.PriorState {
-			p.t.Error("the framework was asked about what stays as it is")
-		}
-	}
-}
-
-// answer renders all of a plan.
-func (p *plugin) answer(kind string, it tftypes.Type, r *tfprotov6.PlanResourceChangeResponse) string {
-	p.t.Helper()
-	state, err := r.PlannedState.Unmarshal(p.resource(kind).ValueType())
+	req.PriorIdentity = &tfprotov6.ResourceIdentityData{IdentityData: p.wire(it, tftypes.NewValue(it, map[string]tftypes.Value(id)))}
+	resp, err := p.server.PlanResourceChange(p.t.Context(), req)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	identity, err := r.PlannedIdentity.IdentityData.Unmarshal(it)
-	if err != nil {
-		p.t.Fatal(err)
+	if say(resp.Diagnostics) != say(said.Diagnostics) || !slices.EqualFunc(resp.RequiresReplace, said.RequiresReplace, (*tftypes.AttributePath).Equal) {
+		p.t.Errorf("with an identity the plan says %s and replaces for %v; without one %s, %v", say(resp.Diagnostics), resp.RequiresReplace, say(said.Diagnostics), said.RequiresReplace)
 	}
-	var replace []string
-	for _, at := range r.RequiresReplace {
-		replace = append(replace, at.String())
+	t := p.resource(req.TypeName).ValueType()
+	got, err1 := resp.PlannedState.Unmarshal(t)
+	want, err2 := said.PlannedState.Unmarshal(t)
+	if err1 != nil || err2 != nil || !got.Equal(want) {
+		p.t.Errorf("with an identity the plan is %s, without one %s (%v, %v)", got, want, err1, err2)
 	}
-	slices.Sort(replace)
-	return fmt.Sprintf("%s\nidentity %s\nprivate %q\nreplaces %s\n%s", state, identity, r.PlannedPrivate, replace, say(r.Diagnostics))
+	if resp.PlannedIdentity == nil {
+		p.t.Error("the plan has lost the identity")
+	}
 }

@@ -85,9 +85,8 @@ func (w *walk) plugin() *plugin {
 	w.Helper()
 	settings := w.c.settings()
 	settings["namespace"] = str(w.namespace)
-	p := &plugin{w.T, provider.NewServer("test"), w.schema, nil}
-	p.config = p.value(w.schema.Provider.ValueType(), settings)
-	resp, err := p.server.ConfigureProvider(w.Context(), &tfprotov6.ConfigureProviderRequest{Config: p.config})
+	p := &plugin{w.T, provider.NewServer("test"), w.schema}
+	resp, err := p.server.ConfigureProvider(w.Context(), &tfprotov6.ConfigureProviderRequest{Config: p.value(w.schema.Provider.ValueType(), settings)})
 	if err != nil || len(resp.Diagnostics) > 0 {
 		w.Fatal(say(resp.Diagnostics), err)
 	}
@@ -193,7 +192,7 @@ func (p *plugin) propose(kind string, state tftypes.Value, config attrs) (*tfpro
 		p.t.Fatal(err)
 	}
 	if was != nil && resp.PlannedState != nil {
-		p.agrees(req, was)
+		p.agrees(req, resp, was)
 	}
 	return resp, p.value(t, config)
 }
