@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/terraform-plugin-framework/providerserver"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
 	"github.com/hashicorp/terraform-plugin-testing/plancheck"
@@ -119,7 +120,7 @@ func applyCase(t *testing.T, options resource.TestCase, steps ...resource.TestSt
 	t.Helper()
 	options.Steps = steps
 	options.ProtoV6ProviderFactories = map[string]func() (tfprotov6.ProviderServer, error){
-		"clusterd": func() (tfprotov6.ProviderServer, error) { return provider.NewServer("test"), nil },
+		"clusterd": providerserver.NewProtocol6WithError(provider.New("test")),
 	}
 	resource.UnitTest(t, options)
 }

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 	"github.com/clusterd/terraform-provider-clusterd/internal/testcluster"
@@ -60,31 +59,6 @@ func benchmarkPlan(b *testing.B, hcl string) {
 	}
 	b.ReportMetric(float64(requests.Load()), "requests/op")
 	b.ReportMetric(w.cpu.Seconds()/float64(b.N), "cpu-s/op")
-	floor(b)
-}
-
-// floor reports what a plan of as many resources costs Terraform alone, with
-// values like an app's in the resource it has built in.
-func floor(b *testing.B) {
-	b.Helper()
-	w := newWorkspace(b, map[string]string{})
-	w.write("versions.tf", "")
-	w.write("main.tf", `
-resource "terraform_data" "many" {
-  count = 1000
-  input = {
-    name = "app-${count.index}", image = "nginx:1.0", replicas = 0, cpu = "100m", memory = "64Mi", ports = { http = 80 }
-    env  = { LEVEL = "info", PEER = "app-${count.index + 1}" }, health = { http = "/" }, update = { healthy_for = "0s" }
-  }
-}
-`)
-	w.must(0, "init")
-	w.must(0, "apply", "-auto-approve")
-	w.cpu = 0
-	begun := time.Now()
-	w.must(0, "plan", "-detailed-exitcode")
-	b.ReportMetric(time.Since(begun).Seconds(), "floor-s")
-	b.ReportMetric(w.cpu.Seconds(), "floor-cpu-s")
 }
 
 // count puts a proxy before the cluster that counts what passes.

@@ -16,7 +16,7 @@ type field struct {
 	name     string
 	index    []int
 	typ      reflect.Type
-	tag      reflect.StructTag
+	doc      string
 	required bool
 	sparse   bool // left out of JSON when it is zero
 }
@@ -35,16 +35,16 @@ func fields(t reflect.Type) []field {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		sparse := strings.Contains(options, "omit")
 		out = append(out, field{
-			name: name, index: f.Index, typ: f.Type, sparse: sparse, tag: f.Tag,
+			name: name, index: f.Index, typ: f.Type, sparse: sparse, doc: describe(f.Tag),
 			required: !sparse || f.Tag.Get("required") == "true",
 		})
 	}
 	return out
 }
 
-// doc renders what a field says of itself with its default, for the registry.
-func (f field) doc() string {
-	doc, tag := f.tag.Get("doc"), f.tag
+// describe renders a field's doc with its default, for the registry.
+func describe(tag reflect.StructTag) string {
+	doc := tag.Get("doc")
 	if enum := tag.Get("enum"); enum != "" && !strings.Contains(doc, enum[:strings.IndexByte(enum+",", ',')]) {
 		doc += " One of `" + strings.ReplaceAll(enum, ",", "`, `") + "`."
 	}

@@ -112,7 +112,7 @@ func (r *kindResource[S, T]) Schema(_ context.Context, _ resource.SchemaRequest,
 	attrs["labels"] = schema.MapAttribute{Optional: true, ElementType: types.StringType, MarkdownDescription: "Free key/value pairs to select objects by."}
 	attrs["adopt"] = schema.BoolAttribute{Optional: true,
 		MarkdownDescription: "Take over an object of the name that exists already, instead of failing. Default: `false`."}
-	attrs["timeouts"] = attribute(field{name: "timeouts", typ: r.timeouts(), tag: `doc:"How long apply waits."`})
+	attrs["timeouts"] = attribute(field{name: "timeouts", typ: r.timeouts(), doc: "How long apply waits."})
 	maps.Copy(attrs, r.options)
 	for name, f := range r.facts {
 		attrs[name] = schema.StringAttribute{Computed: true, MarkdownDescription: f.doc}

@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync/atomic"
 
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
 	"github.com/hashicorp/terraform-plugin-framework/path"
@@ -31,15 +30,9 @@ import (
 )
 
 // New returns the provider. The cluster records its version as who wrote.
-func New(version string) provider.Provider { return &clusterd{version: version} }
+func New(version string) provider.Provider { return &clusterd{version} }
 
-// providerName is what the types of all resources begin with.
-const providerName = "clusterd"
-
-type clusterd struct {
-	version string
-	cluster atomic.Pointer[cluster] // nil until the provider is configured
-}
+type clusterd struct{ version string }
 
 func (*clusterd) Resources(context.Context) []func() resource.Resource {
 	return []func() resource.Resource{newNamespace, newNode, newApp, newJob, newService, newVolume, newConfig, newSecret}
@@ -50,7 +43,7 @@ func (*clusterd) DataSources(context.Context) []func() datasource.DataSource {
 }
 
 func (p *clusterd) Metadata(_ context.Context, _ provider.MetadataRequest, resp *provider.MetadataResponse) {
-	resp.TypeName, resp.Version = providerName, p.version
+	resp.TypeName, resp.Version = "clusterd", p.version
 }
 
 // settings is the provider's block.
@@ -88,7 +81,6 @@ func (p *clusterd) Configure(ctx context.Context, req provider.ConfigureRequest,
 	}
 	c := &cluster{}
 	resp.ResourceData, resp.DataSourceData = c, c
-	defer p.cluster.Store(c)
 	if !s.Namespace.IsUnknown() {
 		c.namespace = cmp.Or(s.Namespace.ValueString(), os.Getenv("CLUSTERD_NAMESPACE"), api.DefaultNamespace)
 		if err := api.CheckName(c.namespace); err != nil {

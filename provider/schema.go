@@ -29,7 +29,7 @@ func attributesOf(t reflect.Type) map[string]schema.Attribute {
 }
 
 func attribute(f field) schema.Attribute {
-	t, doc, optional := indirect(f.typ), f.doc(), !f.required
+	t, doc, optional := indirect(f.typ), f.doc, !f.required
 	switch {
 	case t.Kind() == reflect.String:
 		return schema.StringAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional}
@@ -74,7 +74,7 @@ func keysOf(t reflect.Type, depth int) string {
 		if f.required {
 			need = ", required"
 		}
-		fmt.Fprintf(&b, "\n%s- `%s` (%s%s) %s", strings.Repeat("  ", depth), f.name, typeName(in), need, f.doc())
+		fmt.Fprintf(&b, "\n%s- `%s` (%s%s) %s", strings.Repeat("  ", depth), f.name, typeName(in), need, f.doc)
 		if isNested(in) {
 			b.WriteString(" " + keysOf(in, depth+1))
 		}
@@ -110,7 +110,7 @@ func dataAttributesOf(t reflect.Type) map[string]dataschema.Attribute {
 }
 
 func dataAttribute(f field) dataschema.Attribute {
-	t, doc := indirect(f.typ), f.doc()
+	t, doc := indirect(f.typ), f.doc
 	switch {
 	case t.Kind() == reflect.String:
 		return dataschema.StringAttribute{MarkdownDescription: doc, Computed: true}

@@ -48,8 +48,8 @@ func TestNoFieldForgotten(t *testing.T) {
 			switch {
 			case a == nil:
 				t.Errorf("%s.%s has no attribute", test.spec, f.name)
-			case !strings.HasPrefix(a.GetMarkdownDescription(), f.doc()) || f.doc() == "":
-				t.Errorf("%s.%s: the attribute's doc is %q, the field's %q", test.spec, f.name, a.GetMarkdownDescription(), f.doc())
+			case !strings.HasPrefix(a.GetMarkdownDescription(), f.doc) || f.doc == "":
+				t.Errorf("%s.%s: the attribute's doc is %q, the field's %q", test.spec, f.name, a.GetMarkdownDescription(), f.doc)
 			case a.IsRequired() != f.required || a.IsComputed():
 				t.Errorf("%s.%s: required %v, computed %v; want required %v", test.spec, f.name, a.IsRequired(), a.IsComputed(), f.required)
 			}

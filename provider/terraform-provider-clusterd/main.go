@@ -2,13 +2,14 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
 	"runtime/debug"
 
-	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
-	"github.com/hashicorp/terraform-plugin-go/tfprotov6/tf6server"
+	tfprovider "github.com/hashicorp/terraform-plugin-framework/provider"
+	"github.com/hashicorp/terraform-plugin-framework/providerserver"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
 	"github.com/clusterd/terraform-provider-clusterd/provider"
@@ -18,11 +19,9 @@ func main() {
 	debugger := flag.Bool("debug", false, "serve for a debugger: print what to set TF_REATTACH_PROVIDERS to")
 	flag.Parse()
 	quicken()
-	var options []tf6server.ServeOpt
-	if *debugger {
-		options = append(options, tf6server.WithManagedDebug())
-	}
-	err := tf6server.Serve("registry.terraform.io/clusterd/clusterd", func() tfprotov6.ProviderServer { return provider.NewServer(daemon.Version()) }, options...)
+	err := providerserver.Serve(context.Background(), func() tfprovider.Provider { return provider.New(daemon.Version()) }, providerserver.ServeOpts{
+		Address: "registry.terraform.io/clusterd/clusterd", Debug: *debugger,
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "terraform-provider-clusterd:", err)
 		os.Exit(1)
