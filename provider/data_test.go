@@ -76,7 +76,7 @@ data "clusterd_placement" "nowhere" { cpu = "900" }
   name = "web"
 }`), ExpectError: regexp.MustCompile(`(?s)Bad kind.*Unknown kind`)},
 		resource.TestStep{Config: c.config(ns, `data "clusterd_logs" "web" { app = "nobody" }`), ExpectError: regexp.MustCompile(`Cannot read app`)},
-		resource.TestStep{Config: c.config(ns, `data "clusterd_placement" "x" { placement = { one_pair = "node" } }`), ExpectError: regexp.MustCompile(`there is no such attribute`)},
+		resource.TestStep{Config: c.config(ns, `data "clusterd_placement" "x" { placement = { one_pair = "node" } }`), ExpectError: regexp.MustCompile(`There is no such attribute|no such\s+attribute`)},
 		resource.TestStep{Config: c.config(ns, `data "clusterd_service" "web" { name = "nobody" }`), ExpectError: regexp.MustCompile(`Cannot read service`)},
 	)
 }
