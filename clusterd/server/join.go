@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -34,9 +33,9 @@ func (s *Server) join(ctx context.Context, gossipAddr string) (j joined, err err
 	}
 	req := pki.JoinRequest{Role: pki.Server, Name: s.cfg.Name, Address: s.addr, Gossip: gossipAddr, Peer: s.peer}
 	for wait, i := time.Second, 0; ; i++ {
-		at := s.cfg.Join[i%len(s.cfg.Join)]
-		if _, _, err := net.SplitHostPort(at); err != nil {
-			at = net.JoinHostPort(at, DefaultPort)
+		at, err := hostPort("--join", s.cfg.Join[i%len(s.cfg.Join)], DefaultPort)
+		if err != nil {
+			return j, err
 		}
 		try, cancel := context.WithTimeout(ctx, 30*time.Second)
 		res, err := pki.Join(try, at, token, req)

@@ -90,7 +90,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.creds, err = openCredentials(s.cfg.DataDir, s.cfg.Name, s.cfg.hosts(host), joined.keys); err != nil {
 		return err
 	}
-	// Gossip first: the others must see a server that joins, to let it have a vote.
+	// Gossip first: the API asks it which servers are dead.
 	s.gossip, err = gossip.Open(gossip.Config{
 		Name: pki.ID{Role: pki.Server, Name: s.cfg.Name}.String(), Bind: s.cfg.Gossip, Advertise: ipOf(host),
 		Keys: s.creds.now.Load().set.Gossip, Seeds: s.seeds, Log: s.log.Named("gossip"),
@@ -260,9 +260,6 @@ func (s *Server) serve(ctx context.Context) error {
 // seeds are the gossip addresses of the other servers and of the nodes: a
 // server that starts anew looks for them, as they look for it.
 func (s *Server) seeds() []string {
-	if s.system == nil { // the store is not open yet
-		return s.cfg.Join
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	servers, _, err := client.Of(s.system, api.Servers).List(ctx, "", nil)
