@@ -232,13 +232,16 @@ func (j *jobWork) step(run *api.Run) {
 	}
 }
 
-// blocker returns the run whose pods must have ended before this one makes any.
+// blocker returns the run whose pods must have ended before this one makes any:
+// those there are, and those it is given by this very plan. Two runs go on when
+// both began while that was allowed.
 func (j *jobWork) blocker(run *api.Run) *api.Run {
 	if j.s.Concurrency == api.ConcurrencyAllow {
 		return nil
 	}
 	for i := range j.status.Runs {
-		if other := &j.status.Runs[i]; other.Name != run.Name && other.Active > 0 {
+		other := &j.status.Runs[i]
+		if other.Name != run.Name && (other.Active > 0 || slices.ContainsFunc(j.create, func(p *api.Pod) bool { return p.Spec.Run == other.Name })) {
 			return other
 		}
 	}
