@@ -3,6 +3,7 @@ package apiserver
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
@@ -47,8 +48,9 @@ func (t *txn) bind(b api.Binding) error {
 }
 
 // checkPlacement guards a pod's node: it is set once, and only to a node that
-// takes the pod and has room. Everyone who binds to a node reads and writes the node's guard key, so
-// two binds that each fit but not both cannot both commit.
+// takes the pod, has room, and has the ports of its own that the pod wants.
+// Everyone who binds to a node reads and writes the node's guard key, so two
+// binds that each fit but not both cannot both commit.
 func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	was := nodeOf(old)
 	if was == pod.Spec.Node {
@@ -71,13 +73,22 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	}
 	guard := guardPrefix + "node/" + name
 	t.read(guard)
-	used := t.bound[name]
+	used, takes := t.bound[name], pod.Spec.NodePorts()
+	taken, by := t.takenHere(name, takes)
 	t.snap.eachWhere(t.s.kinds["pods"], "node", name, func(p *object) bool {
 		if now, staged := t.staged[p.key]; !staged || now != nil {
 			used = used.plus(p.load)
+			for _, port := range p.ports {
+				if slices.Contains(takes, port) {
+					taken, by = port, p.ref().String()
+				}
+			}
 		}
 		return true
 	})
+	if by != "" {
+		return conflict(api.Conflict, o.ref(), "does not fit node %s: %s has port %s of the node (host_network)", name, by, taken)
+	}
 	cpu, memory := pod.Spec.Requests()
 	add := load{cpu, memory, 1}
 	if why := lacks(node.Status.Allocatable, used, add); why != "" {
@@ -87,8 +98,28 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 		return err
 	}
 	t.bound[name] = t.bound[name].plus(add)
+	for _, port := range takes {
+		t.ports[nodePort{name, port}] = o.ref().String()
+	}
 	t.set(guard, []byte(`{}`))
 	return nil
+}
+
+// nodePort is a port of a node's own.
+type nodePort struct {
+	node string
+	port api.Port
+}
+
+// takenHere returns one of ports that an earlier bind of this transaction takes,
+// and the pod.
+func (t *txn) takenHere(node string, ports []api.Port) (api.Port, string) {
+	for _, port := range ports {
+		if by := t.ports[nodePort{node, port}]; by != "" {
+			return port, by
+		}
+	}
+	return "", ""
 }
 
 // lacks says why add does not fit beside used, or "".

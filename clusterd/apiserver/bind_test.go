@@ -167,3 +167,45 @@ func TestRacingBindsNeverOvercommit(t *testing.T) {
 		}
 	})
 }
+
+// TestNodePortIsBoundOnce: of pods that want the same port of a node, one gets
+// it, whoever binds and however, until it ends.
+func TestNodePortIsBoundOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		makeNode(t, c, "w1", "4", "4Gi")
+		makeNode(t, c, "w2", "4", "4Gi")
+		pods := client.Of(c, api.Pods)
+		sharing := func(name, node string, ports map[string]api.Port) *api.Pod {
+			p := &api.Pod{Meta: api.Meta{Namespace: "default", Name: name}}
+			p.Spec.Container, p.Spec.HostNetwork = api.Container{Image: "nginx:1", Ports: ports}, new(true)
+			p.Spec.Node = node
+			return p
+		}
+		for _, name := range []string{"a", "b"} {
+			must(pods.Create(t.Context(), sharing(name, "", map[string]api.Port{"dns": "53/udp"})))(t)
+		}
+		must(pods.Create(t.Context(), sharing("c", "", map[string]api.Port{"dns": "53"})))(t) // the other protocol's
+		bind := func(pod, node string) api.BatchWrite {
+			return api.BatchWrite{Bind: &api.Binding{Namespace: "default", Pod: pod, Node: node}}
+		}
+		_, err := c.Batch(t.Context(), []api.BatchWrite{bind("a", "w1"), bind("b", "w1")})
+		if !api.Is(err, api.Conflict) || !strings.Contains(err.Error(), "has port 53/udp of the node") {
+			t.Errorf("both at once: %v", err)
+		}
+		if _, err := c.Batch(t.Context(), []api.BatchWrite{bind("a", "w1"), bind("c", "w1")}); err != nil {
+			t.Error(err)
+		}
+		if err := tryBind(t, c, "b", "w1"); !api.Is(err, api.Conflict) || !strings.Contains(err.Error(), "default/a has port 53/udp of the node") {
+			t.Errorf("one after the other: %v", err)
+		}
+		_, err = pods.Create(t.Context(), sharing("d", "w1", map[string]api.Port{"dns": "53/udp"}))
+		wantCode(t, err, api.Conflict)
+		bindPod(t, c, "b", "w2")
+
+		must(pods.Create(t.Context(), sharing("e", "", map[string]api.Port{"dns": "53/udp"})))(t)
+		a := must(pods.Get(t.Context(), "default", "a"))(t)
+		a.Status.Phase = api.PhaseSucceeded
+		must(pods.PutStatus(t.Context(), a))(t)
+		bindPod(t, c, "e", "w1")
+	})
+}

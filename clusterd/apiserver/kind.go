@@ -75,6 +75,7 @@ type object struct {
 	index map[string]string // of the kind's index filters
 	load  load              // of pods
 	uses  []api.VolumeUse   // of pods that have not ended
+	ports []api.Port        // of its node, that a pod takes for itself
 
 	charge  api.Charge // of its namespace's quota, for what it declares
 	elastic bool       // its pods may be more than that
@@ -126,7 +127,7 @@ func (o *object) derive() error {
 	}
 	if pod, ok := typed.(*api.Pod); ok && !pod.Status.Phase.Ended() {
 		cpu, memory := pod.Spec.Requests()
-		o.load, o.uses = load{cpu, memory, 1}, pod.Spec.Uses()
+		o.load, o.uses, o.ports = load{cpu, memory, 1}, pod.Spec.Uses(), pod.Spec.NodePorts()
 	}
 	return nil
 }

@@ -30,12 +30,13 @@ type txn struct {
 	writes map[string][]byte     // nil deletes
 	staged map[string]*object    // what writes make of the objects
 	bound  map[string]load       // by node, by binds of this transaction
+	ports  map[nodePort]string   // the pods that take them by binds of this transaction
 	made   map[string]api.Charge // by key of the owner, of pods this transaction makes
 }
 
 func (s *Server) newTxn(snap *snapshot, by caller) *txn {
 	t := &txn{s: s, by: by, snap: snap, now: api.Now(),
-		reads: map[string]int64{}, writes: map[string][]byte{}, staged: map[string]*object{}, bound: map[string]load{}, made: map[string]api.Charge{}}
+		reads: map[string]int64{}, writes: map[string][]byte{}, staged: map[string]*object{}, bound: map[string]load{}, ports: map[nodePort]string{}, made: map[string]api.Charge{}}
 	if by.fence != 0 {
 		t.reads[fenceKey] = by.fence
 	}

@@ -72,6 +72,11 @@ func (o *oracle) breach(node string, pod *api.Pod) string {
 	if cpu > n.Status.Allocatable.CPU.Milli() || mem > n.Status.Allocatable.Memory.Bytes() || len(o.on[node]) >= n.Status.Allocatable.Pods {
 		return "no room"
 	}
+	for _, other := range o.on[node] {
+		if slices.ContainsFunc(other.Spec.NodePorts(), func(p api.Port) bool { return slices.Contains(pod.Spec.NodePorts(), p) }) {
+			return "a port of " + other.Meta.Name
+		}
+	}
 	is := func(app string) func(*api.Pod) bool { return func(p *api.Pod) bool { return p.Spec.App == app } }
 	if at.OnePer != "" {
 		if _, ok := o.domain(node, at.OnePer); !ok || o.mates(node, at.OnePer, is(pod.Spec.App)) > 0 {
@@ -176,7 +181,7 @@ func drawPlacements(t *rapid.T, apps []string) map[string]*api.Placement {
 }
 
 // TestPlacementKeepsItsPromises: whatever is asked of it, the scheduler never
-// breaks capacity, taints, max_skew, one_per, affinity or anti_affinity of
+// breaks capacity, ports, taints, max_skew, one_per, affinity or anti_affinity of
 // either side; it leaves no pod out that would have fitted; it asks only pods
 // of a lower priority to leave, and no more of them than the room takes; and it
 // says the same twice.
@@ -194,6 +199,10 @@ func TestPlacementKeepsItsPromises(t *testing.T) {
 			app := rapid.SampledFrom(apps).Draw(t, "app")
 			p := testPod(fmt.Sprintf("%s-%d", app, i), app, fmt.Sprintf("%dm", 100*rapid.IntRange(1, 5).Draw(t, "cpu")), "16Mi", placements[app])
 			p.Status.Ready = rapid.Bool().Draw(t, "ready")
+			if rapid.Bool().Draw(t, "host_network") {
+				p.Spec.HostNetwork = new(true)
+				p.Spec.Ports = map[string]api.Port{"a": rapid.SampledFrom([]api.Port{"80", "80/udp"}).Draw(t, "port")}
+			}
 			return p
 		}
 		var there, coming []*api.Pod

@@ -150,6 +150,25 @@ func TestAppValidateLocates(t *testing.T) {
 	}
 }
 
+// TestNodesPortsAreKeptFromServices: a pod that shares the node's network stays
+// off the ports that services have; any other pod may have them.
+func TestNodesPortsAreKeptFromServices(t *testing.T) {
+	for _, shares := range []bool{true, false} {
+		spec := AppSpec{
+			Container: Container{Image: "nginx:1", Ports: map[string]Port{"low": "29999", "first": "30000"}}, HostNetwork: &shares,
+			Sidecars: map[string]Container{"log": {Image: "vector:1", Ports: map[string]Port{"last": "32767/udp", "high": "32768"}}},
+		}
+		var got []string
+		errs, _ := spec.Validate().(Errors)
+		for _, e := range errs {
+			got = append(got, e.Path)
+		}
+		if want := []string{"ports.first", "sidecars.log.ports.last"}; shares && !slices.Equal(got, want) || !shares && got != nil {
+			t.Errorf("host_network = %v: errors at %v", shares, got)
+		}
+	}
+}
+
 // TestRevisionFollowsTemplate: what pods run makes the revision, and nothing else does.
 func TestRevisionFollowsTemplate(t *testing.T) {
 	base := AppSpec{Container: Container{Image: "nginx:1"}}

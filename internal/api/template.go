@@ -84,6 +84,7 @@ func (t PodTemplate) validateParts() error {
 			seen[c.Ports[port]] = at + ".ports." + port
 		}
 	}
+	errs.Add("", t.validateNodePorts())
 	errs.Add("", t.validateScratch())
 	if t.Placement != nil {
 		errs.Add("placement", t.Placement.validate())
@@ -139,6 +140,27 @@ func (t PodTemplate) All() map[string]Container {
 		all[name] = c.Container()
 	}
 	return all
+}
+
+// validateNodePorts keeps pods that share their node's network off the ports
+// that services answer on, on every node.
+func (t PodTemplate) validateNodePorts() error {
+	if !Deref(t.HostNetwork) {
+		return nil
+	}
+	var errs Errors
+	check := func(at string, ports map[string]Port) {
+		for _, name := range sortedKeys(ports) {
+			if n, _, err := ports[name].Parse(); err == nil && n >= MinNodePort && n <= MaxNodePort {
+				errs.Addf(join(at, keyPath(name)), "ports %d to %d of a node are its services': with host_network, choose another", MinNodePort, MaxNodePort)
+			}
+		}
+	}
+	check("ports", t.Ports)
+	for _, name := range sortedKeys(t.Sidecars) {
+		check("sidecars."+keyPath(name)+".ports", t.Sidecars[name].Ports)
+	}
+	return errs.Err()
 }
 
 // NodePorts are the ports that a pod takes of its node's own, in order: those
