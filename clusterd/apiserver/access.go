@@ -28,16 +28,21 @@ const (
 // allow is the one place that says who may do what. o is the object as it is,
 // where it matters and exists.
 //
-// Users with a token, servers and the system may do everything; nodes may read
-// their own pods and what it takes to reach the others, and write only what is
-// about themselves.
+// Users with a token and the system may do everything; nodes may read their own
+// pods and what it takes to reach the others, and write only what is about
+// themselves. Servers have the store, and the keys of everything: their
+// certificates only let them see who is a member.
 func allow(id Identity, v verb, k *kind, name string, o *object) error {
 	if v == verbWrite && k.info.Name == api.Contents.Name {
 		return api.Errorf(api.Denied, "versions are written with their config or secret, and never by themselves")
 	}
 	switch id.Role {
-	case RoleSystem, RoleServer, RoleUser:
+	case RoleSystem, RoleUser:
 		return nil
+	case RoleServer:
+		if v == verbRead && slices.Contains(forServers, k.info.Name) {
+			return nil
+		}
 	case RoleNode:
 		switch {
 		case v == verbRead && slices.Contains(forNodes, k.info.Name):
@@ -59,6 +64,9 @@ func allow(id Identity, v verb, k *kind, name string, o *object) error {
 	return api.Errorf(api.Denied, msg, id, v, k.info.Plural)
 }
 
+// forServers are the kinds that servers may read by their certificate.
+var forServers = []string{api.Nodes.Name, api.Servers.Name}
+
 // forNodes are the kinds that every node may read all of. None of them says
 // what a workload is made of: that is for the node that runs it.
 var forNodes = []string{api.Nodes.Name, api.Servers.Name, api.Services.Name, api.EndpointSlices.Name, api.Images.Name, api.Namespaces.Name}
@@ -76,7 +84,7 @@ func allowList(id Identity, sel *selector) error {
 // configs; the values of secrets are for nobody else.
 func (s *Server) allowVersion(id Identity, snap *snapshot, k *kind, namespace, of, hash string) error {
 	if id.Role != RoleNode {
-		if k.info.Name == api.Configs.Name {
+		if k.info.Name == api.Configs.Name && id.Role != RoleServer {
 			return nil
 		}
 		return api.Errorf(api.Denied, "%s may not read the values of %s: only nodes get them, that run a pod which uses them", id, of)

@@ -2,8 +2,6 @@ package apiserver
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -114,92 +111,6 @@ func TestNoVerdictInDisguise(t *testing.T) {
 		}
 	})
 }
-
-// shown is a connection on which the certificate of name, signed now, is shown.
-func shown(t *testing.T, ca *pki.CA, name string) *tls.ConnectionState {
-	t.Helper()
-	id, err := ca.NewIdentity(pki.ID{Role: pki.Node, Name: name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain := []*x509.Certificate{id.Leaf()}
-	return &tls.ConnectionState{PeerCertificates: chain, VerifiedChains: [][]*x509.Certificate{chain}}
-}
-
-// TestCertificateOfAnEarlierNode: deleting a node ends its certificate, also
-// when a new machine has its name by then.
-func TestCertificateOfAnEarlierNode(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
-		s.cfg.Peer = func(cs *tls.ConnectionState) (string, string, bool) {
-			role, name, ok := pki.Peer(cs)
-			return string(role), name, ok
-		}
-		ca, err := pki.NewCA("test")
-		if err != nil {
-			t.Fatal(err)
-		}
-		get := func(conn *tls.ConnectionState) int {
-			r := httptest.NewRequest("GET", "/v1/nodes", nil)
-			r.TLS = conn
-			w := httptest.NewRecorder()
-			s.ServeHTTP(w, r)
-			return w.Code
-		}
-		old := shown(t, ca, "w1")
-		makeNode(t, c, "w1", "1", "1Gi")
-		if code := get(old); code != 200 {
-			t.Errorf("the node itself: %d", code)
-		}
-		time.Sleep(time.Hour)
-		if err := client.Of(c, api.Nodes).Delete(t.Context(), "", "w1", ""); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait() // who is admitted is read from the cache, which hears of it a moment later
-		if code := get(old); code != 401 {
-			t.Errorf("the deleted node: %d", code)
-		}
-		fresh := shown(t, ca, "w1")
-		makeNode(t, c, "w1", "1", "1Gi")
-		if code := get(old); code != 401 {
-			t.Errorf("the deleted node, its name taken again: %d", code)
-		}
-		if code := get(fresh); code != 200 {
-			t.Errorf("the new node: %d", code)
-		}
-	})
-}
-
-// TestWhatIsOpenEndsWithTheNode: a watch and a tunnel that were there before
-// the node was deleted tell it nothing more.
-func TestWhatIsOpenEndsWithTheNode(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
-		held := &holding{}
-		s.cfg.Tunnels = held
-		makeNode(t, c, "w1", "1", "1Gi")
-		ended := make(chan string, 2)
-		for _, path := range []string{"/v1/nodes?watch=true", "/v1/tunnel"} {
-			go func() { call(s, Identity{RoleNode, "w1"}, "GET", path, ""); ended <- path }()
-		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if len(ended) != 0 {
-			t.Fatalf("%s ended by itself", <-ended)
-		}
-		if err := client.Of(c, api.Nodes).Delete(t.Context(), "", "w1", ""); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(2 * reviewEvery)
-		synctest.Wait()
-		if len(ended) != 2 {
-			t.Errorf("%d of 2 ended with the node", len(ended))
-		}
-	})
-}
-
-// holding keeps tunnels open as long as it may.
-type holding struct{ agents }
-
-func (*holding) ServeUpgrade(_ http.ResponseWriter, r *http.Request, _ string) { <-r.Context().Done() }
 
 // TestLivingNodesKeepTheirName: a join token lets machines in, and not into
 // the place of one that lives.

@@ -94,6 +94,7 @@ func TestSecretIsWrittenNeverRead(t *testing.T) {
 			}
 			return true
 		})
+		put(t, s, "/v1/servers/s1", `{"spec":{"address":"10.0.0.1:7443"}}`, 201)
 		for _, who := range []Identity{system, {RoleUser, "ada"}, {RoleServer, "s1"}} {
 			hash := must(client.Of(c, api.Secrets).Get(t.Context(), "default", "db"))(t).Spec.Hash
 			if code, got := call(s, who, "GET", db+"/versions/"+hash, ""); code != 403 || strings.Contains(got, cred) {

@@ -34,63 +34,90 @@ func (i Identity) String() string { return string(i.Role) + ":" + i.Name }
 
 type identityKey struct{}
 
-// identify returns who sent r.
-func (s *Server) identify(r *http.Request) (Identity, error) {
+// standing says why a caller that was admitted is so no more, by a snapshot.
+type standing func(*snapshot) error
+
+// identify returns who sent r, once that is certain, and what it stays so by;
+// nil needs no review.
+func (s *Server) identify(r *http.Request) (Identity, standing, error) {
 	if id, ok := r.Context().Value(identityKey{}).(Identity); ok {
-		return id, nil
+		still := s.belongs(id, nil)
+		return id, still, s.admit(r.Context(), still)
 	}
 	if s.cfg.Peer != nil && r.TLS != nil {
 		if role, name, ok := s.cfg.Peer(r.TLS); ok && (Role(role) == RoleNode || Role(role) == RoleServer) {
-			return Identity{Role(role), name}, nil
+			id := Identity{Role(role), name}
+			still := s.belongs(id, r.TLS)
+			return id, still, s.admit(r.Context(), still)
 		}
 	}
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
-		return Identity{}, api.Errorf(api.Unauthenticated, "no token: send the header Authorization: Bearer ct_<id>_<secret>, or use a client certificate (the CLI reads CLUSTERD_TOKEN)")
+		return Identity{}, nil, api.Errorf(api.Unauthenticated, "no token: send the header Authorization: Bearer ct_<id>_<secret>, or use a client certificate (the CLI reads CLUSTERD_TOKEN)")
 	}
-	return s.bearer(r.Context(), strings.TrimSpace(bearer))
+	user, err := pki.ParseUserToken(strings.TrimSpace(bearer))
+	if err != nil {
+		return Identity{}, nil, api.Errorf(api.Unauthenticated, "%s", err)
+	}
+	snap, err := s.cache.latest(r.Context()) // a revoked token is refused at once
+	if err != nil {
+		return Identity{}, nil, err
+	}
+	still := func(snap *snapshot) error { return s.holds(snap, user) }
+	return Identity{RoleUser, user.ID}, still, still(snap)
 }
 
-// admit turns away nodes that were deleted: their certificates outlive them,
+// admit turns away members that were deleted: their certificates outlive them,
 // also when another machine has taken the name since.
-func (s *Server) admit(ctx context.Context, id Identity, conn *tls.ConnectionState) error {
-	if id.Role != RoleNode {
+func (s *Server) admit(ctx context.Context, still standing) error {
+	if still == nil {
 		return nil
 	}
-	if s.member(s.cache.now.Load(), id, conn) == nil {
+	if snap := s.cache.now.Load(); snap != nil && still(snap) == nil {
 		return nil
 	}
 	snap, err := s.cache.latest(ctx) // it may have joined at another server just now
 	if err != nil {
 		return err
 	}
-	return s.member(snap, id, conn)
+	return still(snap)
 }
 
 // joinTakes is the longest between the signing of a certificate and the
 // creation of its node, of which the certificate is the older.
 const joinTakes = writeTimeout + 10*time.Second
 
-// member says why the node that id claims to be is none.
-func (s *Server) member(snap *snapshot, id Identity, conn *tls.ConnectionState) error {
-	var o *object
-	if snap != nil {
-		o = snap.get(s.kinds["nodes"].key("", id.Name))
+// belongs says why the node or server that id claims to be, by the certificate
+// that was shown, is none.
+func (s *Server) belongs(id Identity, conn *tls.ConnectionState) standing {
+	kinds := map[Role]string{RoleNode: "nodes", RoleServer: "servers"}
+	plural, ok := kinds[id.Role]
+	if !ok {
+		return nil
 	}
-	if o == nil || conn != nil && len(conn.PeerCertificates) > 0 && pki.Issued(conn.PeerCertificates[0]).Before(o.meta.CreatedAt.Add(-joinTakes)) {
-		return api.Errorf(api.Unauthenticated, "node %s was deleted: join it again with a new token", id.Name)
+	return func(snap *snapshot) error {
+		o := snap.get(s.kinds[plural].key("", id.Name))
+		switch {
+		case o == nil, conn != nil && len(conn.PeerCertificates) > 0 && pki.Issued(conn.PeerCertificates[0]).Before(o.meta.CreatedAt.Add(-joinTakes)):
+			return api.Errorf(api.Unauthenticated, "%s %s was deleted: join it again with a new token", id.Role, id.Name)
+		case outlived(conn):
+			// Who has renewed it is served on the next connection.
+			return api.Errorf(api.Unready, "the certificate of %s ended during this connection: connect anew with the renewed one", id)
+		}
+		return nil
 	}
-	return nil
 }
 
-// reviewEvery is how soon what a node has open notices that the node is gone.
+// reviewEvery is how soon what somebody has open notices that its right to it
+// has ended.
 const reviewEvery = 5 * time.Second
 
-// whileMember returns a context for what outlives a request's admission: it
-// ends when the node is deleted, or the certificate that was shown has ended.
-func (s *Server) whileMember(r *request) (ctx context.Context, stop func()) {
-	if r.by.Role != RoleNode {
-		return r.Context(), func() {}
+// whileAdmitted returns r with a context for what outlives a request's
+// admission: it ends when the member is deleted, the certificate that was shown
+// has ended, or the token was revoked or has expired.
+func (s *Server) whileAdmitted(r *request) (open *request, stop func()) {
+	if r.by.still == nil {
+		return r, func() {}
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	var timer *time.Timer
@@ -103,13 +130,15 @@ func (s *Server) whileMember(r *request) (ctx context.Context, stop func()) {
 		snap := s.cache.now.Load()
 		switch {
 		case ctx.Err() != nil:
-		case outlived(r.TLS), snap != nil && s.member(snap, r.by.Identity, r.TLS) != nil:
+		case snap != nil && r.by.still(snap) != nil:
 			cancel()
 		default:
 			timer.Reset(reviewEvery)
 		}
 	})
-	return ctx, func() { cancel(); timer.Stop() }
+	held := *r
+	held.Request = r.WithContext(ctx)
+	return &held, func() { cancel(); timer.Stop() }
 }
 
 // outlived reports whether the certificate that was shown when conn began has
@@ -118,28 +147,20 @@ func outlived(conn *tls.ConnectionState) bool {
 	return conn != nil && len(conn.PeerCertificates) > 0 && time.Now().After(conn.PeerCertificates[0].NotAfter)
 }
 
-// bearer returns the user of a token ct_<id>_<secret>.
-func (s *Server) bearer(ctx context.Context, token string) (Identity, error) {
-	user, err := pki.ParseUserToken(token)
-	if err != nil {
-		return Identity{}, api.Errorf(api.Unauthenticated, "%s", err)
-	}
-	snap, err := s.cache.latest(ctx) // a revoked token is refused at once
-	if err != nil {
-		return Identity{}, err
-	}
+// holds says why the token that user shows is not good.
+func (s *Server) holds(snap *snapshot, user pki.UserToken) error {
 	t := s.token(snap, user.ID)
 	// Compared even when there is no such token: the time taken tells nothing.
 	match := pki.HashMatches(t.Spec.Hash, user.Secret)
 	switch {
 	case !match:
-		return Identity{}, api.Errorf(api.Unauthenticated, "the token is not valid: it was revoked, or is not of this cluster")
+		return api.Errorf(api.Unauthenticated, "the token is not valid: it was revoked, or is not of this cluster")
 	case expired(t, time.Now()):
-		return Identity{}, api.Errorf(api.Unauthenticated, "the token expired on %s: ask for a new one", t.Spec.ExpiresAt.UTC().Format(time.RFC3339))
+		return api.Errorf(api.Unauthenticated, "the token expired on %s: ask for a new one", t.Spec.ExpiresAt.UTC().Format(time.RFC3339))
 	case t.Spec.Joins():
-		return Identity{}, api.Errorf(api.Unauthenticated, "this token is for machines to join with: it gives no access to the API")
+		return api.Errorf(api.Unauthenticated, "this token is for machines to join with: it gives no access to the API")
 	}
-	return Identity{RoleUser, user.ID}, nil
+	return nil
 }
 
 // token returns the token called id, or an empty one.

@@ -68,18 +68,15 @@ func (s *Server) mux() http.Handler {
 func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) error {
 	req := &request{Request: r, kind: rt.kind}
 	if !rt.open {
-		id, err := s.identify(r)
-		if err != nil {
-			return err
-		}
-		if err := s.admit(r.Context(), id, r.TLS); err != nil {
-			return err
-		}
 		if outlived(r.TLS) {
 			w.Header().Set("Connection", "close") // the next one shows the renewed certificate
 		}
+		id, still, err := s.identify(r)
+		if err != nil {
+			return err
+		}
 		s.stamp(w)
-		req.by = caller{Identity: id, program: r.UserAgent(), requestID: r.Header.Get(api.HeaderRequestID)}
+		req.by = caller{Identity: id, still: still, program: r.UserAgent(), requestID: r.Header.Get(api.HeaderRequestID)}
 		if len(req.by.requestID) > 128 {
 			return api.Errorf(api.BadRequest, "%s is longer than 128 bytes", api.HeaderRequestID)
 		}
@@ -106,7 +103,7 @@ func (s *Server) stamp(w http.ResponseWriter) {
 
 // lost says why no route matched.
 func (s *Server) lost(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
-	if _, err := s.identify(r); err != nil {
+	if _, _, err := s.identify(r); err != nil {
 		return err
 	}
 	s.stamp(w)

@@ -32,9 +32,9 @@ func (s *Server) serveTunnel(w http.ResponseWriter, r *request) error {
 	if s.cfg.Tunnels == nil {
 		return errNoTunnels()
 	}
-	ctx, stop := s.whileMember(r)
+	r, stop := s.whileAdmitted(r)
 	defer stop()
-	s.cfg.Tunnels.ServeUpgrade(w, r.WithContext(ctx), r.by.Name)
+	s.cfg.Tunnels.ServeUpgrade(w, r.Request, r.by.Name)
 	return nil
 }
 
@@ -98,6 +98,8 @@ func (s *Server) agent(ref api.Ref, node string) (*http.Client, error) {
 // forward passes the request on to an agent and its answer back, byte by byte
 // as they come; an upgraded connection both ways.
 func (s *Server) forward(w http.ResponseWriter, r *request, client *http.Client, path string, ref api.Ref, node string) {
+	r, stop := s.whileAdmitted(r)
+	defer stop()
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL = &url.URL{Scheme: "http", Host: node, Path: path, RawQuery: p.In.URL.RawQuery}

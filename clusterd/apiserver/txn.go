@@ -13,6 +13,7 @@ import (
 // caller is who asks, and what its headers say about the write.
 type caller struct {
 	Identity
+	still     standing
 	program   string // its User-Agent
 	requestID string // makes a retry find its own write
 	fence     int64  // revision the fence key must have; 0 demands nothing

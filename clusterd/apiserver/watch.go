@@ -49,7 +49,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 		return api.Errorf(api.Gone, "changes since revision %d are no longer kept: list again", from)
 	}
 	defer watch.close()
-	ctx, stop := s.whileMember(r)
+	r, stop := s.whileAdmitted(r)
 	defer stop()
 	h := w.Header()
 	h.Set("Content-Type", "application/x-ndjson")
@@ -85,7 +85,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 		case <-watch.wake:
 		case <-tick.C:
 			bookmark = true
-		case <-ctx.Done():
+		case <-r.Context().Done():
 			return nil
 		case <-s.ended:
 			return nil

@@ -2,15 +2,12 @@ package apiserver
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
@@ -464,27 +461,6 @@ func TestNamesCannotReachOtherKeys(t *testing.T) {
 				if code, got := call(s, system, m, path, `{}`); code < 300 || code >= 500 {
 					t.Errorf("%s %s: %d %s", m, path, code, got)
 				}
-			}
-		}
-	})
-}
-
-// TestConnectionOutlivesItsCertificate: a client that keeps its connection for
-// longer than its certificate lasts is told to open another, on which it shows
-// the renewed one. Its watches would end again and again.
-func TestConnectionOutlivesItsCertificate(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Server, _ *client.Client) {
-		for ended, want := range map[bool]string{true: "close", false: ""} {
-			until := time.Now().Add(time.Hour)
-			if ended {
-				until = time.Now().Add(-time.Second)
-			}
-			r := httptest.NewRequest("GET", "/v1/nodes", nil)
-			r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{NotAfter: until}}}
-			w := httptest.NewRecorder()
-			s.InProcess(system).ServeHTTP(w, r)
-			if got := w.Header().Get("Connection"); w.Code != 200 || got != want {
-				t.Errorf("certificate ended %v: %d, Connection: %q, want %q", ended, w.Code, got, want)
 			}
 		}
 	})
