@@ -131,14 +131,23 @@ func (s *settings) rejoin(id *pki.Identity) (membership, error) {
 const lingers = 10 * time.Second
 
 // knock asks until somebody is there to answer.
-func (s *settings) knock(ctx context.Context, token pki.JoinToken, log hclog.Logger) (*pki.JoinResult, error) {
+func (s *settings) knock(ctx context.Context, token pki.JoinToken, log hclog.Logger) (res *pki.JoinResult, err error) {
+	err = insist(ctx, log, func(ctx context.Context) error {
+		res, err = pki.Join(ctx, s.server, token, pki.JoinRequest{Name: s.Name, Address: s.Address, Labels: s.labels})
+		return err
+	})
+	return res, err
+}
+
+// insist tries to join until it succeeds or is refused for good.
+func insist(ctx context.Context, log hclog.Logger, join func(context.Context) error) error {
 	began := time.Now()
 	for warned := false; ; {
 		attempt, cancel := context.WithTimeout(ctx, 15*time.Second)
-		res, err := pki.Join(attempt, s.server, token, pki.JoinRequest{Name: s.Name, Address: s.Address, Labels: s.labels})
+		err := join(attempt)
 		cancel()
 		if err == nil {
-			return res, nil
+			return nil
 		}
 		no, refused := errors.AsType[*pki.RefusedError](err)
 		if refused && no.Status == http.StatusConflict && time.Since(began) < lingers {
@@ -146,7 +155,7 @@ func (s *settings) knock(ctx context.Context, token pki.JoinToken, log hclog.Log
 		}
 		_, stranger := errors.AsType[*pki.PinError](err)
 		if refused || stranger || ctx.Err() != nil {
-			return nil, err
+			return err
 		}
 		if !warned {
 			log.Warn("not joined yet; trying again", "error", err)
@@ -154,7 +163,7 @@ func (s *settings) knock(ctx context.Context, token pki.JoinToken, log hclog.Log
 		}
 		select {
 		case <-ctx.Done():
-			return nil, err
+			return err
 		case <-time.After(time.Second):
 		}
 	}

@@ -40,7 +40,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(runCommand(), leaveCommand(), agentCommand(), containerdCommand(), versionCommand())
+	cmd.AddCommand(runCommand(), leaveCommand(), agentCommand(), containerdCommand(), hollowCommand(), versionCommand())
 	return cmd
 }
 

@@ -65,6 +65,9 @@ const (
 	// pronounced dead, but always rateLeast.
 	rateWindow = 10 * time.Second
 	rateLeast  = 3
+	// crowd is how many nodes that vanish at once, and are a third of all, are
+	// rather a network that fails than machines that do.
+	crowd = 10
 )
 
 // testimony is what both witnesses say of one node now.
@@ -174,6 +177,7 @@ func judge(n *api.Node, t testimony, started, now time.Time) (v api.Verdict, why
 func planNodes(nodes []*api.Node, podsOf func(node string) []*api.Pod, orphans []*api.Pod, said map[string]testimony, left map[string]time.Duration, started, now time.Time) (p nodesPlan) {
 	var dying []verdictChange
 	alive, died, recent := 0, 0, 0 // standing; vanished within brakeWindow; pronounced dead within rateWindow
+	mum := 0                       // of those that stand: without a word from the agent, and gossip may follow
 	mute := muted(nodes, said, started, now)
 	for _, n := range nodes {
 		h := n.Status.Health
@@ -198,6 +202,9 @@ func planNodes(nodes []*api.Node, podsOf func(node string) []*api.Pod, orphans [
 			continue
 		case v == api.VerdictReady || v == api.VerdictAgentDown || v == api.VerdictPartitioned:
 			alive++
+			if t := said[n.Meta.Name]; !t.connected && now.Sub(t.since) < quiet {
+				mum++
+			}
 		}
 		if v != h.Verdict {
 			p.verdicts = append(p.verdicts, change)
@@ -208,7 +215,7 @@ func planNodes(nodes []*api.Node, podsOf func(node string) []*api.Pod, orphans [
 			p.verdicts = append(p.verdicts, change)
 		}
 	}
-	p.brake(dying, alive, died, recent, len(nodes), now)
+	p.brake(dying, census{alive, mum, died, recent, len(nodes)}, now)
 	slices.SortFunc(p.verdicts, func(a, b verdictChange) int { return strings.Compare(a.node.Meta.Name, b.node.Meta.Name) })
 	p.giveUp(nodes, podsOf, orphans, left, now)
 	return p
@@ -237,14 +244,28 @@ const (
 	thawing = "not pronounced dead yet: it may come back as others just did"
 )
 
+// census counts nodes for the brake.
+type census struct {
+	alive, mum   int // mum are among alive
+	died, recent int // recent are among died
+	all          int
+}
+
 // brake decides how many of the dying nodes are pronounced dead now. When most
-// nodes vanish at once, it is more likely that this server is cut off than
-// that they all died, and their pods would have nowhere to go.
-func (p *nodesPlan) brake(dying []verdictChange, alive, died, recent, all int, now time.Time) {
-	vanished := len(dying) + died
-	freeze := vanished >= 2 && 2*vanished > vanished+alive
-	why := frozen + fmt.Sprintf("%d of %d nodes vanished at once, so this server may be the one that is cut off; its pods stay. Delete nodes that will not come back", vanished, vanished+alive)
-	limit := max(rateLeast, all/10) - recent
+// nodes vanish at once, or a third of many, it is more likely that this server
+// is cut off, or a switch is down, than that they all died, and their pods
+// would have nowhere to go. Streams end before gossip says why: of many nodes,
+// those count that have just gone mum, or the first would be given up before
+// the others are missed.
+func (p *nodesPlan) brake(dying []verdictChange, c census, now time.Time) {
+	vanished := len(dying) + c.died
+	of := vanished + c.alive
+	freeze := vanished >= 2 && 2*vanished > of
+	if missed := vanished + c.mum; missed >= crowd && 3*missed >= of {
+		freeze, vanished = true, missed
+	}
+	why := frozen + fmt.Sprintf("%d of %d nodes vanished at once, so this server may be the one that is cut off; its pods stay. Delete nodes that will not come back", vanished, of)
+	limit := max(rateLeast, c.all/10) - c.recent
 	for _, d := range dying {
 		h := d.node.Status.Health
 		withheld := h.Verdict == api.VerdictPartitioned && strings.HasPrefix(h.Message, frozen)

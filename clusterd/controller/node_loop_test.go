@@ -332,3 +332,65 @@ func TestMostAgentsSilentMovesNothing(t *testing.T) {
 		})
 	})
 }
+
+// A third of 300 nodes vanishes at once, their streams within half a second and
+// their gossip over two more, as the machines behind a switch do. Nothing is
+// evicted, and verdicts and events say why; then they come back.
+func TestThirdOfManyFreezesEvictions(t *testing.T) {
+	const nodes, vanish = 300, 100
+	inWorld(t, nodes, nil, func(w *world) {
+		w.ended("web", w.apply("web", fmt.Sprintf(`{"image":"good:1","replicas":%d,"placement":{"one_per":"node"}}`, nodes)), 2*time.Minute)
+		time.Sleep(settle)
+		before := map[string]bool{}
+		for _, p := range w.pods() {
+			before[p.Meta.UID] = true
+		}
+		name := func(i int) string { return fmt.Sprintf("w%d", nodes-i) }
+		for i := range vanish {
+			w.machine[name(i)].power(false)
+			go func() {
+				sleep(w.ctx, time.Duration(i)*5*time.Millisecond)
+				w.hearsay.set(name(i), Alive, false)
+				sleep(w.ctx, time.Second+time.Duration(i)*20*time.Millisecond)
+				w.hearsay.set(name(i), Dead, false)
+			}()
+		}
+		time.Sleep(10 * time.Minute)
+		all, _, err := client.Of(w.client, api.Nodes).List(w.ctx, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		frozenNodes := 0
+		for _, n := range all {
+			switch h := n.Status.Health; {
+			case h.Verdict == api.VerdictPartitioned && strings.HasPrefix(h.Message, frozen):
+				frozenNodes++
+			case h.Verdict != api.VerdictReady:
+				t.Errorf("%s is %s: %s", n.Meta.Name, h.Verdict, h.Message)
+			}
+		}
+		if frozenNodes != vanish {
+			t.Errorf("%d verdicts are frozen", frozenNodes)
+		}
+		events, _, err := client.Of(w.client, api.EventRings).List(w.ctx, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := fmt.Sprintf("%+v", events); !strings.Contains(said, "100 of 300 nodes vanished at once") {
+			t.Error("no event says so")
+		}
+		for _, p := range w.pods() {
+			if !before[p.Meta.UID] || p.Status.Phase != api.PhaseRunning || p.Meta.Deleting() {
+				t.Fatalf("%s on %s is %s", p.Meta.Name, p.Spec.Node, p.Status.Phase)
+			}
+		}
+		for i := range vanish {
+			w.machine[name(i)].power(true)
+			w.hearsay.set(name(i), Alive, true)
+		}
+		w.allReady()
+		if n := w.readyPods(""); n != nodes {
+			t.Errorf("%d pods serve", n)
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,7 +50,7 @@ func inDisturbedWorld(t *testing.T, nodes int, s *sieve, wrap func(*world, http.
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		s.deaths = make(chan struct{}, 1) // of this bubble
-		server, err := apiserver.Open(ctx, apiserver.Config{Log: hclog.NewNullLogger()})
+		server, err := apiserver.Open(ctx, apiserver.Config{PodsCIDR: "10.128.0.0/9", Log: hclog.NewNullLogger()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -353,7 +354,8 @@ func (m *machine) once(what string) bool {
 func (m *machine) start(ctx context.Context, pod *api.Pod) {
 	m.mu.Lock()
 	m.ip++
-	ip := fmt.Sprintf("10.244.%s.%d", m.name[1:], m.ip)
+	node, _ := strconv.Atoi(m.name[1:])
+	ip := fmt.Sprintf("10.%d.%d.%d", 244+node>>8, node&255, m.ip)
 	m.mu.Unlock()
 	m.report(ctx, pod, func(st *api.PodStatus) { st.Phase, st.IP, st.Reason, st.Message = api.PhaseRunning, ip, "", "" })
 	image, _, _ := strings.Cut(pod.Spec.Image, ":")

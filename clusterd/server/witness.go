@@ -24,15 +24,26 @@ func newWitness(g gossip.Source, hub *tunnel.Hub) *witness {
 	return &witness{gossip: g, hub: hub, changed: make(chan struct{}, 1), began: time.Now()}
 }
 
-// Gossip returns what the members think of each node.
+// Gossip returns what the members think of each node. A node that is a member
+// itself needs nobody to speak for it.
 func (w *witness) Gossip() map[string]controller.Heard {
 	out := map[string]controller.Heard{}
-	for _, m := range w.gossip.Members() {
+	members := w.gossip.Members()
+	for _, m := range members {
+		for _, node := range m.Crew() {
+			out[node] = heard(m)
+		}
+	}
+	for _, m := range members {
 		if node, ok := strings.CutPrefix(m.Name, string(pki.Node)+":"); ok {
-			out[node] = controller.Heard{State: controller.Hearsay(m.State), Since: m.Since}
+			out[node] = heard(m)
 		}
 	}
 	return out
+}
+
+func heard(m gossip.Member) controller.Heard {
+	return controller.Heard{State: controller.Hearsay(m.State), Since: m.Since}
 }
 
 // unheard is how long a server may be there without having been heard of: it
