@@ -25,6 +25,7 @@ func (s *Server) serveBatch(w http.ResponseWriter, r *request) error {
 	writes := make([]write, len(b.Writes))
 	var bad located
 	for i, op := range b.Writes {
+		r.does(s.deed(op))
 		var err error
 		writes[i], err = s.open(r.by, op)
 		bad.add(i, err)
@@ -61,6 +62,29 @@ func (s *Server) kindOf(name string) (*kind, error) {
 		known = append(known, k.info.Name)
 	}
 	return nil, api.Errorf(api.BadRequest, "there is no kind %q%s", name, didYouMean(name, known))
+}
+
+// deed says what a write of a batch does, as far as that can be told.
+func (s *Server) deed(op api.BatchWrite) (api.Verb, api.Ref) {
+	verb, raw := api.VerbWrite, op.Put
+	switch {
+	case op.Delete != nil:
+		if op.Delete.Final {
+			return api.VerbFinalize, op.Delete.Ref
+		}
+		return api.VerbDelete, op.Delete.Ref
+	case op.Bind != nil:
+		return api.VerbBind, api.Pods.Ref(op.Bind.Namespace, op.Bind.Pod)
+	case op.Create != nil:
+		raw = op.Create
+	case op.Status != nil:
+		verb, raw = api.VerbStatus, op.Status
+	}
+	k, ns, name, err := s.nameOf(raw)
+	if err != nil {
+		return verb, api.Ref{}
+	}
+	return verb, k.ref(ns, name)
 }
 
 // open checks one write as far as it can be alone.

@@ -30,15 +30,20 @@ type Identity struct {
 	Name string
 }
 
-func (i Identity) String() string { return string(i.Role) + ":" + i.Name }
+func (i Identity) String() string {
+	if i == (Identity{}) {
+		return ""
+	}
+	return string(i.Role) + ":" + i.Name
+}
 
 type identityKey struct{}
 
 // standing says why a caller that was admitted is so no more, by a snapshot.
 type standing func(*snapshot) error
 
-// identify returns who sent r, once that is certain, and what it stays so by;
-// nil needs no review.
+// identify returns who sent r, and what that stays certain by; nil needs no
+// review. With an error it is who r says to be from.
 func (s *Server) identify(r *http.Request) (Identity, standing, error) {
 	if id, ok := r.Context().Value(identityKey{}).(Identity); ok {
 		still := s.belongs(id, nil)

@@ -35,6 +35,12 @@ func (s *Server) serveJoin(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	req.Role = cmp.Or(req.Role, pki.Node)
+	r.with = "token:" + req.ID
+	k := s.kinds["nodes"]
+	if req.Role == pki.Server {
+		k = s.kinds["servers"]
+	}
+	r.does(api.VerbJoin, k.ref("", req.Name))
 	var errs api.Errors
 	errs.Add("name", api.CheckName(req.Name))
 	if req.CSR == "" {
@@ -67,6 +73,7 @@ func (s *Server) serveJoin(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	r.by = by
 	said := s.admission(cert, node)
 	if req.Role == pki.Server {
 		if said.Server, err = s.welcome(r.Context(), req); err != nil {

@@ -19,6 +19,8 @@ type route struct {
 	method, path string
 	kind         *kind  // nil: not about one kind
 	verb         string // for its meter; empty: it is not measured
+	act          api.Verb // what it does, for who may and who did
+	routine      bool   // nodes do it all the time
 	open         bool   // answered without authentication
 	doc          doc
 	serve        func(s *Server, w http.ResponseWriter, r *request) error
@@ -27,8 +29,11 @@ type route struct {
 // request is an authenticated request.
 type request struct {
 	*http.Request
-	by   caller
-	kind *kind
+	route
+	by      caller
+	with    string // whose credential it shows, where that is not who it is
+	deeds   []deed // empty: what its route and path say
+	audited bool
 }
 
 // ref names the object of the path.
@@ -53,11 +58,14 @@ func (s *Server) mux() http.Handler {
 	mux := http.NewServeMux()
 	for _, rt := range s.routes() {
 		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
-			began, code := time.Now(), http.StatusOK
-			if err := s.enter(w, r, rt); err != nil {
-				code = int(s.refuse(w, r, err))
+			began, code := time.Now(), api.Code(http.StatusOK)
+			req := &request{Request: r, route: rt}
+			err := s.enter(w, req)
+			if err != nil {
+				code = s.refuse(w, r, err)
 			}
-			s.measure(rt, r, code, time.Since(began))
+			s.audit(req, code, err)
+			s.measure(rt, r, int(code), time.Since(began))
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.refuse(w, r, s.lost(mux, w, r)) })
@@ -65,29 +73,29 @@ func (s *Server) mux() http.Handler {
 }
 
 // enter authenticates and serves.
-func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) error {
-	req := &request{Request: r, kind: rt.kind}
-	if !rt.open {
+func (s *Server) enter(w http.ResponseWriter, r *request) error {
+	if !r.open {
 		if outlived(r.TLS) {
 			w.Header().Set("Connection", "close") // the next one shows the renewed certificate
 		}
-		id, still, err := s.identify(r)
+		id, still, err := s.identify(r.Request)
 		if err != nil {
+			r.with = id.String()
 			return err
 		}
 		s.stamp(w)
-		req.by = caller{Identity: id, still: still, program: r.UserAgent(), requestID: r.Header.Get(api.HeaderRequestID)}
-		if len(req.by.requestID) > 128 {
+		r.by = caller{Identity: id, still: still, program: r.UserAgent(), requestID: r.Header.Get(api.HeaderRequestID)}
+		if len(r.by.requestID) > 128 {
 			return api.Errorf(api.BadRequest, "%s is longer than 128 bytes", api.HeaderRequestID)
 		}
 		if f := r.Header.Get(api.HeaderFence); f != "" {
-			if req.by.fence, err = strconv.ParseInt(f, 10, 64); err != nil || req.by.fence <= 0 {
+			if r.by.fence, err = strconv.ParseInt(f, 10, 64); err != nil || r.by.fence <= 0 {
 				return api.Errorf(api.BadRequest, "%s: want the revision of the fence", api.HeaderFence)
 			}
 		}
 	}
-	err := rt.serve(s, w, req)
-	if err != nil && !rt.open {
+	err := r.serve(s, w, r)
+	if err != nil && !r.open {
 		s.stamp(w) // the cache may have been empty before
 	}
 	return err

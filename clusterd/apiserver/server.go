@@ -72,7 +72,8 @@ type Config struct {
 	Lease    time.Duration // how long a node's run lease lasts; by default LeaseDefault
 	// Metrics answers GET /metrics, for whoever has a token; nil: nothing does.
 	Metrics http.Handler
-	Meter   Meter // nil: nobody measures
+	Meter   Meter   // nil: nobody measures
+	Audit   Auditor // nil: nobody keeps what was done
 
 	Log hclog.Logger
 }

@@ -55,6 +55,7 @@ func (s *Server) serveSnapshot(w http.ResponseWriter, r *request) error {
 	begun := false
 	err = s.Snapshot(r.Context(), req.Passphrase, func() io.Writer {
 		begun = true
+		s.auditNow(r)
 		w.Header().Set("Content-Type", "application/x-tar")
 		w.Header().Set("Cache-Control", "no-store")
 		return w

@@ -78,6 +78,7 @@ func servePodStream(what string) func(*Server, http.ResponseWriter, *request) er
 		if err != nil {
 			return err
 		}
+		s.auditNow(r)
 		s.forward(w, r, client, "/v1/pods/"+url.PathEscape(o.meta.UID)+"/"+what, o.ref(), node)
 		return nil
 	}

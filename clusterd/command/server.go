@@ -66,6 +66,7 @@ made with: clusterd token create --role server`,
 	f.StringVar(&pods, "pods", server.DefaultPods, "network of the pods, of which each node gets a /24; only for the first start")
 	f.StringVar(&services, "services", server.DefaultServices, "network of the services' virtual addresses; only for the first start")
 	f.DurationVar(&cfg.Lease, "lease", 20*time.Second, "how long a node that is cut off goes on with stateful pods, before it stops them and they may run elsewhere")
+	f.StringVar(&cfg.AuditLog, "audit-log", "", "file that tells who did what, a line of JSON each; audit.log in the data directory when unset, "+server.AuditOff+" for none")
 	log.Register(f)
 	settings.Attach(cmd)
 	return cmd

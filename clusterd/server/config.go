@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -47,6 +48,10 @@ type Config struct {
 	// Lease is how long a node that is cut off goes on with stateful pods of
 	// on_isolation = stop, before it stops them and they may run elsewhere.
 	Lease time.Duration // 20 s
+
+	// AuditLog is the file that tells who did what; audit.log in DataDir when
+	// unset, AuditOff for none.
+	AuditLog string
 
 	// InMemory keeps the objects nowhere but in memory. Credentials are in
 	// DataDir all the same. For tests.
@@ -90,6 +95,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Lease = cmp.Or(c.Lease, apiserver.LeaseDefault); c.Lease < 5*time.Second || c.Lease > time.Hour {
 		return c, fmt.Errorf("--lease %s: want 5s to 1h", c.Lease)
+	}
+	switch c.AuditLog {
+	case "":
+		c.AuditLog = filepath.Join(c.DataDir, auditFile)
+	case AuditOff:
+		c.AuditLog = ""
 	}
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()

@@ -50,6 +50,7 @@ type Server struct {
 	system   *client.Client // this process's own way in
 	planner  *planner
 	metrics  *metrics
+	audit    *auditLog // nil: none is kept
 	ready    chan struct{}
 }
 
@@ -101,6 +102,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	s.hub = tunnel.NewHub(s.log.Named("tunnel"))
 	s.witness = newWitness(s.gossip, s.hub)
 	s.planner = newPlanner(func() *client.Client { return s.system }, s.log)
+	s.audit = openAudit(s.cfg.AuditLog, s.cfg.Name, s.log.Named("audit"))
 	reg := daemon.NewMetrics()
 	s.metrics = newMetrics(reg)
 	conf := apiserver.Config{
@@ -110,6 +112,9 @@ func (s *Server) open(ctx context.Context) (err error) {
 		Keys:     s.creds.now.Load().set,
 		SpoolDir: filepath.Join(s.cfg.DataDir, spoolDir), Log: s.log,
 		Metrics: daemon.MetricsHandler(reg), Meter: s.metrics,
+	}
+	if s.audit != nil {
+		conf.Audit = s.audit
 	}
 	if !s.cfg.InMemory {
 		conf.Etcd = s.storeConfig(joined.members)
@@ -165,6 +170,9 @@ func (s *Server) close() error {
 	}
 	if s.api != nil {
 		errs = append(errs, s.api.Close())
+	}
+	if s.audit != nil {
+		errs = append(errs, s.audit.Close())
 	}
 	return errors.Join(errs...)
 }

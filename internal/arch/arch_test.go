@@ -49,7 +49,7 @@ var rules = map[string]rule{
 
 	"clusterd":                          {"clusterd/command", ""},
 	"clusterd/command":                  {"internal clusterd/server clusterd/dev", log + " " + cli + " " + term + " " + sys},
-	"clusterd/server":                   {"internal/api internal/client internal/daemon internal/gossip internal/pki internal/reconcile internal/tunnel clusterd/apiserver clusterd/keys clusterd/controller clusterd/scheduler", log + " github.com/prometheus"},
+	"clusterd/server":                   {"internal/api internal/client internal/daemon internal/gossip internal/pki internal/reconcile internal/tunnel clusterd/apiserver clusterd/keys clusterd/controller clusterd/scheduler", log + " github.com/prometheus gopkg.in/natefinch/lumberjack.v2"},
 	"clusterd/apiserver":                {"internal/api internal/client internal/pki clusterd/apiserver clusterd/keys", log + " github.com/danielgtaylor/huma github.com/google/btree golang.org/x/sync"},
 	"clusterd/keys":                     {"internal/pki", ""},
 	"clusterd/apiserver/internal/store": {"clusterd/apiserver/internal/store", log + " go.etcd.io/etcd go.uber.org/zap google.golang.org/grpc"},

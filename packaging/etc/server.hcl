@@ -27,5 +27,8 @@
 
 #lease = "20s"
 
+# Who did what, a line of JSON each; "off" for none.
+#audit_log = "/var/lib/clusterd/server/audit.log"
+
 #log_level  = "info"
 #log_format = "text"
