@@ -52,16 +52,6 @@ func (s *settings) saveMembership(m membership) error {
 	return pki.WriteFile(s.membershipFile(), b)
 }
 
-// saveServers remembers who the servers are.
-func (s *settings) saveServers(addrs []string) error {
-	m, err := s.loadMembership()
-	if err != nil {
-		return err
-	}
-	m.Servers = addrs
-	return s.saveMembership(m)
-}
-
 // join returns what the node knows of its cluster; the first time, it asks to
 // be let in. The identity is saved last: without it, the node has not joined.
 func (s *settings) join(ctx context.Context, log hclog.Logger) (membership, error) {

@@ -73,7 +73,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 	if err != nil {
 		return err
 	}
-	all, err := openServers(s.Name, m.Servers, id.ClientTLS(), s.saveServers, log)
+	all, err := openServers(m, id, s.saveMembership, log)
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 			Resolv: func(ns string) string { return dns.ResolvConf(ns, network.DefaultGateway) },
 		},
 		ImageNotes: filepath.Join(s.DataDir, "images.json"), ImageDisk: func() (int64, int64, error) { return disk(s.DataDir) },
-		Nodes: func(all []api.Node) { nw.SetNodes(all); peers.remember(all) }, Servers: m.Servers, ServersChanged: all.changed, Connected: all.connected, TLS: id.ClientTLS(), Log: log,
+		Nodes: func(all []api.Node) { nw.SetNodes(all); peers.remember(all) }, Servers: m.Servers, ServersChanged: all.changed, Keys: all.ids, Connected: all.connected, TLS: id.ClientTLS(), Log: log,
 		Lease: agent.Lease{Path: filepath.Join(s.RunDir, "lease")},
 	})
 	feed := &proxy.Feed{Client: c, Path: filepath.Join(s.DataDir, "services.json"), Sinks: []proxy.Sink{px, resolver}, Log: log.Named("services")}
@@ -151,8 +151,9 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 			}
 			return a.Run(ctx)
 		})),
+		daemon.Func(func(ctx context.Context) error { return all.followKeys(ctx, a.StatusChanged) }),
 		daemon.Func(func(ctx context.Context) error {
-			return id.Keep(ctx, func(ctx context.Context) error { return all.renew(ctx, id) }, func(err error) { log.Warn("certificate not renewed", "error", err) })
+			return id.Keep(ctx, all.renew, func(err error) { log.Warn("certificate not renewed", "error", err) })
 		}),
 	)
 }

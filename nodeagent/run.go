@@ -95,12 +95,37 @@ func (s *settings) supervise(ctx context.Context, log hclog.Logger) error {
 	return s.together(ctx, g, children, log)
 }
 
+// followKeys has gossip use the keys that the agent fetched, until ctx ends:
+// they come through the file.
+func (s *settings) followKeys(ctx context.Context, g *gossip.Gossip, log hclog.Logger) {
+	var last time.Time
+	for t := time.NewTicker(time.Second); ; {
+		if st, err := os.Stat(s.membershipFile()); err == nil && !st.ModTime().Equal(last) {
+			m, err := s.loadMembership()
+			if err == nil {
+				err = g.Keys(m.GossipKeys)
+			}
+			if err != nil {
+				log.Warn("cannot take over the keys to gossip with", "error", err)
+			}
+			last = st.ModTime()
+		}
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+	}
+}
+
 // together runs the children, and gossip for as long as they live: what the
 // others hear of this node must not end before its work does.
 func (s *settings) together(ctx context.Context, g *gossip.Gossip, children []*child, log hclog.Logger) error {
 	talk, hush := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { g.Run(talk) })
+	wg.Go(func() { s.followKeys(talk, g, log) })
 	ctx, stop := context.WithCancelCause(ctx)
 	leave := make(chan os.Signal, 1)
 	signal.Notify(leave, syscall.SIGUSR1) // nodeagent leave

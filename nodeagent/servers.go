@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/agent"
 )
 
 // servers are those the node talks to: who they are is learned from any of
@@ -31,12 +33,16 @@ type servers struct {
 	any  *client.Client // talks to one, and moves on when that fails
 	lead *client.Client // likewise; for what only the leader answers, so that not all are drawn to it
 	conf *tls.Config
-	save func(addrs []string) error
+	id   *pki.Identity
+	save func(membership) error
 	log  hclog.Logger
 
 	mu      sync.Mutex
 	each    map[string]*reporter // by host:port
 	applied int64                // revision of the endpoints; 0 is not known yet
+	known   membership
+	keys    []api.KeyIDs  // that servers have
+	stale   chan struct{} // carries a signal when servers may have other keys than the node
 }
 
 // reporter tells one server.
@@ -46,9 +52,13 @@ type reporter struct {
 	stop   chan struct{}
 }
 
-func openServers(node string, addrs []string, conf *tls.Config, save func([]string) error, log hclog.Logger) (*servers, error) {
-	s := &servers{node: node, conf: conf, save: save, log: log, each: map[string]*reporter{}}
+func openServers(m membership, id *pki.Identity, save func(membership) error, log hclog.Logger) (*servers, error) {
+	s := &servers{
+		node: m.Name, conf: id.ClientTLS(), id: id, save: save, log: log,
+		each: map[string]*reporter{}, known: m, stale: make(chan struct{}, 1),
+	}
 	var err error
+	addrs := m.Servers
 	if s.any, err = s.client(addrs...); err != nil {
 		return nil, err
 	}
@@ -95,9 +105,11 @@ func (s *servers) set(addrs []string) error {
 	return nil
 }
 
-func (r *reporter) poke() {
+func (r *reporter) poke() { poke(r.wake) }
+
+func poke(c chan struct{}) {
 	select {
-	case r.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -153,16 +165,88 @@ func (s *servers) connected(addr string) {
 	}
 }
 
-// changed takes over who the servers are now.
-func (s *servers) changed(addrs []string) {
+// changed takes over who the servers are now, and what keys they have.
+func (s *servers) changed(all []api.Server) {
+	var keys []api.KeyIDs
+	for _, srv := range all {
+		if srv.Status.Keys != (api.KeyIDs{}) && srv.Status.Role != api.ServerDead {
+			keys = append(keys, srv.Status.Keys)
+		}
+	}
+	s.mu.Lock()
+	s.keys = keys
+	s.mu.Unlock()
+	if s.behind() {
+		poke(s.stale)
+	}
+	addrs := agent.Addresses(all)
 	if slices.Equal(addrs, s.addrs()) {
 		return
 	}
-	if err := errors.Join(s.any.Use(urls(addrs)), s.lead.Use(urls(addrs)), s.set(addrs), s.save(addrs)); err != nil {
+	if err := errors.Join(s.any.Use(urls(addrs)), s.lead.Use(urls(addrs)), s.set(addrs), s.remember(func(m *membership) { m.Servers = addrs })); err != nil {
 		s.log.Warn("cannot take over who the servers are", "servers", addrs, "error", err)
 		return
 	}
 	s.log.Info("the servers changed", "servers", addrs)
+}
+
+// remember changes what the node knows of its cluster, on disk first.
+func (s *servers) remember(change func(*membership)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.known
+	change(&m)
+	if err := s.save(m); err != nil {
+		return err
+	}
+	s.known = m
+	return nil
+}
+
+// ids says which of the keys that members share the node has.
+func (s *servers) ids() api.KeyIDs {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return api.KeyIDs{Authorities: pki.AuthorityIDs(s.id.CA()), Gossip: pki.KeyIDs(s.known.GossipKeys)}
+}
+
+// behind reports whether some server has other keys than the node.
+func (s *servers) behind() bool {
+	has := s.ids()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.keys, func(k api.KeyIDs) bool { return k != has })
+}
+
+// Bounds of when nodes ask for new keys: not all at once, and not for ever at
+// once either while servers differ.
+const (
+	keysSpread = 2 * time.Second
+	keysAgain  = time.Second
+)
+
+// followKeys has the node take over the keys of the servers whenever they
+// change, until ctx ends; told hears of it.
+func (s *servers) followKeys(ctx context.Context, told func()) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.stale:
+		}
+		for wait := rand.N(keysSpread); s.behind(); wait = keysAgain {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(wait):
+			}
+			if err := s.renew(ctx); err != nil {
+				s.log.Warn("the cluster has new keys, and the node cannot get them yet", "error", err)
+				continue
+			}
+			told()
+		}
+	}
 }
 
 func (s *servers) addrs() (addrs []string) {
@@ -177,12 +261,12 @@ func (s *servers) addrs() (addrs []string) {
 
 // renew gets a new certificate from whichever server gives one, and what else
 // members share now.
-func (s *servers) renew(ctx context.Context, id *pki.Identity) error {
+func (s *servers) renew(ctx context.Context) error {
 	var errs []error
 	for _, addr := range s.addrs() {
-		_, err := pki.Renew(ctx, addr, id)
+		res, err := pki.Renew(ctx, addr, s.id)
 		if err == nil {
-			return nil
+			return s.remember(func(m *membership) { m.GossipKeys = res.GossipKeys })
 		}
 		errs = append(errs, err)
 	}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/clusterd/terraform-provider-clusterd/clusterd/keys"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
@@ -220,78 +219,3 @@ func (s *Server) serveVersion(w http.ResponseWriter, r *request) error {
 
 // resealed is how many versions one transaction seals anew.
 const resealed = 50
-
-// serveRotate answers POST /v1/secrets/keys: a new key seals from now on, and
-// everything is sealed anew with it. With ?forget=true older keys that nothing
-// needs are removed.
-func (s *Server) serveRotate(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbRotate, s.kinds["secrets"], "", nil); err != nil {
-		return err
-	}
-	var out api.KeyRotation
-	set, err := s.changeKeys(r.Context(), r.by, func(_ *snapshot, next *keys.Set) {
-		next.Secrets, out.Key = next.Secrets.Add()
-	})
-	if err != nil {
-		return err
-	}
-	snap, err := s.cache.latest(r.Context())
-	if err != nil {
-		return err
-	}
-	for part := range slices.Chunk(sealedKeys(snap), resealed) {
-		n := 0
-		if _, err := s.commit(r.Context(), r.by, func(t *txn) (err error) {
-			n, err = t.reseal(part)
-			return err
-		}); err != nil {
-			return err
-		}
-		out.Sealed += n
-	}
-	if r.flag("forget") {
-		if _, err = s.cache.latest(r.Context()); err != nil { // or what was sealed anew just now would not count
-			return err
-		}
-		if set, err = s.changeKeys(r.Context(), r.by, func(snap *snapshot, next *keys.Set) {
-			needed := map[string]bool{}
-			for _, key := range sealedKeys(snap) {
-				needed[keys.KeyOf(snap.get(key).value)] = true
-			}
-			next.Secrets, out.Removed = next.Secrets.Forget(func(id string) bool { return needed[id] })
-		}); err != nil {
-			return err
-		}
-	}
-	out.Kept = set.Secrets.Older()
-	s.log.Info("secrets are sealed with a new key", "key", out.Key, "sealed", out.Sealed, "removed", out.Removed, "by", r.by.String())
-	answer(w, http.StatusOK, snap.revision, marshal(out))
-	return nil
-}
-
-// sealedKeys are the keys of the store with sealed values.
-func sealedKeys(snap *snapshot) (keys []string) {
-	snap.each(sealedPrefix, "", func(o *object) bool { keys = append(keys, o.key); return true })
-	return keys
-}
-
-// reseal stages what other keys than the current one sealed, sealed with that.
-func (t *txn) reseal(stale []string) (n int, err error) {
-	set, err := t.keys()
-	if err != nil {
-		return 0, err
-	}
-	for _, key := range stale {
-		o := t.read(key)
-		if o == nil || keys.KeyOf(o.value) == set.Secrets.Current() {
-			continue
-		}
-		next, err := set.Secrets.Reseal(strings.TrimPrefix(key, sealedPrefix), o.value)
-		if err != nil {
-			return 0, err
-		}
-		t.set(key, next)
-		n++
-	}
-	return n, nil
-}

@@ -181,7 +181,7 @@ func TestVersionsAreForTheirPods(t *testing.T) {
 				t.Errorf("a version was written by hand: %d", code)
 			}
 		}
-		if code, _ := call(s, node("w1"), "POST", "/v1/secrets/keys", ""); code != 403 {
+		if code, _ := call(s, node("w1"), "POST", "/v1/keys/secrets", ""); code != 403 {
 			t.Errorf("a node rotates keys: %d", code)
 		}
 	})
@@ -208,9 +208,9 @@ func TestRotateKeys(t *testing.T) {
 		for _, name := range []string{"a", "b", "c"} {
 			before[name] = put(t, s, "/v1/namespaces/default/secrets/"+name, `{"spec":{"data":{"k":"`+name+`-value"}}}`, 201).Spec.Hash
 		}
-		var r api.KeyRotation
+		var r api.Keys
 		for i, query := range []string{"", "?forget=true"} {
-			code, got := call(s, system, "POST", "/v1/secrets/keys"+query, "")
+			code, got := call(s, system, "POST", "/v1/keys/secrets"+query, "")
 			if code != 200 || json.Unmarshal([]byte(got), &r) != nil || r.Sealed != 3 {
 				t.Fatalf("rotation %d: %d %s", i, code, got)
 			}
@@ -220,8 +220,9 @@ func TestRotateKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(r.Removed) != 2 || r.Key != set.Secrets.Current() || slices.Contains(r.Removed, r.Key) {
-			t.Errorf("removed %v, kept %v, seals with %s", r.Removed, r.Kept, r.Key)
+		current := set.Secrets.Current()
+		if len(r.Removed) != 2 || !slices.Equal(r.Secrets, []string{current}) || slices.Contains(r.Removed, current) {
+			t.Errorf("removed %v, there are %v, %s seals", r.Removed, r.Secrets, current)
 		}
 		for name, hash := range before {
 			if v := values(t, s, name); v["k"] != name+"-value" {
@@ -233,7 +234,7 @@ func TestRotateKeys(t *testing.T) {
 		}
 		snap, _ = s.cache.latest(t.Context())
 		for _, key := range sealedKeys(snap) {
-			if keys.KeyOf(snap.get(key).value) != r.Key {
+			if keys.KeyOf(snap.get(key).value) != current {
 				t.Errorf("%s needs an old key", key)
 			}
 		}

@@ -68,18 +68,19 @@ func (s *Server) openKeys(o *object) (*keys.Set, error) {
 // meanwhile.
 func (t *txn) keys() (*keys.Set, error) { return t.s.openKeys(t.read(keysKey)) }
 
-// changeKeys makes another set of the cluster's keys: change alters a copy of
-// the one there is.
-func (s *Server) changeKeys(ctx context.Context, by caller, change func(*snapshot, *keys.Set)) (set *keys.Set, err error) {
+// changeKeys makes another set of the cluster's keys: change is given a copy of
+// the one there is, and returns what becomes of it.
+func (s *Server) changeKeys(ctx context.Context, by caller, change func(*snapshot, *keys.Set) (*keys.Set, error)) (set *keys.Set, err error) {
 	_, err = s.commit(ctx, by, func(t *txn) error {
 		now, err := t.keys()
 		if err != nil {
 			return err
 		}
 		next := *now
-		change(t.snap, &next)
-		set = &next
-		t.set(keysKey, next.Seal())
+		if set, err = change(t.snap, &next); err != nil {
+			return err
+		}
+		t.set(keysKey, set.Seal())
 		return nil
 	})
 	if err != nil {

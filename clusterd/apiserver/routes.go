@@ -85,8 +85,11 @@ func (s *Server) routes() []route {
 			summary: "An image that was loaded by hand, for a node that lacks it, from one that has it", media: "application/x-tar"}},
 		route{method: "GET", path: "/v1/nodes/{name}/images", kind: nodes, act: api.VerbRead, serve: (*Server).serveNodeImages, doc: doc{
 			summary: "The images a node has, from its agent", out: reflect.TypeFor[api.NodeImages]()}},
-		route{method: "POST", path: "/v1/secrets/keys", act: api.VerbRotate, serve: (*Server).serveRotate, doc: doc{
-			summary: "Seal all secrets with a new key", out: reflect.TypeFor[api.KeyRotation](), query: []param{{"forget", "true: remove older keys; backups made before cannot be read then."}}}},
+		route{method: "GET", path: "/v1/keys", act: api.VerbRotate, serve: (*Server).serveKeys, doc: doc{
+			summary: "The keys that members share, by their ids, and what a rotation waits for", out: reflect.TypeFor[api.Keys]()}},
+		route{method: "POST", path: "/v1/keys/{what}", act: api.VerbRotate, serve: (*Server).serveRotate, doc: doc{
+			summary: "Change keys for new ones: gossip, authorities or secrets", out: reflect.TypeFor[api.Keys](), query: []param{
+				{"forget", "true: of authorities, trust the newest alone; of secrets, remove older keys: backups made before cannot be read then."}}}},
 		route{method: "POST", path: "/v1/snapshot", act: api.VerbSnapshot, serve: (*Server).serveSnapshot, doc: doc{
 			summary: "Save all there is, as one file to restore from", in: reflect.TypeFor[api.SnapshotRequest](), media: "application/x-tar"}},
 		route{method: "POST", path: "/v1/join", open: true, act: api.VerbJoin, serve: (*Server).serveJoin, doc: doc{

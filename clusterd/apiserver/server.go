@@ -197,6 +197,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() { s.followLeader(ctx) })
 	parts.Go(func() { s.flushRings(ctx) })
 	parts.Go(func() { s.tendMembers(ctx) })
+	parts.Go(func() { s.tendKeys(ctx) })
 	parts.Go(func() { s.watchSpace(ctx) })
 	var err error
 	select {

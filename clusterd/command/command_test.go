@@ -243,8 +243,8 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 	if _, err := client.Of(cl, api.Secrets).Create(ctx, secret); err != nil {
 		t.Fatal(err)
 	}
-	if out := ok(t, "secret", "rotate-keys"); !strings.Contains(out, "1 versions of secrets were sealed anew") || !strings.Contains(out, "kept for backups") {
-		t.Errorf("rotate-keys says:\n%s", out)
+	if out := ok(t, "keys", "rotate", "secrets"); !strings.Contains(out, "1 versions of secrets were sealed anew") || !strings.Contains(out, "(the last seals)") {
+		t.Errorf("keys rotate secrets says:\n%s", out)
 	}
 	image := &api.Image{Meta: api.Meta{Name: "i-web"}, Spec: api.ImageSpec{Reference: "docker.io/library/web:1", Nodes: []string{"w1"}}}
 	if _, err := client.Of(cl, api.Images).Create(ctx, image); err != nil {

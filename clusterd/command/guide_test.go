@@ -34,7 +34,7 @@ func TestGuideTellsWhatExists(t *testing.T) {
 		}
 		seen[cmd.CommandPath()] = true
 	}
-	for _, path := range []string{"token create", "snapshot save", "snapshot inspect", "snapshot restore", "recover", "secret rotate-keys", "delete", "why", "node drain"} {
+	for _, path := range []string{"token create", "snapshot save", "snapshot inspect", "snapshot restore", "recover", "keys show", "keys rotate", "delete", "why", "node drain"} {
 		if !seen["clusterd "+path] {
 			t.Errorf("the guide does not tell of clusterd %s", path)
 		}

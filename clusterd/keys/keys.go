@@ -24,8 +24,9 @@ import (
 // Set is the keys of a cluster.
 type Set struct {
 	Root    []byte          `json:"root,omitempty"`
-	CA      []pki.Authority `json:"ca"`     // oldest first: the last signs
-	Gossip  [][]byte        `json:"gossip"` // oldest first: the last is spoken, all are understood
+	CA      []pki.Authority `json:"ca"`              // oldest first: the last signs
+	Gossip  [][]byte        `json:"gossip"`          // oldest first: the last is spoken, all are understood
+	Fresh   []byte          `json:"fresh,omitempty"` // to gossip with: understood by all before anybody speaks it
 	Secrets Ring            `json:"secrets"`
 }
 
@@ -85,7 +86,7 @@ func (s *Set) check() error {
 	case len(s.Gossip) == 0:
 		return errors.New("it has no key to gossip with")
 	}
-	for _, k := range s.Gossip {
+	for _, k := range s.GossipKeys() {
 		if len(k) != keySize {
 			return errors.New("a key to gossip with is damaged")
 		}

@@ -63,11 +63,8 @@ func newKey() Key {
 	return Key{ID: strings.ToLower(rand.Text()[:8]), Secret: random(), CreatedAt: time.Now().UTC().Truncate(time.Second)}
 }
 
-// Add returns the ring with a new key, which seals from now on, and its id.
-func (r Ring) Add() (Ring, string) {
-	k := newKey()
-	return Ring{r.Hash, append(slices.Clone(r.Keys), k)}, k.ID
-}
+// Add returns the ring with a new key, which seals from now on.
+func (r Ring) Add() Ring { return Ring{r.Hash, append(slices.Clone(r.Keys), newKey())} }
 
 // Current is the id of the key that seals.
 func (r Ring) Current() string { return r.Keys[len(r.Keys)-1].ID }

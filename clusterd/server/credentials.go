@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/keys"
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
@@ -105,6 +106,12 @@ func (c *credentials) adopt(set *keys.Set) error {
 	return errors.Join(c.publish(ca), c.reissue())
 }
 
+// ids says which of the keys that members share the server has.
+func (c *credentials) ids() api.KeyIDs {
+	now := c.now.Load()
+	return api.KeyIDs{Authorities: pki.AuthorityIDs(now.ca.PEM()), Gossip: pki.KeyIDs(now.set.GossipKeys())}
+}
+
 func (c *credentials) reissue() error { return c.now.Load().ca.Reissue(c.identity, c.hosts...) }
 
 // followKeys keeps the server's keys those of the cluster.
@@ -113,7 +120,7 @@ func (s *Server) followKeys(ctx context.Context) error {
 		if err := s.creds.adopt(set); err != nil {
 			s.log.Error("take over the cluster's keys", "error", err)
 		}
-		if err := s.gossip.Keys(set.Gossip); err != nil {
+		if err := s.gossip.Keys(set.GossipKeys()); err != nil {
 			s.log.Error("take over the keys to gossip with", "error", err)
 		}
 	}
@@ -134,4 +141,4 @@ func (i issuer) Issue(csr []byte, role, name string) ([]byte, error) {
 	return i.now.Load().ca.Issue(csr, pki.ID{Role: pki.Role(role), Name: name})
 }
 func (i issuer) CA() []byte           { return i.now.Load().ca.PEM() }
-func (i issuer) GossipKeys() [][]byte { return i.now.Load().set.Gossip }
+func (i issuer) GossipKeys() [][]byte { return i.now.Load().set.GossipKeys() }

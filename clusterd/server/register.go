@@ -53,7 +53,7 @@ func (s *Server) tellRole(ctx context.Context, me *api.Server) error {
 	if err != nil {
 		return err
 	}
-	me.Status.Role, me.Status.StoreUsed = role, s.api.StoreUsed()
+	me.Status.Role, me.Status.StoreUsed, me.Status.Keys = role, s.api.StoreUsed(), s.creds.ids()
 	servers := client.Of(s.system, api.Servers)
 	all, _, err := servers.List(ctx, "", client.Filter{"stale": {"true"}})
 	if err != nil {

@@ -94,7 +94,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	// Gossip first: the API asks it which servers are dead.
 	s.gossip, err = gossip.Open(gossip.Config{
 		Name: pki.ID{Role: pki.Server, Name: s.cfg.Name}.String(), Bind: s.cfg.Gossip, Advertise: ipOf(host),
-		Keys: s.creds.now.Load().set.Gossip, Seeds: s.seeds, Log: s.log.Named("gossip"),
+		Keys: s.creds.now.Load().set.GossipKeys(), Seeds: s.seeds, Log: s.log.Named("gossip"),
 	})
 	if err != nil {
 		return err

@@ -108,6 +108,7 @@ type NodeStatus struct {
 	OS          string     `json:"os,omitempty"`
 	Arch        string     `json:"arch,omitempty"`
 	BootID      string     `json:"boot_id,omitempty" doc:"Changes with every boot."`
+	Keys        KeyIDs     `json:"keys,omitzero" doc:"The keys it has of those that members share."`
 	Health      NodeHealth `json:"health,omitzero" doc:"Written by the node loop alone."`
 	Off         NodeOff    `json:"off,omitzero" doc:"Written by an operator who knows that the machine is off."`
 

@@ -101,11 +101,3 @@ type ContentVersion struct {
 	Hash string            `json:"hash"`
 	Data map[string]string `json:"data" doc:"Values by key."`
 }
-
-// KeyRotation is the answer to POST /v1/secrets/keys.
-type KeyRotation struct {
-	Key     string   `json:"key" doc:"Id of the key that seals from now on."`
-	Sealed  int      `json:"sealed" doc:"Versions of secrets that were sealed anew."`
-	Kept    []string `json:"kept,omitempty" doc:"Ids of older keys that are still on the server: backups may need them."`
-	Removed []string `json:"removed,omitempty" doc:"Ids of older keys that are no more."`
-}

@@ -64,4 +64,5 @@ type ServerStatus struct {
 	Version   string     `json:"version,omitempty" doc:"What it runs."`
 	StartedAt time.Time  `json:"started_at,omitzero" doc:"When it was started."`
 	StoreUsed int        `json:"store_used,omitempty" doc:"How full its store is, in tenths; from 9 on only deletes and statuses are taken."`
+	Keys      KeyIDs     `json:"keys,omitzero" doc:"The keys it has of those that members share."`
 }

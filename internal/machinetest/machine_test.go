@@ -64,6 +64,7 @@ func TestMachine(t *testing.T) {
 	step("failed update", func(t *testing.T) { testFailedUpdate(t, c, m) })
 	step("failed create", func(t *testing.T) { testFailedCreate(t, c) })
 	step("process killed", func(t *testing.T) { testProcessKilled(t, c) })
+	step("keys", func(t *testing.T) { testKeys(t, c) })
 	step("agent killed", func(t *testing.T) { testAgentKilled(t, c) })
 	step("server killed", func(t *testing.T) { testServerKilled(t, c) })
 	step("sidecar", func(t *testing.T) { testSidecar(t, c) })

@@ -78,8 +78,11 @@ type Config struct {
 	Nodes func([]api.Node)
 	// Servers are the API servers (host:port) to open tunnels to; with TLS nil, none.
 	Servers []string
-	// ServersChanged hears who the servers are whenever that changes; nil: not wanted.
-	ServersChanged func([]string)
+	// ServersChanged hears of all servers whenever one changes; nil: not wanted.
+	ServersChanged func([]api.Server)
+	// Keys are those of the node's that members share, for its status; nil: none
+	// are told of.
+	Keys func() api.KeyIDs
 	// Connected hears of each server (host:port) that a tunnel was opened to; nil:
 	// not wanted.
 	Connected func(server string)
@@ -96,6 +99,7 @@ type Agent struct {
 	lease   *keeper
 	mux     http.Handler
 	meter   meter
+	changed chan struct{} // what the node says of itself
 }
 
 // New returns an Agent. Nothing happens until Run.
@@ -109,7 +113,7 @@ func New(cfg Config) *Agent {
 			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
 		}
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log}
+	a := &Agent{cfg: cfg, log: cfg.Log, changed: make(chan struct{}, 1)}
 	a.images = image.New(image.Config{
 		Runtime: cfg.Runtime, Path: cfg.ImageNotes, Disk: cfg.ImageDisk, Log: cfg.Log.Named("image"),
 		Loaded: func() { a.workers.Retry() }, InUse: func() []string { return a.workers.Images() },
@@ -140,6 +144,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	} else {
 		wg.Go(func() { a.register(ctx) })
 	}
+	wg.Go(func() { a.registerChanges(ctx) })
 	wg.Go(func() { a.followVolumes(ctx) })
 	if a.cfg.TLS != nil {
 		wg.Go(func() { a.tunnels(ctx) })
@@ -201,17 +206,56 @@ func (a *Agent) followNodes(ctx context.Context) {
 
 // says reports whether a node's status is what this agent says of it.
 func (a *Agent) says(st api.NodeStatus) bool {
-	st.Health, st.Off, st.Drain = a.cfg.Status.Health, a.cfg.Status.Off, a.cfg.Status.Drain
-	return st == a.cfg.Status
+	is := a.status()
+	st.Health, st.Off, st.Drain = is.Health, is.Off, is.Drain
+	return st == is
+}
+
+// status is what this agent says of its node now.
+func (a *Agent) status() api.NodeStatus {
+	st := a.cfg.Status
+	if a.cfg.Keys != nil {
+		st.Keys = a.cfg.Keys()
+	}
+	return st
+}
+
+// StatusChanged has the cluster told of the node anew.
+func (a *Agent) StatusChanged() {
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
 }
 
 // register tells what the node has, until the cluster knows.
 func (a *Agent) register(ctx context.Context) {
 	again(ctx, a.log, "tell what the node has", func(ctx context.Context) error {
-		n := &api.Node{Meta: api.Meta{Name: a.cfg.Name}, Status: a.cfg.Status}
+		n := &api.Node{Meta: api.Meta{Name: a.cfg.Name}, Status: a.status()}
 		_, err := client.Of(a.cfg.Client, api.Nodes).PutStatus(ctx, n)
 		return err
 	})
+}
+
+// Addresses are where servers answer, each once and in order.
+func Addresses(all []api.Server) (addrs []string) {
+	for _, s := range all {
+		addrs = append(addrs, s.Spec.Address)
+	}
+	slices.Sort(addrs)
+	return slices.Compact(addrs)
+}
+
+// registerChanges tells what the node has whenever that changes.
+func (a *Agent) registerChanges(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.changed:
+			a.register(ctx)
+		}
+	}
 }
 
 // tunnels keeps a connection to every server of the cluster.
@@ -243,32 +287,32 @@ func (a *Agent) tunnels(ctx context.Context) {
 		first[s] = true
 	}
 	want(first)
-	servers := map[string]string{} // by name
+	servers := map[string]api.Server{} // by name
 	tell := func() {
 		addrs := map[string]bool{}
-		for _, addr := range servers {
-			addrs[addr] = true
+		for _, s := range servers {
+			addrs[s.Spec.Address] = true
 		}
 		if len(addrs) == 0 { // a list without any is not to be believed
 			return
 		}
 		want(addrs)
 		if a.cfg.ServersChanged != nil {
-			a.cfg.ServersChanged(slices.Sorted(maps.Keys(addrs)))
+			a.cfg.ServersChanged(slices.Collect(maps.Values(servers)))
 		}
 	}
 	follow(ctx, a.cfg.Client, api.Servers, nil, a.log,
 		func(all []api.Server) {
 			clear(servers)
 			for _, s := range all {
-				servers[s.Meta.Name] = s.Spec.Address
+				servers[s.Meta.Name] = s
 			}
 			tell()
 		},
 		func(ev api.WatchEvent[api.ServerSpec, api.ServerStatus]) {
 			switch ev.Type {
 			case api.EventPut:
-				servers[ev.Object.Meta.Name] = ev.Object.Spec.Address
+				servers[ev.Object.Meta.Name] = *ev.Object
 			case api.EventDelete:
 				delete(servers, ev.Object.Meta.Name)
 			default:

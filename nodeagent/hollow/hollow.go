@@ -49,8 +49,8 @@ type Config struct {
 	Contents string
 	Servers  []string    // API servers (host:port) to open tunnels to, with TLS
 	TLS      *tls.Config // nil: no tunnels
-	// ServersChanged hears who the servers are whenever that changes; nil: not wanted.
-	ServersChanged func([]string)
+	// ServersChanged hears of all servers whenever one changes; nil: not wanted.
+	ServersChanged func([]api.Server)
 	Log            hclog.Logger
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/agent"
 )
 
 // MemberConfig is how a node that is not a machine joins a cluster.
@@ -118,7 +119,8 @@ func (m *Member) reportTo(servers []string) error {
 	return nil
 }
 
-func (m *Member) serversChanged(addrs []string) {
+func (m *Member) serversChanged(all []api.Server) {
+	addrs := agent.Addresses(all)
 	if err := errors.Join(m.client.Use(urls(addrs)), m.leader.Use(urls(addrs)), m.reportTo(addrs)); err != nil {
 		m.log.Warn("cannot take over who the servers are", "servers", addrs, "error", err)
 	}
