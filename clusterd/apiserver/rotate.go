@@ -64,7 +64,7 @@ func planAuthorities(set *keys.Set, members []member) (p keysPlan) {
 		return p
 	}
 	newest, _, _ := strings.Cut(pki.AuthorityIDs(ca.PEM()), ",")
-	p.next, p.does = set.ForgetAuthorities(), "trust the authority "+newest+" alone: clusterd keys rotate authorities --forget"
+	p.next, p.does = set.ForgetAuthorities(), "trust the authority "+newest+" alone, with clusterd keys rotate authorities --forget"
 	p.wait(members, func(has []string) bool { return has[0] == newest }, authoritiesOf)
 	return p
 }

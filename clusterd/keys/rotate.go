@@ -21,7 +21,7 @@ func (s *Set) GossipKeys() [][]byte {
 // when all members are ready for it.
 func (s *Set) RenewGossip() (*Set, error) {
 	if s.Fresh != nil || len(s.Gossip) > 1 {
-		return nil, errors.New("the keys to gossip with are being rotated already")
+		return nil, errors.New("the keys to gossip with are being rotated already: clusterd keys show says what that waits for")
 	}
 	next := *s
 	next.Fresh = random()
