@@ -1,0 +1,188 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+)
+
+// cluster is a server and hollow nodes, each a process.
+type cluster struct {
+	sizes
+	dir     string
+	keep    bool
+	addr    string // of the API
+	gossip  string
+	peer    string
+	server  *process
+	hollows []*process
+	client  *client.Client
+}
+
+// start starts a server with a new data directory, and waits until it answers.
+func start(ctx context.Context, s sizes) (*cluster, error) {
+	c := &cluster{sizes: s, dir: s.log, keep: s.log != ""}
+	var err error
+	if c.keep {
+		err = os.MkdirAll(c.dir, 0o755)
+	}
+	if err == nil {
+		c.dir, err = os.MkdirTemp(c.dir, "clusterd-sim-")
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, addr := range []*string{&c.addr, &c.gossip, &c.peer} {
+		if *addr, err = freePort(); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.serve(ctx); err != nil {
+		c.stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+// serve starts the server, which may have been there before.
+func (c *cluster) serve(ctx context.Context) (err error) {
+	data := filepath.Join(c.dir, "server")
+	c.server, err = run(filepath.Join(c.bin, "clusterd"), filepath.Join(c.dir, "server.log"), "server",
+		"--data-dir", data, "--name", "s1", "--listen", c.addr, "--advertise", "127.0.0.1", "--gossip", c.gossip, "--peer", c.peer,
+		"--pods", "10.0.0.0/9", "--services", "10.128.0.0/16")
+	if err != nil {
+		return err
+	}
+	return c.await(ctx, "the server answers", func() bool {
+		token, err := os.ReadFile(filepath.Join(data, "admin.token"))
+		if err != nil {
+			return false
+		}
+		roots, err := pki.LoadRoots(filepath.Join(data, "ca.crt"))
+		if err != nil {
+			return false
+		}
+		if c.client == nil {
+			c.client, err = client.New(client.Config{Addresses: []string{"https://" + c.addr}, TLS: roots, Token: strings.TrimSpace(string(token)), UserAgent: "sim"})
+		}
+		if err == nil {
+			_, _, err = client.Of(c.client, api.Servers).List(ctx, "", nil)
+		}
+		return err == nil
+	})
+}
+
+// join starts n hollow nodes in so many processes, and waits until all of them
+// are ready for pods.
+func (c *cluster) join(ctx context.Context, n, processes int, proxied bool) error {
+	ca, err := os.ReadFile(filepath.Join(c.dir, "server", "ca.crt"))
+	if err != nil {
+		return err
+	}
+	pin, err := pki.PinOf(ca)
+	if err != nil {
+		return err
+	}
+	token := pki.NewJoinToken(pin)
+	_, err = client.Of(c.client, api.Tokens).Create(ctx, &api.Token{
+		Meta: api.Meta{Name: token.ID}, Spec: api.TokenSpec{Role: api.RoleNode, Hash: token.Hash(), Description: "sim"},
+	})
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(c.dir, "join-token")
+	if err := os.WriteFile(file, []byte(token.Reveal()), 0o600); err != nil {
+		return err
+	}
+	for i := range processes {
+		some := n / processes
+		if i < n%processes {
+			some++
+		}
+		p, err := run(filepath.Join(c.bin, "nodeagent"), filepath.Join(c.dir, fmt.Sprintf("hollow-%d.log", i)), "hollow",
+			"--nodes", fmt.Sprint(some), "--name", fmt.Sprintf("h%d", i), "--server", c.addr, "--token-file", file, fmt.Sprintf("--proxy=%t", proxied))
+		if err != nil {
+			return err
+		}
+		c.hollows = append(c.hollows, p)
+	}
+	return c.await(ctx, "all nodes are ready", func() bool {
+		nodes, _, err := client.Of(c.client, api.Nodes).List(ctx, "", nil)
+		ready := 0
+		for _, n := range nodes {
+			if n.Status.Health.Schedulable() {
+				ready++
+			}
+		}
+		return err == nil && ready == n
+	})
+}
+
+// await asks until met, or until nothing is to be expected any more.
+func (c *cluster) await(ctx context.Context, what string, met func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	for !met() {
+		if dead := c.dead(); dead != nil {
+			return fmt.Errorf("%s: %w", what, dead)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not so after %s: %s", c.timeout, what)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func (c *cluster) dead() error {
+	for _, p := range append([]*process{c.server}, c.hollows...) {
+		select {
+		case <-p.ended:
+			return fmt.Errorf("a process has ended: see %s", p.log)
+		default:
+		}
+	}
+	return nil
+}
+
+// stop ends the processes, hollow nodes first.
+func (c *cluster) stop() {
+	c.leave()
+	if c.server != nil {
+		c.server.stop()
+	}
+	if c.client != nil {
+		c.client.Close()
+	}
+	if !c.keep {
+		os.RemoveAll(c.dir)
+	}
+}
+
+// leave ends the hollow nodes.
+func (c *cluster) leave() {
+	for _, p := range c.hollows {
+		p.stop()
+	}
+	c.hollows = nil
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	addr := l.Addr().String()
+	return addr, l.Close()
+}

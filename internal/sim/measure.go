@@ -1,0 +1,364 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+)
+
+// calm is how long a cluster is left alone before it counts as idle.
+const calm = 15 * time.Second
+
+// idle measures what the processes cost and the store is written while nothing
+// happens.
+func (s sizes) idle(ctx context.Context, name string, c *cluster, processes ...*process) error {
+	if err := pause(ctx, calm); err != nil {
+		return err
+	}
+	revision := func() (int64, error) {
+		_, rev, err := client.Of(c.client, api.Servers).List(ctx, "", nil)
+		return rev, err
+	}
+	before, err := revision()
+	if err != nil {
+		return err
+	}
+	was := make([]time.Duration, len(processes))
+	for i, p := range processes {
+		was[i] = p.cpu()
+	}
+	began := time.Now()
+	if err := pause(ctx, s.steady); err != nil {
+		return err
+	}
+	took := time.Since(began)
+	after, err := revision()
+	if err != nil {
+		return err
+	}
+	values := []value{{float64(after-before) / took.Seconds(), "writes/s"}}
+	share := func(p *process, was time.Duration) float64 { return 100 * (p.cpu() - was).Seconds() / took.Seconds() }
+	values = append(values, value{processes[0].memory(), "server-MB"}, value{share(processes[0], was[0]), "server-%core"})
+	if len(processes) > 1 {
+		mb, core := 0.0, 0.0
+		for i, p := range processes[1:] {
+			mb, core = mb+p.memory(), core+share(p, was[i+1])
+		}
+		values = append(values, value{mb, "nodes-MB"}, value{core, "nodes-%core"})
+	}
+	report(name, 1, took, values...)
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// place measures how long it takes from the writes of apps until all their pods
+// have a node, and until all are ready.
+func (s sizes) place(ctx context.Context, c *cluster) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	_, from, err := client.Of(c.client, api.Servers).List(ctx, "", nil)
+	if err != nil {
+		return err
+	}
+	cpu := func() (server, nodes time.Duration) {
+		for _, p := range c.hollows {
+			nodes += p.cpu()
+		}
+		return c.server.cpu(), nodes
+	}
+	server, nodes := cpu()
+	began := time.Now()
+	failed := make(chan error, 1)
+	go func() { failed <- s.declare(ctx, c) }()
+	var watch tally
+	say := func(what string) func() {
+		return func() {
+			took := time.Since(began)
+			srv, hollow := cpu()
+			report(fmt.Sprintf("%s/nodes=%d/pods=%d", what, s.nodes, s.pods), s.pods, took,
+				value{float64(s.pods) / took.Seconds(), "pods/s"},
+				value{float64((srv - server).Microseconds()) / float64(s.pods), "server-cpu-us/pod"},
+				value{float64((hollow - nodes).Microseconds()) / float64(s.pods), "nodes-cpu-us/pod"},
+				value{c.server.memory(), "server-MB"})
+		}
+	}
+	watch.bound, watch.ready = say("Bound"), say("Running")
+	if err := watch.follow(ctx, c.client, s.pods, from); err != nil {
+		return err
+	}
+	return <-failed
+}
+
+// declare writes the apps, a few at a time.
+func (s sizes) declare(ctx context.Context, c *cluster) error {
+	const writers = 8
+	todo := make(chan int)
+	errs := make([]error, writers)
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for i := range todo {
+				app := &api.App{Meta: api.Meta{Namespace: api.DefaultNamespace, Name: fmt.Sprintf("app-%d", i)}}
+				app.Spec.Image, app.Spec.CPU, app.Spec.Memory = "web:1", "50m", "32Mi"
+				app.Spec.Replicas = new(min(s.replicas, s.pods-i*s.replicas))
+				if _, err := client.Of(c.client, api.Apps).Create(ctx, app); err != nil {
+					errs[w] = errors.Join(errs[w], err)
+				}
+			}
+		})
+	}
+	for i := 0; i*s.replicas < s.pods; i++ {
+		todo <- i
+	}
+	close(todo)
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// requests measures reads and writes at a rate, and a list of all pods.
+func (s sizes) requests(ctx context.Context, c *cluster) error {
+	configs := client.Of(c.client, api.Configs)
+	config := func(i int) *api.Config {
+		return &api.Config{Meta: api.Meta{Namespace: api.DefaultNamespace, Name: fmt.Sprintf("sim-%d", i%100)}, Spec: api.ConfigSpec{Data: map[string]string{"n": fmt.Sprint(i)}}}
+	}
+	pods, _, err := client.Of(c.client, api.Pods).List(ctx, api.DefaultNamespace, client.Filter{"app": {"app-0"}})
+	if err != nil {
+		return err
+	}
+	if len(pods) == 0 {
+		return errors.New("app-0 has no pods")
+	}
+	for _, kind := range []struct {
+		name string
+		call func(i int) error
+	}{
+		{"Write", func(i int) error { _, err := configs.Put(ctx, config(i)); return err }},
+		{"Read", func(i int) error {
+			_, err := client.Of(c.client, api.Pods).Get(ctx, api.DefaultNamespace, pods[i%len(pods)].Meta.Name)
+			return err
+		}},
+	} {
+		times, err := s.atRate(kind.call)
+		if err != nil {
+			return err
+		}
+		sum := time.Duration(0)
+		for _, t := range times {
+			sum += t
+		}
+		report(fmt.Sprintf("%s/pods=%d/rate=%d", kind.name, s.pods, s.rate), len(times), sum,
+			value{quantile(times, 0.5), "p50-ms"}, value{quantile(times, 0.99), "p99-ms"})
+	}
+	const lists = 5
+	size, cpu := int64(0), c.server.cpu()
+	took, err := timed(func() error {
+		for range lists {
+			n, err := c.list(ctx)
+			if size = n; err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	report(fmt.Sprintf("List/pods=%d", s.pods), lists, took, value{float64(size) / 1e6, "MB"},
+		value{float64((c.server.cpu() - cpu).Milliseconds()) / lists, "server-cpu-ms/op"})
+	return nil
+}
+
+// list reads all pods, as bytes.
+func (c *cluster) list(ctx context.Context) (int64, error) {
+	resp, err := c.client.Do(ctx, client.Request{Method: http.MethodGet, Path: client.Path(api.Pods.Info(), "", "")})
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	return io.Copy(io.Discard, resp.Body)
+}
+
+// atRate calls do so many times a second for ten seconds, whether or not
+// earlier calls have ended, and returns how long each took from when it was due.
+func (s sizes) atRate(do func(i int) error) ([]time.Duration, error) {
+	n := 10 * s.rate
+	times, errs := make([]time.Duration, n), make([]error, n)
+	began := time.Now()
+	var wg sync.WaitGroup
+	for i := range n {
+		due := began.Add(time.Duration(i) * time.Second / time.Duration(s.rate))
+		time.Sleep(time.Until(due))
+		wg.Go(func() {
+			errs[i] = do(i)
+			times[i] = time.Since(due)
+		})
+	}
+	wg.Wait()
+	return times, errors.Join(errs...)
+}
+
+// coldStart measures how long a server with all these pods takes until it
+// answers with them.
+func (s sizes) coldStart(ctx context.Context, c *cluster) error {
+	c.leave()
+	c.server.stop()
+	cpu := time.Duration(0)
+	took, err := timed(func() error {
+		if err := c.serve(ctx); err != nil {
+			return err
+		}
+		_, err := c.list(ctx)
+		cpu = c.server.cpu()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	report(fmt.Sprintf("ColdStart/pods=%d", s.pods), 1, took, value{float64(cpu.Milliseconds()), "server-cpu-ms"}, value{c.server.memory(), "server-MB"})
+	return nil
+}
+
+// changes measures how long it takes from the deletion of a pod until every
+// node's proxy has followed that its service no longer leads there.
+func (s sizes) changes(ctx context.Context, c *cluster) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	const pods, rounds = 100, 200
+	app := &api.App{Meta: api.Meta{Namespace: api.DefaultNamespace, Name: "web"}}
+	app.Spec.Image, app.Spec.Replicas, app.Spec.Ports = "web:1", new(pods), map[string]api.Port{"http": "80"}
+	if _, err := client.Of(c.client, api.Apps).Create(ctx, app); err != nil {
+		return err
+	}
+	svc := &api.Service{Meta: api.Meta{Namespace: api.DefaultNamespace, Name: "web"}}
+	svc.Spec.App, svc.Spec.Ports = "web", map[string]api.ServicePort{"http": {Port: 80}}
+	if _, err := client.Of(c.client, api.Services).Create(ctx, svc); err != nil {
+		return err
+	}
+	kind := client.Of(c.client, api.Pods)
+	var times []time.Duration
+	for range rounds {
+		var victim *api.Pod
+		err := c.await(ctx, "all pods of the service are ready", func() bool {
+			all, _, err := kind.List(ctx, api.DefaultNamespace, client.Filter{"app": {"web"}})
+			ready := 0
+			for i := range all {
+				if all[i].Status.Ready && !all[i].Meta.Deleting() {
+					victim, ready = &all[i], ready+1
+				}
+			}
+			return err == nil && ready == pods
+		})
+		if err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := kind.Delete(ctx, victim.Meta.Namespace, victim.Meta.Name, victim.Meta.UID); err != nil {
+			return err
+		}
+		var ans api.DrainedAnswer
+		path := client.Path(api.Pods.Info(), victim.Meta.Namespace, victim.Meta.Name) + "/drained"
+		if err := c.client.Call(ctx, http.MethodGet, path, url.Values{"timeout": {"30s"}}, nil, &ans); err != nil {
+			return err
+		}
+		if !ans.Drained {
+			return fmt.Errorf("%s: proxies that do not follow: %v", victim.Ref(), ans.Waiting)
+		}
+		times = append(times, time.Since(began))
+	}
+	sum := time.Duration(0)
+	for _, t := range times {
+		sum += t
+	}
+	report(fmt.Sprintf("ServiceChange/nodes=%d", s.proxied), len(times), sum, value{quantile(times, 0.5), "p50-ms"}, value{quantile(times, 0.99), "p99-ms"})
+	return nil
+}
+
+// light is as much of a pod's event as is counted.
+type light struct {
+	Type     api.EventType
+	Revision int64
+	Error    *api.Error
+	Object   struct {
+		Meta   struct{ UID string }
+		Spec   struct{ Node string }
+		Status struct{ Ready bool }
+	}
+}
+
+// tally counts pods as a watch shows them.
+type tally struct {
+	bound, ready func() // called once all are
+
+	nodes, serving map[string]bool
+}
+
+// follow watches pods until so many are ready.
+func (t *tally) follow(ctx context.Context, c *client.Client, pods int, from int64) error {
+	t.nodes, t.serving = map[string]bool{}, map[string]bool{}
+	for {
+		q := url.Values{"watch": {"true"}, "from": {fmt.Sprint(from)}}
+		resp, err := c.Do(ctx, client.Request{Method: http.MethodGet, Path: client.Path(api.Pods.Info(), "", ""), Query: q})
+		if err != nil {
+			return err
+		}
+		again, err := t.read(resp.Body, pods, &from)
+		resp.Body.Close()
+		if err != nil || !again {
+			return err
+		}
+	}
+}
+
+// read counts until all are ready. A watch that fell behind begins again with
+// everything there is.
+func (t *tally) read(body io.Reader, pods int, from *int64) (again bool, err error) {
+	for d := json.NewDecoder(body); ; {
+		var ev light
+		if err := d.Decode(&ev); err != nil {
+			return false, fmt.Errorf("watch of pods: %w", err)
+		}
+		switch {
+		case ev.Error != nil && ev.Error.Code == api.Gone:
+			*from = 0
+			return true, nil
+		case ev.Error != nil:
+			return false, ev.Error
+		case ev.Type == api.EventBookmark:
+			*from = ev.Revision
+			continue
+		}
+		bound, ready := len(t.nodes), len(t.serving)
+		if ev.Object.Spec.Node != "" {
+			t.nodes[ev.Object.Meta.UID] = true
+		}
+		if ev.Object.Status.Ready {
+			t.serving[ev.Object.Meta.UID] = true
+		}
+		if bound < pods && len(t.nodes) == pods {
+			t.bound()
+		}
+		if ready < pods && len(t.serving) == pods {
+			t.ready()
+			return false, nil
+		}
+	}
+}
