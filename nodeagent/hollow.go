@@ -31,6 +31,7 @@ type crew struct {
 	zones   int
 	pods    int
 	proxied bool
+	idle    bool
 }
 
 func hollowCommand() *cobra.Command {
@@ -79,6 +80,7 @@ all of them. They are called <name>-1, <name>-2, … and end with the process.`,
 	f.StringVar(&c.Memory, "allocatable-memory", "16Gi", "what pods may reserve on each")
 	f.IntVar(&c.pods, "allocatable-pods", 250, "how many pods fit each")
 	f.BoolVar(&c.proxied, "proxy", true, "follow all endpoints on each, as a machine's service proxy does")
+	f.BoolVar(&c.idle, "idle", false, "take pods, and run none of them: what remains is the control plane's work")
 	c.Log.Register(f)
 	from.Attach(cmd, "token")
 	return cmd
@@ -134,7 +136,7 @@ func (c *crew) join(ctx context.Context, token pki.JoinToken, i int, log hclog.L
 	name := gossip.CrewNode(c.Name, i)
 	conf := hollow.MemberConfig{
 		Servers: []string{c.server}, Token: token, Proxied: c.proxied, Labels: map[string]string{"zone": fmt.Sprint("z", i%max(c.zones, 1))},
-		Node: hollow.Config{Name: name, Has: api.Resources{CPU: api.CPU(c.CPU), Memory: api.Memory(c.Memory), Pods: c.pods}, Log: log.Named(name)},
+		Node: hollow.Config{Name: name, Has: api.Resources{CPU: api.CPU(c.CPU), Memory: api.Memory(c.Memory), Pods: c.pods}, Idle: c.idle, Log: log.Named(name)},
 	}
 	err = insist(ctx, log.With("node", name), func(ctx context.Context) error { m, err = hollow.Join(ctx, conf); return err })
 	return m, err

@@ -42,6 +42,7 @@ var rules = map[string]rule{
 	"internal/daemon":      {"", log + " github.com/prometheus"},
 	"internal/settings":    {"", cli + " github.com/spf13/pflag github.com/hashicorp/hcl"},
 	"internal/testcluster": {"internal clusterd nodeagent", log + " github.com/anishathalye/porcupine"},
+	"internal/sim":         {"internal/api internal/client internal/pki", ""},
 	"internal/machinetest": {"internal/api", ""},
 	"internal/golden":      {"", "golang.org/x/tools/txtar"},
 	"internal/arch":        {"", ""},

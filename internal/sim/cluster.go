@@ -84,7 +84,7 @@ func (c *cluster) serve(ctx context.Context) (err error) {
 
 // join starts n hollow nodes in so many processes, and waits until all of them
 // are ready for pods.
-func (c *cluster) join(ctx context.Context, n, processes int, proxied bool) error {
+func (c *cluster) join(ctx context.Context, n, processes int, args ...string) error {
 	ca, err := os.ReadFile(filepath.Join(c.dir, "server", "ca.crt"))
 	if err != nil {
 		return err
@@ -109,8 +109,8 @@ func (c *cluster) join(ctx context.Context, n, processes int, proxied bool) erro
 		if i < n%processes {
 			some++
 		}
-		p, err := run(filepath.Join(c.bin, "nodeagent"), filepath.Join(c.dir, fmt.Sprintf("hollow-%d.log", i)), "hollow",
-			"--nodes", fmt.Sprint(some), "--name", fmt.Sprintf("h%d", i), "--server", c.addr, "--token-file", file, fmt.Sprintf("--proxy=%t", proxied))
+		p, err := run(filepath.Join(c.bin, "nodeagent"), filepath.Join(c.dir, fmt.Sprintf("hollow-%d.log", i)), append([]string{"hollow",
+			"--nodes", fmt.Sprint(some), "--name", fmt.Sprintf("h%d", i), "--server", c.addr, "--token-file", file}, args...)...)
 		if err != nil {
 			return err
 		}

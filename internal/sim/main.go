@@ -28,6 +28,8 @@ type sizes struct {
 	pods      int
 	replicas  int // of an app
 	processes int
+	runNodes  int // that run their pods
+	runPods   int
 	proxied   int // nodes of the service measurement
 	rate      int // requests a second
 	steady    time.Duration
@@ -38,8 +40,10 @@ func main() {
 	var s sizes
 	flag.StringVar(&s.bin, "bin", "bin", "directory of clusterd and nodeagent")
 	flag.StringVar(&s.log, "log", "", "directory for the logs and data of what is started; by default one that is removed")
-	flag.IntVar(&s.nodes, "nodes", 1000, "hollow nodes")
-	flag.IntVar(&s.pods, "pods", 10_000, "pods to run on them")
+	flag.IntVar(&s.nodes, "nodes", 1000, "hollow nodes to bind pods to, which do not run them")
+	flag.IntVar(&s.pods, "pods", 10_000, "pods to bind to them")
+	flag.IntVar(&s.runNodes, "run-nodes", 300, "hollow nodes that run their pods")
+	flag.IntVar(&s.runPods, "run-pods", 3000, "pods to run on them")
 	flag.IntVar(&s.replicas, "replicas", 100, "pods of one app")
 	flag.IntVar(&s.processes, "processes", 2, "processes that the hollow nodes are in")
 	flag.IntVar(&s.proxied, "proxied", 100, "hollow nodes that follow services, for the way of a change to all of them")
@@ -57,13 +61,17 @@ func main() {
 
 func (s sizes) run(ctx context.Context) error {
 	fmt.Printf("goos: %s\ngoarch: %s\npkg: github.com/clusterd/terraform-provider-clusterd/internal/sim\n# load when it began: %s\n", runtime.GOOS, runtime.GOARCH, load())
-	if s.proxied > 0 {
-		if err := s.within(ctx, s.services); err != nil {
-			return fmt.Errorf("services: %w", err)
+	for _, part := range []struct {
+		name    string
+		nodes   int
+		measure func(context.Context, *cluster) error
+	}{{"services", s.proxied, s.services}, {"run", s.runNodes, s.running}, {"bind", s.nodes, s.binding}} {
+		if part.nodes == 0 {
+			continue
 		}
-	}
-	if err := s.within(ctx, s.scale); err != nil {
-		return fmt.Errorf("scale: %w", err)
+		if err := s.within(ctx, part.measure); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
 	}
 	fmt.Printf("# load when it ended: %s\n", load())
 	return nil
@@ -85,16 +93,45 @@ func (s sizes) services(ctx context.Context, c *cluster) error {
 	if err := s.idle(ctx, "Idle", c, c.server); err != nil {
 		return err
 	}
-	if err := c.join(ctx, s.proxied, 1, true); err != nil {
+	if err := c.join(ctx, s.proxied, 1, "--proxy=true"); err != nil {
 		return err
 	}
 	return s.changes(ctx, c)
 }
 
-// scale measures everything else, on as many nodes and pods as asked for.
-func (s sizes) scale(ctx context.Context, c *cluster) error {
+// running measures nodes that run their pods.
+func (s sizes) running(ctx context.Context, c *cluster) error {
+	if err := s.joining(ctx, c, s.runNodes); err != nil {
+		return err
+	}
+	all := append([]*process{c.server}, c.hollows...)
+	if err := s.idle(ctx, fmt.Sprintf("Steady/nodes=%d", s.runNodes), c, all...); err != nil {
+		return err
+	}
+	if err := s.place(ctx, c, "Running", s.runNodes, s.runPods); err != nil {
+		return err
+	}
+	return s.idle(ctx, fmt.Sprintf("Steady/nodes=%d/pods=%d", s.runNodes, s.runPods), c, all...)
+}
+
+// binding measures the control plane alone, and the API at that size.
+func (s sizes) binding(ctx context.Context, c *cluster) error {
+	if err := s.joining(ctx, c, s.nodes, "--idle"); err != nil {
+		return err
+	}
+	if err := s.place(ctx, c, "Bound", s.nodes, s.pods); err != nil {
+		return err
+	}
+	if err := s.requests(ctx, c); err != nil {
+		return err
+	}
+	return s.coldStart(ctx, c)
+}
+
+// joining measures how long nodes take to join, and what they cost.
+func (s sizes) joining(ctx context.Context, c *cluster, nodes int, args ...string) error {
 	before := c.server.memory()
-	took, err := timed(func() error { return c.join(ctx, s.nodes, s.processes, false) })
+	took, err := timed(func() error { return c.join(ctx, nodes, s.processes, append(args, "--proxy=false")...) })
 	if err != nil {
 		return err
 	}
@@ -102,19 +139,7 @@ func (s sizes) scale(ctx context.Context, c *cluster) error {
 	for _, p := range c.hollows {
 		hollow += p.memory()
 	}
-	report(fmt.Sprintf("Join/nodes=%d", s.nodes), s.nodes, took,
-		value{hollow * 1000 / float64(s.nodes), "KB/hollow-node"}, value{(c.server.memory() - before) * 1000 / float64(s.nodes), "server-KB/node"})
-	if err := s.idle(ctx, fmt.Sprintf("Steady/nodes=%d", s.nodes), c, append([]*process{c.server}, c.hollows...)...); err != nil {
-		return err
-	}
-	if err := s.place(ctx, c); err != nil {
-		return err
-	}
-	if err := s.idle(ctx, fmt.Sprintf("Steady/nodes=%d/pods=%d", s.nodes, s.pods), c, append([]*process{c.server}, c.hollows...)...); err != nil {
-		return err
-	}
-	if err := s.requests(ctx, c); err != nil {
-		return err
-	}
-	return s.coldStart(ctx, c)
+	report(fmt.Sprintf("Join/nodes=%d", nodes), nodes, took,
+		value{hollow * 1000 / float64(nodes), "KB/hollow-node"}, value{(c.server.memory() - before) * 1000 / float64(nodes), "server-KB/node"})
+	return nil
 }

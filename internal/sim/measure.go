@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -71,8 +70,8 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // place measures how long it takes from the writes of apps until all their pods
-// have a node, and until all are ready.
-func (s sizes) place(ctx context.Context, c *cluster) error {
+// have a node, or until all are ready.
+func (s sizes) place(ctx context.Context, c *cluster, what string, nodes, pods int) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	_, from, err := client.Of(c.client, api.Servers).List(ctx, "", nil)
@@ -85,31 +84,31 @@ func (s sizes) place(ctx context.Context, c *cluster) error {
 		}
 		return c.server.cpu(), nodes
 	}
-	server, nodes := cpu()
+	server, hollow := cpu()
 	began := time.Now()
 	failed := make(chan error, 1)
-	go func() { failed <- s.declare(ctx, c) }()
-	var watch tally
-	say := func(what string) func() {
-		return func() {
-			took := time.Since(began)
-			srv, hollow := cpu()
-			report(fmt.Sprintf("%s/nodes=%d/pods=%d", what, s.nodes, s.pods), s.pods, took,
-				value{float64(s.pods) / took.Seconds(), "pods/s"},
-				value{float64((srv - server).Microseconds()) / float64(s.pods), "server-cpu-us/pod"},
-				value{float64((hollow - nodes).Microseconds()) / float64(s.pods), "nodes-cpu-us/pod"},
-				value{c.server.memory(), "server-MB"})
-		}
+	go func() { failed <- s.declare(ctx, c, pods) }()
+	watch := tally{pods: pods, uids: map[string]bool{}, from: from, counts: func(p *light) bool { return p.Spec.Node != "" }}
+	if what == "Running" {
+		watch.counts = func(p *light) bool { return p.Status.Ready }
 	}
-	watch.bound, watch.ready = say("Bound"), say("Running")
-	if err := watch.follow(ctx, c.client, s.pods, from); err != nil {
+	if err := watch.follow(ctx, c.client); err != nil {
 		return err
 	}
+	took, each := time.Since(began), float64(pods)
+	srv, at := cpu()
+	values := []value{{each / took.Seconds(), "pods/s"}, {float64((srv - server).Microseconds()) / each, "server-cpu-us/pod"},
+		{float64((at - hollow).Microseconds()) / each, "nodes-cpu-us/pod"}, {c.server.memory(), "server-MB"}}
+	_, to, err := client.Of(c.client, api.Servers).List(ctx, "", nil)
+	if err != nil {
+		return err
+	}
+	report(fmt.Sprintf("%s/nodes=%d/pods=%d", what, nodes, pods), pods, took, append(values, value{float64(to-from) / each, "txns/pod"})...)
 	return <-failed
 }
 
 // declare writes the apps, a few at a time.
-func (s sizes) declare(ctx context.Context, c *cluster) error {
+func (s sizes) declare(ctx context.Context, c *cluster, pods int) error {
 	const writers = 8
 	todo := make(chan int)
 	errs := make([]error, writers)
@@ -119,14 +118,14 @@ func (s sizes) declare(ctx context.Context, c *cluster) error {
 			for i := range todo {
 				app := &api.App{Meta: api.Meta{Namespace: api.DefaultNamespace, Name: fmt.Sprintf("app-%d", i)}}
 				app.Spec.Image, app.Spec.CPU, app.Spec.Memory = "web:1", "50m", "32Mi"
-				app.Spec.Replicas = new(min(s.replicas, s.pods-i*s.replicas))
+				app.Spec.Replicas = new(min(s.replicas, pods-i*s.replicas))
 				if _, err := client.Of(c.client, api.Apps).Create(ctx, app); err != nil {
 					errs[w] = errors.Join(errs[w], err)
 				}
 			}
 		})
 	}
-	for i := 0; i*s.replicas < s.pods; i++ {
+	for i := 0; i*s.replicas < pods; i++ {
 		todo <- i
 	}
 	close(todo)
@@ -290,75 +289,4 @@ func (s sizes) changes(ctx context.Context, c *cluster) error {
 	}
 	report(fmt.Sprintf("ServiceChange/nodes=%d", s.proxied), len(times), sum, value{quantile(times, 0.5), "p50-ms"}, value{quantile(times, 0.99), "p99-ms"})
 	return nil
-}
-
-// light is as much of a pod's event as is counted.
-type light struct {
-	Type     api.EventType
-	Revision int64
-	Error    *api.Error
-	Object   struct {
-		Meta   struct{ UID string }
-		Spec   struct{ Node string }
-		Status struct{ Ready bool }
-	}
-}
-
-// tally counts pods as a watch shows them.
-type tally struct {
-	bound, ready func() // called once all are
-
-	nodes, serving map[string]bool
-}
-
-// follow watches pods until so many are ready.
-func (t *tally) follow(ctx context.Context, c *client.Client, pods int, from int64) error {
-	t.nodes, t.serving = map[string]bool{}, map[string]bool{}
-	for {
-		q := url.Values{"watch": {"true"}, "from": {fmt.Sprint(from)}}
-		resp, err := c.Do(ctx, client.Request{Method: http.MethodGet, Path: client.Path(api.Pods.Info(), "", ""), Query: q})
-		if err != nil {
-			return err
-		}
-		again, err := t.read(resp.Body, pods, &from)
-		resp.Body.Close()
-		if err != nil || !again {
-			return err
-		}
-	}
-}
-
-// read counts until all are ready. A watch that fell behind begins again with
-// everything there is.
-func (t *tally) read(body io.Reader, pods int, from *int64) (again bool, err error) {
-	for d := json.NewDecoder(body); ; {
-		var ev light
-		if err := d.Decode(&ev); err != nil {
-			return false, fmt.Errorf("watch of pods: %w", err)
-		}
-		switch {
-		case ev.Error != nil && ev.Error.Code == api.Gone:
-			*from = 0
-			return true, nil
-		case ev.Error != nil:
-			return false, ev.Error
-		case ev.Type == api.EventBookmark:
-			*from = ev.Revision
-			continue
-		}
-		bound, ready := len(t.nodes), len(t.serving)
-		if ev.Object.Spec.Node != "" {
-			t.nodes[ev.Object.Meta.UID] = true
-		}
-		if ev.Object.Status.Ready {
-			t.serving[ev.Object.Meta.UID] = true
-		}
-		if bound < pods && len(t.nodes) == pods {
-			t.bound()
-		}
-		if ready < pods && len(t.serving) == pods {
-			t.ready()
-			return false, nil
-		}
-	}
 }

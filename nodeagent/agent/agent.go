@@ -74,6 +74,9 @@ type Config struct {
 	ImageNotes string                               // file of what is known of images; "" forgets it
 	ImageDisk  func() (used, size int64, err error) // of where images are, in bytes; nil: never full
 
+	// Idle has the agent leave the node's pods alone: the rest of a cluster is then
+	// measured without them.
+	Idle bool
 	// Nodes hears of all nodes whenever one changes; nil: not wanted.
 	Nodes func([]api.Node)
 	// Servers are the API servers (host:port) to open tunnels to; with TLS nil, none.
@@ -92,14 +95,15 @@ type Config struct {
 
 // Agent is a node's agent. Use New.
 type Agent struct {
-	cfg     Config
-	log     hclog.Logger
-	workers *pod.Workers
-	images  *image.Store
-	lease   *keeper
-	mux     http.Handler
-	meter   meter
-	changed chan struct{} // what the node says of itself
+	cfg      Config
+	log      hclog.Logger
+	workers  *pod.Workers
+	images   *image.Store
+	lease    *keeper
+	statuses *statuses
+	mux      http.Handler
+	meter    meter
+	changed  chan struct{} // what the node says of itself
 }
 
 // New returns an Agent. Nothing happens until Run.
@@ -113,7 +117,7 @@ func New(cfg Config) *Agent {
 			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
 		}
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, changed: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, log: cfg.Log, statuses: newStatuses(cfg.Client), changed: make(chan struct{}, 1)}
 	a.images = image.New(image.Config{
 		Runtime: cfg.Runtime, Path: cfg.ImageNotes, Disk: cfg.ImageDisk, Log: cfg.Log.Named("image"),
 		Loaded: func() { a.workers.Retry() }, InUse: func() []string { return a.workers.Images() },
@@ -122,7 +126,7 @@ func New(cfg Config) *Agent {
 	a.lease = newKeeper(cfg.Lease, a.renewLease, func() { a.workers.Look() }, cfg.Log.Named("lease"))
 	a.workers = pod.New(pod.Config{
 		Lease: a.lease.Left, LeaseFile: cfg.Lease.Path,
-		Runtime: cfg.Runtime, Network: cfg.Network, Storage: cfg.Storage, Images: a.images, API: control{cfg.Client}, Prober: cfg.Prober,
+		Runtime: cfg.Runtime, Network: cfg.Network, Storage: cfg.Storage, Images: a.images, API: reporting{control{cfg.Client}, a.statuses}, Prober: cfg.Prober,
 		Store: cfg.Store, Logs: cfg.Logs, Files: cfg.Files, HoldFor: holdFor,
 		Contents: content.New(cfg.Contents, control{cfg.Client}.version), Log: cfg.Log.Named("pod"),
 	})
@@ -137,8 +141,11 @@ func (a *Agent) Handler() http.Handler { return a.mux }
 func (a *Agent) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { a.followPods(ctx) })
+	if !a.cfg.Idle {
+		wg.Go(func() { a.followPods(ctx) })
+	}
 	wg.Go(func() { a.lease.run(ctx) })
+	wg.Go(func() { a.statuses.run(ctx) })
 	if a.cfg.Nodes != nil {
 		wg.Go(func() { a.followNodes(ctx) })
 	} else {

@@ -15,8 +15,14 @@ import (
 // control is the control plane as pods see it.
 type control struct{ c *client.Client }
 
-func (k control) PutStatus(ctx context.Context, p *api.Pod) (*api.Pod, error) {
-	return client.Of(k.c, api.Pods).PutStatus(ctx, p)
+// reporting is control, and the way of statuses to it.
+type reporting struct {
+	control
+	statuses *statuses
+}
+
+func (r reporting) PutStatus(ctx context.Context, p *api.Pod) (*api.Pod, error) {
+	return r.statuses.put(ctx, p)
 }
 
 // drainWait is how long the proxies may take.

@@ -49,6 +49,7 @@ type Config struct {
 	Contents string
 	Servers  []string    // API servers (host:port) to open tunnels to, with TLS
 	TLS      *tls.Config // nil: no tunnels
+	Idle     bool        // take pods, and run none of them
 	// ServersChanged hears of all servers whenever one changes; nil: not wanted.
 	ServersChanged func([]api.Server)
 	Log            hclog.Logger
@@ -91,7 +92,7 @@ func (n *Node) Agent() *agent.Agent {
 	return agent.New(agent.Config{
 		Name: n.cfg.Name, Client: n.cfg.Client, Leader: n.cfg.Leader, Runtime: n.Runtime, Network: n.Network, Storage: n.Storage, Prober: prober{n.Runtime},
 		Dial: n.dial, Lease: agent.Lease{Path: n.cfg.Lease, Clock: n.clock},
-		Store: n.Store, Logs: n.cfg.Logs, Contents: n.cfg.Contents, Servers: n.cfg.Servers, ServersChanged: n.cfg.ServersChanged, TLS: n.cfg.TLS, Log: n.cfg.Log,
+		Store: n.Store, Logs: n.cfg.Logs, Contents: n.cfg.Contents, Idle: n.cfg.Idle, Servers: n.cfg.Servers, ServersChanged: n.cfg.ServersChanged, TLS: n.cfg.TLS, Log: n.cfg.Log,
 		Status: api.NodeStatus{
 			Address: n.cfg.Address, Capacity: n.cfg.Has, Allocatable: n.cfg.Has,
 			Version: daemon.Version(), OS: "linux", Arch: "amd64", BootID: "hollow",
