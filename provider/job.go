@@ -84,7 +84,7 @@ func followRun(ctx context.Context, r *jobResource, written *api.Job) *failure {
 		return &failure{summary: job + ": its run has not ended in time",
 			detail: "It goes on in the cluster: " + cmp.Or(last.Status.Message, "it has not begun") + ".\n\nTo wait longer, raise timeouts; to have the run end earlier, set deadline.\n" + lookAtJob(&written.Meta)}
 	case err != nil:
-		return &failure{summary: job + ": interrupted",
+		return &failure{waits: true, summary: job + ": interrupted",
 			detail: "The run goes on in the cluster: " + cmp.Or(last.Status.Message, "it has not begun") + ". The state has what was written.\n\n" + lookAtJob(&written.Meta)}
 	case last.Meta.Generation > written.Meta.Generation:
 		return &failure{summary: job + ": another change took over",

@@ -44,7 +44,7 @@ func followRollout(ctx context.Context, r *appResource, written *api.App) *failu
 		return &failure{summary: app + ": the rollout has not ended in time",
 			detail: "It goes on in the cluster: " + progress(last) + ".\n\n" + "To wait longer, raise timeouts; to give up earlier, lower update.deadline.\n" + lookCloser(&written.Meta)}
 	case err != nil:
-		return &failure{summary: app + ": interrupted",
+		return &failure{waits: true, summary: app + ": interrupted",
 			detail: "The rollout goes on in the cluster: " + progress(last) + ". The state has what was written.\n\n" + lookCloser(&written.Meta)}
 	}
 	_, rollout := outcome(last, generation)
@@ -130,11 +130,20 @@ func (r *kindResource[S, T]) untilReverted(ctx context.Context, o *api.Object[S,
 
 // progress says where an app stands, in a line.
 func progress(a *api.App) string {
-	s := fmt.Sprintf("%d of %d pods ready, %d updated", a.Status.Ready, api.Desired(a), a.Status.Updated)
+	s := fmt.Sprintf("%s, %d updated", ready(a), a.Status.Updated)
 	if a.Status.Message != "" {
 		s += " (" + a.Status.Message + ")"
 	}
 	return s
+}
+
+// ready says how many pods are: with those of a surge, more than there are to be.
+func ready(a *api.App) string {
+	want := api.Desired(a)
+	if extra := a.Status.Ready - want; extra > 0 {
+		return fmt.Sprintf("%d of %d pods ready and %d more", want, want, extra)
+	}
+	return fmt.Sprintf("%d of %d pods ready", a.Status.Ready, want)
 }
 
 // explain tells how a rollout ended that did not complete: what failed, what
@@ -165,7 +174,7 @@ func explain(a *api.App, failed *api.Rollout) *failure {
 	} else {
 		b.WriteString("The cluster recorded no cause.\n")
 	}
-	fmt.Fprintf(&b, "\nNow: %s, %d of %d pods ready.\n%s\n%s", a.Spec.Image, a.Status.Ready, api.Desired(a), next, lookCloser(&a.Meta))
+	fmt.Fprintf(&b, "\nNow: %s, %s.\n%s\n%s", a.Spec.Image, ready(a), next, lookCloser(&a.Meta))
 	f.detail = b.String()
 	return f
 }

@@ -86,7 +86,7 @@ func (r *kindResource[S, T]) followIn(ctx context.Context, apps *appResource, ap
 		return &failure{summary: fmt.Sprintf("%s: app %s has not rolled it out in time", what, id(&app.Meta)),
 			detail: "It goes on in the cluster: " + progress(last) + ".\n\n" + lookCloser(&app.Meta)}
 	case err != nil:
-		return &failure{summary: what + ": interrupted",
+		return &failure{waits: true, summary: what + ": interrupted",
 			detail: fmt.Sprintf("The rollout of app %s goes on in the cluster: %s.\n\n%s", id(&app.Meta), progress(last), lookCloser(&app.Meta))}
 	}
 	_, rollout := versionOutcome(last, of, version, written.Meta.WrittenAt)

@@ -15,7 +15,8 @@ type failure struct {
 	summary, detail string
 	// reverted: the cluster has the declaration of before again.
 	reverted bool
-	// waits: nothing is wrong, but somebody has to decide.
+	// waits: nothing is wrong, but it has not ended: somebody has to decide, or
+	// Terraform was interrupted. An error would have the next plan replace it.
 	waits bool
 }
 

@@ -15,7 +15,7 @@ type write func(t *txn) error
 
 // serveBatch answers POST /v1/batch.
 func (s *Server) serveBatch(w http.ResponseWriter, r *request) error {
-	b, err := decodeBody[api.Batch](w, r, maxBatch)
+	b, err := decodeBody[api.Batch](w, r, api.MaxBatch)
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func (s *Server) servePlan(w http.ResponseWriter, r *request) error {
 	if _, err := r.key(); err != nil {
 		return err
 	}
-	raw, err := readBody(w, r, maxObject)
+	raw, err := readBody(w, r, api.MaxObject)
 	if err != nil {
 		return err
 	}

@@ -17,11 +17,11 @@ import (
 // route is one row of the table that mux and OpenAPI are made from.
 type route struct {
 	method, path string
-	kind         *kind  // nil: not about one kind
-	verb         string // for its meter; empty: it is not measured
+	kind         *kind    // nil: not about one kind
+	verb         string   // for its meter; empty: it is not measured
 	act          api.Verb // what it does, for who may and who did
-	routine      bool   // nodes do it all the time
-	open         bool   // answered without authentication
+	routine      bool     // nodes do it all the time
+	open         bool     // answered without authentication
 	doc          doc
 	serve        func(s *Server, w http.ResponseWriter, r *request) error
 }

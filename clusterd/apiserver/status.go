@@ -18,7 +18,7 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *request, part string) err
 	if err != nil {
 		return err
 	}
-	raw, err := readBody(w, r, maxObject)
+	raw, err := readBody(w, r, api.MaxObject)
 	if err != nil {
 		return err
 	}

@@ -17,12 +17,6 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// Most bytes a body may have.
-const (
-	maxObject = 1 << 20
-	maxBatch  = 8 << 20
-)
-
 // bodyTimeout is how long a body may take: a caller who sends a byte now and
 // then must not hold a connection for ever, least of all one without a token.
 const bodyTimeout = 30 * time.Second
@@ -287,7 +281,7 @@ func (s *Server) servePut(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	raw, err := readBody(w, r, maxObject)
+	raw, err := readBody(w, r, api.MaxObject)
 	if err != nil {
 		return err
 	}

@@ -150,6 +150,27 @@ func TestAppValidateLocates(t *testing.T) {
 	}
 }
 
+// TestNoProcessCanBeGivenNUL: wherever words go to a process.
+func TestNoProcessCanBeGivenNUL(t *testing.T) {
+	bad := []string{"sh", "a\x00b"}
+	spec := AppSpec{
+		Container: Container{
+			Image: "nginx:1", Command: bad, Args: bad, Env: map[string]string{"A": "a\x00b", "B": "fine"}, Health: &Health{Live: &Check{Exec: bad}},
+		},
+		Stop: &Stop{PreStop: bad},
+	}
+	var got []string
+	errs, _ := spec.Validate().(Errors)
+	for _, e := range errs {
+		if strings.Contains(e.Message, "NUL") {
+			got = append(got, e.Path)
+		}
+	}
+	if want := []string{"command[1]", "args[1]", "env.A", "health.live.exec[1]", "stop.pre_stop[1]"}; !slices.Equal(got, want) {
+		t.Errorf("errors at %q, want %q", got, want)
+	}
+}
+
 // TestNodesPortsAreKeptFromServices: a pod that shares the node's network stays
 // off the ports that services have; any other pod may have them.
 func TestNodesPortsAreKeptFromServices(t *testing.T) {

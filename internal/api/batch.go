@@ -2,6 +2,12 @@ package api
 
 import "encoding/json"
 
+// The most bytes that an object, or a batch, may have in a request.
+const (
+	MaxObject = 1 << 20
+	MaxBatch  = 8 << 20
+)
+
 // MaxBatchWrites bounds one batch, and with what each write reads and writes
 // beside its object, the transaction it becomes.
 const MaxBatchWrites = 500

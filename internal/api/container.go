@@ -2,8 +2,10 @@ package api
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 )
 
 // Container is one process tree of a pod and what it may use.
@@ -47,10 +49,13 @@ func (c Container) validate() error {
 	if len(c.Command) > 0 && c.Command[0] == "" {
 		errs.Addf("command", "the first word is the program to run: it must not be empty")
 	}
+	errs.Add("command", checkWords(c.Command))
+	errs.Add("args", checkWords(c.Args))
 	for _, k := range sortedKeys(c.Env) {
 		if !envRE.MatchString(k) {
 			errs.Addf(join("env", keyPath(k)), "not a variable name: want letters, digits and _, not starting with a digit")
 		}
+		errs.Add(join("env", keyPath(k)), checkText(c.Env[k]))
 	}
 	if c.CPU != "" {
 		if n, err := ParseCPU(string(c.CPU)); err != nil {
@@ -80,6 +85,22 @@ func (c Container) validate() error {
 	errs.Add("", validateContent(c.Env, c.Secrets, c.Configs, c.Files, c.Mounts))
 	if c.Security != nil {
 		errs.Add("security", c.Security.validate())
+	}
+	return errs.Err()
+}
+
+// checkText refuses what no process can be given.
+func checkText(s string) error {
+	if strings.ContainsRune(s, 0) {
+		return errors.New("has a NUL byte, which no process can be given: leave it out, or pass it in a file")
+	}
+	return nil
+}
+
+func checkWords(words []string) error {
+	var errs Errors
+	for i, w := range words {
+		errs.Add(index("", i), checkText(w))
 	}
 	return errs.Err()
 }

@@ -69,6 +69,7 @@ func (h Health) validate(ports map[string]Port) error {
 
 func (c Check) validate(ports map[string]Port) error {
 	var errs Errors
+	errs.Add("exec", checkWords(c.Exec))
 	ways := 0
 	for _, set := range []bool{c.HTTP != "", Deref(c.TCP), len(c.Exec) > 0, c.GRPC != nil} {
 		if set {

@@ -24,6 +24,7 @@ func (s Stop) validate() error {
 	if len(s.PreStop) > 0 && s.PreStop[0] == "" {
 		errs.Addf("pre_stop", "the first word is the program to run: it must not be empty")
 	}
+	errs.Add("pre_stop", checkWords(s.PreStop))
 	errs.Add("grace_period", s.GracePeriod.check(0, time.Hour))
 	return errs.Err()
 }

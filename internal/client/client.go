@@ -266,6 +266,15 @@ func (c *Client) call(ctx context.Context, r Request, in, out any) error {
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", r.Path, err)
 		}
+		// Said here: a server that hangs up on too much is hard to tell from one
+		// that is gone.
+		most := api.MaxObject
+		if r.Path == batchPath {
+			most = api.MaxBatch
+		}
+		if len(b) > most {
+			return api.Errorf(api.TooLarge, "%s %s: %d KiB are more than the %d that an object may have: keep large contents in images, volumes, or several configs", r.Method, r.Path, len(b)>>10, most>>10)
+		}
 		r.Body = b
 	}
 	resp, err := c.Do(ctx, r)

@@ -170,6 +170,11 @@ type step struct {
 // async reports whether the step only begins something that tells later.
 func (s step) async() bool { return s.Do == pull || s.Do == probe || s.Do == drain || s.Do == hook }
 
+// marks reports whether the plan notes in the record that the step is done: the
+// record is saved only once it is, so that an agent that dies in between does
+// it again.
+func (s step) marks() bool { return s.Do == drain || s.Do == signal }
+
 func (s step) String() string {
 	switch s.Do {
 	case addSandbox, removeSandbox, drain, hook:

@@ -25,7 +25,7 @@ func (r *record) undo(steps []step) {
 		case s.Do == drain:
 			r.Stop.Asked = time.Time{}
 			continue
-		case s.Do != signal || !ok:
+		case !s.marks() || !ok:
 			continue
 		case s.Arg == "SIGKILL" && l.Ending.Killed:
 			l.Ending.Killed = false

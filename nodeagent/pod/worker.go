@@ -110,8 +110,10 @@ func (w *worker) run(ctx context.Context) (done bool) {
 		}
 		began := w.rec.Era != plan.Record.Era
 		w.rec = plan.Record
-		if began {
-			w.save() // before anything runs on the lease
+		// Before anything runs on the lease; and what others are told must hold
+		// when the agent dies right after.
+		if began || !slices.ContainsFunc(plan.Steps, step.marks) {
+			w.save()
 		}
 		w.see.Rebuilt = w.see.Rebuilt && w.see.Unknown
 		w.show()
@@ -121,7 +123,6 @@ func (w *worker) run(ctx context.Context) (done bool) {
 			return true
 		}
 		progress := w.carryOut(ctx, plan.Steps)
-		// Saved once it is done: an agent that dies in between does it again.
 		w.save()
 		if progress {
 			continue

@@ -146,6 +146,7 @@ var hopeless = []string{
 	"chdir to cwd",
 	"unable to find user",
 	"unable to find group",
+	"environment variable value can't contain null",
 }
 
 // startError finds the readable core of a failure and whether it is for ever.

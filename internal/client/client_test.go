@@ -5,7 +5,10 @@ import (
 	"crypto/x509"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
 // TestTokenStaysWithTheServer: a redirect, also one to the same host without
@@ -25,5 +28,22 @@ func TestTokenStaysWithTheServer(t *testing.T) {
 	defer c.Close()
 	if resp, err := c.Do(t.Context(), Request{Method: "GET", Path: "/v1/apps"}); err == nil || asked {
 		t.Errorf("got %v, %v, followed: %v", resp, err, asked)
+	}
+}
+
+// TestTooMuchIsSaidAtOnce: what no server would take is not sent, nor tried again.
+func TestTooMuchIsSaidAtOnce(t *testing.T) {
+	asked := 0
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
+	defer s.Close()
+	c, err := New(Config{Addresses: []string{s.URL}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	app := &api.App{Meta: api.Meta{Namespace: "default", Name: "web"}}
+	app.Spec.Env = map[string]string{"A": strings.Repeat("x", api.MaxObject)}
+	if _, err := Of(c, api.Apps).Create(t.Context(), app); !api.Is(err, api.TooLarge) || !strings.Contains(err.Error(), "apps/web") || asked > 0 {
+		t.Errorf("%d requests, %v", asked, err)
 	}
 }
