@@ -34,7 +34,7 @@ func TestTokenStaysWithTheServer(t *testing.T) {
 // TestTooMuchIsSaidAtOnce: what no server would take is not sent, nor tried again.
 func TestTooMuchIsSaidAtOnce(t *testing.T) {
 	asked := 0
-	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
+	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
 	defer s.Close()
 	c, err := New(Config{Addresses: []string{s.URL}})
 	if err != nil {
