@@ -135,6 +135,7 @@ func (s *Server) open(by caller, op api.BatchWrite) (write, error) {
 	if err != nil {
 		return nil, err
 	}
+	in.rollout = op.Rollout
 	return func(t *txn) error { _, _, err := t.putSpec(in, pre); return err }, nil
 }
 

@@ -238,11 +238,11 @@ func (s *Server) writeRing(ctx context.Context, subject api.Ref, events []api.Ev
 			_, err := t.replace(old, in)
 			return err
 		}
-		typed := rings.New()
+		in.typed = rings.New()
 		o := &object{key: rings.key(ring.Namespace, ring.Name), kind: rings, spec: in.spec, meta: in.meta}
 		o.meta.UID, o.meta.Generation, o.meta.CreatedAt = newUID(), 1, t.now
 		t.sign(o)
-		if err := t.settle(nil, o, typed); err != nil {
+		if err := t.settle(nil, o, in); err != nil {
 			return err
 		}
 		t.put(o)

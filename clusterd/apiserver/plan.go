@@ -56,9 +56,12 @@ func (s *Server) planWrite(ctx context.Context, by caller, k *kind, namespace, n
 		return p, s.revision(), p.refuse(err)
 	}
 	var was, is *object
+	var images pinning
 	revision, err = s.dryRun(ctx, by, func(t *txn) (err error) {
 		was = t.peek(k.key(namespace, name))
+		t.images.off = nodes // it is asked where pods would run, of what
 		is, _, err = t.putSpec(in, precondition{})
+		images = t.images
 		return cmp.Or(t.quotaEffect(&p, in, was), err)
 	})
 	declared := json.RawMessage(`{}`)
@@ -78,6 +81,9 @@ func (s *Server) planWrite(ctx context.Context, by caller, k *kind, namespace, n
 		if before, err = was.typed(); err != nil {
 			return p, revision, err
 		}
+	}
+	if err := s.planImages(ctx, by, is, images, &p); err != nil {
+		return p, revision, err
 	}
 	switch v := next.(type) {
 	case *api.App:

@@ -69,6 +69,7 @@ type Config struct {
 	Alone    bool
 	SpoolDir string        // where image uploads wait on disk; by default the system's
 	Planner  Planner       // nil: a plan does not say whether pods would find nodes
+	Registry Registry      // nil: digests are known of images that were loaded by hand
 	Lease    time.Duration // how long a node's run lease lasts; by default LeaseDefault
 	// Metrics answers GET /metrics, for whoever has a token; nil: nothing does.
 	Metrics http.Handler
@@ -96,6 +97,7 @@ type Server struct {
 	room           storeRoom
 	usages         usages
 	leases         Leases
+	plans          atomic.Int64  // that were kept
 	archives       chan struct{} // one for each image on its way from node to node
 }
 

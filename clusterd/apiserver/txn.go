@@ -33,6 +33,7 @@ type txn struct {
 	bound  map[string]load       // by node, by binds of this transaction
 	ports  map[nodePort]string   // the pods that take them by binds of this transaction
 	made   map[string]api.Charge // by key of the owner, of pods this transaction makes
+	images pinning
 }
 
 func (s *Server) newTxn(snap *snapshot, by caller) *txn {
@@ -102,6 +103,7 @@ func (s *Server) commit(ctx context.Context, by caller, plan func(*txn) error) (
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	snap, newest := s.cache.now.Load(), false
+	var known findings
 	for {
 		if snap == nil {
 			var err error
@@ -111,7 +113,17 @@ func (s *Server) commit(ctx context.Context, by caller, plan func(*txn) error) (
 			newest = true
 		}
 		t := s.newTxn(snap, by)
-		if err := plan(t); err != nil || len(t.writes) == 0 {
+		t.images.known = known
+		err := plan(t)
+		if len(t.images.lacks) > 0 {
+			if newest {
+				known = s.askRegistries(ctx, t)
+			} else {
+				snap = nil // perhaps it has what is lacking
+			}
+			continue
+		}
+		if err != nil || len(t.writes) == 0 {
 			if newest {
 				return snap.revision, err
 			}
@@ -142,5 +154,14 @@ func (s *Server) dryRun(ctx context.Context, by caller, plan func(*txn) error) (
 	if err != nil {
 		return 0, err
 	}
-	return snap.revision, plan(s.newTxn(snap, by))
+	var known findings
+	for {
+		t := s.newTxn(snap, by)
+		t.images.known = known
+		err := plan(t)
+		if len(t.images.lacks) == 0 {
+			return snap.revision, err
+		}
+		known = s.askRegistries(ctx, t)
+	}
 }

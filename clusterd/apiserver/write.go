@@ -28,6 +28,8 @@ type incoming struct {
 	spec   json.RawMessage
 	status json.RawMessage
 	typed  api.Any // with the spec, for spec writes
+	// rollout is the number of the app's rollout whose images are put back; 0: none.
+	rollout int64
 }
 
 func (in *incoming) ref() api.Ref { return in.kind.ref(in.meta.Namespace, in.meta.Name) }
@@ -186,7 +188,7 @@ func (t *txn) create(in *incoming) (*object, error) {
 		Labels: in.meta.Labels, Owner: in.meta.Owner, Generation: 1, CreatedAt: t.now,
 	}}
 	t.sign(o)
-	if err := t.settle(nil, o, in.typed); err != nil {
+	if err := t.settle(nil, o, in); err != nil {
 		return nil, err
 	}
 	t.put(o)
@@ -203,7 +205,7 @@ func (t *txn) replace(old *object, in *incoming) (*object, error) {
 	if in.meta.Owner != nil {
 		o.meta.Owner = in.meta.Owner
 	}
-	same := sameJSON(old.spec, in.spec)
+	same := sameJSON(old.spec, in.spec) && in.rollout == 0
 	if same && maps.Equal(old.meta.Labels, o.meta.Labels) && (in.meta.Owner == nil || old.meta.Owner != nil && *old.meta.Owner == *o.meta.Owner) {
 		return old, nil
 	}
@@ -211,8 +213,11 @@ func (t *txn) replace(old *object, in *incoming) (*object, error) {
 	if !same {
 		o.spec = in.spec
 		o.meta.Generation++
-		if err := t.settle(old, o, in.typed); err != nil {
+		if err := t.settle(old, o, in); err != nil {
 			return nil, err
+		}
+		if in.rollout != 0 && sameJSON(old.spec, o.spec) && sameJSON(old.effective, o.effective) {
+			return old, nil // what is put back is what there is
 		}
 	}
 	t.put(o)
@@ -228,9 +233,13 @@ func (t *txn) sign(o *object) {
 }
 
 // settle fixes what a new spec means: defaults, and what the cluster grants.
-func (t *txn) settle(old, o *object, typed api.Any) error {
+func (t *txn) settle(old, o *object, in *incoming) error {
+	typed := in.typed
 	o.kind.Default(typed)
 	err := t.applyDefaults(o, typed)
+	if err == nil {
+		err = t.pin(old, in)
+	}
 	if err != nil {
 		return err
 	}
@@ -288,6 +297,11 @@ func (s *Server) servePut(w http.ResponseWriter, r *request) error {
 	in, err := openSpec(r.kind, r.PathValue("namespace"), r.PathValue("name"), raw)
 	if err != nil {
 		return err
+	}
+	if v := r.URL.Query().Get("rollout"); v != "" {
+		if in.rollout, err = strconv.ParseInt(v, 10, 64); err != nil || in.rollout <= 0 {
+			return api.Errorf(api.BadRequest, "rollout: want the number of one of the app's history")
+		}
 	}
 	return s.write(w, r, func(t *txn) (*object, int, error) {
 		o, created, err := t.putSpec(in, pre)

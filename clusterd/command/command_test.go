@@ -207,7 +207,7 @@ func testWatch(t *testing.T) {
 
 func testDescribe(t *testing.T) {
 	out := ok(t, "describe", "app", "web")
-	for _, want := range []string{"app/default/web", `image    = "nginx:1.27"`, "2 of 2", "complete", "Pods", "web-", "Events", "rollout_complete"} {
+	for _, want := range []string{"app/default/web", `image    = "nginx:1.27"`, "2 of 2", "complete", "REFERENCE", "nginx:1.27   sha256:", "Pods", "web-", "Events", "rollout_complete"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("describe app lacks %q:\n%s", want, out)
 		}
@@ -513,7 +513,7 @@ func testPlan(t *testing.T) {
 		t.Errorf("%+v", out)
 	}
 	job := `{"kind":"Job","meta":{"name":"once"},"spec":{"image":"report:1","completions":2}}`
-	if out := clusterd(job, "plan", "-f", "-"); out.code != 0 || !strings.Contains(out.out, "The job runs.") || !strings.Contains(out.out, "All 1 pods fit.") {
+	if out := clusterd(job, "plan", "-f", "-"); out.code != 0 || !strings.Contains(out.out, "The job runs.") || !strings.Contains(out.out, "Images\n  report:1 is sha256:") || !strings.Contains(out.out, "All 1 pods fit.") {
 		t.Errorf("%+v", out)
 	}
 	wrong := strings.Replace(spec, `"spec": {`, `"spec": {"cpu": "much", `, 1)

@@ -134,6 +134,7 @@ func (p *page) app(ctx context.Context, c *client.Client, a *api.App) error {
 	p.section("Status", facts(
 		"ready", fmt.Sprintf("%d of %d", s.Ready, api.Desired(a)),
 		"message", s.Message))
+	p.section("Images", imageLines(a.Spec.Template(), a.Effective.Template()))
 	p.section("Rollout", rolloutLines(s.Rollout))
 	if !s.Rollout.Phase.Terminal() || s.Rollout.Cause == nil {
 		// The rollout that failed is history once its rollback has begun.
@@ -144,7 +145,7 @@ func (p *page) app(ctx context.Context, c *client.Client, a *api.App) error {
 	if len(s.History) > 0 {
 		t := table{header: []string{"GENERATION", "REVISION", "PHASE", "ENDED", "IMAGE", "REASON"}}
 		for _, r := range s.History {
-			t.rows = append(t.rows, []string{fmt.Sprint(r.Generation), r.Revision, string(r.Phase), ago(r.EndedAt), r.Image, r.Reason})
+			t.rows = append(t.rows, []string{fmt.Sprint(r.Generation), r.Revision, string(r.Phase), ago(r.EndedAt), rolledImage(r), r.Reason})
 		}
 		p.section("History", t.lines())
 	}
@@ -158,6 +159,7 @@ func (p *page) job(ctx context.Context, c *client.Client, j *api.Job) error {
 		next = s.Next.Format(time.RFC3339)
 	}
 	p.section("Status", facts("message", s.Message, "next", next))
+	p.section("Images", imageLines(j.Spec.PodTemplate, j.Effective.PodTemplate))
 	if len(s.Runs) > 0 {
 		t := table{header: []string{"NAME", "PHASE", "SCHEDULED FOR", "STARTED", "ENDED", "SUCCEEDED", "FAILED", "REASON", "MESSAGE"}}
 		for _, r := range s.Runs {

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -126,6 +128,12 @@ func printPlan(w io.Writer, ref api.Ref, p api.WritePlan) {
 	}
 	if p.Runs {
 		fmt.Fprintln(w, "\nThe job runs.")
+	}
+	for i, ref := range slices.Sorted(maps.Keys(p.Images)) {
+		if i == 0 {
+			fmt.Fprintln(w, "\nImages")
+		}
+		fmt.Fprintf(w, "  %s is %s\n", ref, p.Images[ref])
 	}
 	for i, q := range p.Quota {
 		if i == 0 {

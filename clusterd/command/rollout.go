@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -146,7 +147,7 @@ func (c *cli) history(_ context.Context, _ *client.Client, a *api.App) error {
 		}
 		if i+1 < len(all) && all[i+1].Generation > 0 {
 			was, is := all[i+1], r
-			for _, l := range slices.Concat(specDiff(was.Spec, is.Spec), mapDiff("contents", was.Contents, is.Contents)) {
+			for _, l := range slices.Concat(specDiff(was.Spec, is.Spec), mapDiff("digest", was.Images, is.Images), mapDiff("contents", was.Contents, is.Contents)) {
 				fmt.Fprintf(plain{c.out}, "  %s\n", l)
 			}
 		}
@@ -217,7 +218,8 @@ func (c *cli) restart() *cobra.Command {
 	cmd.Long = `Replace an app's pods by new ones of the same spec.
 
 It is a rollout like any other, and rolls back like one. What is declared stays
-as it is: Terraform shows no change.`
+as it is, Terraform shows no change, and the images are the same, whatever their
+tags mean by now.`
 	return cmd
 }
 
@@ -234,7 +236,24 @@ func (c *cli) declare(ctx context.Context, cl *client.Client, a *api.App, change
 	if was.Spec, err = change(was.Spec); err != nil {
 		return err
 	}
-	now, err := apps.ReplaceDeclared(ctx, was, generation)
+	return c.declared(ctx, cl, a, generation, func() (*api.App, error) { return apps.ReplaceDeclared(ctx, was, generation) })
+}
+
+// putBack declares what an earlier rollout did, with the images that it ran.
+func (c *cli) putBack(ctx context.Context, cl *client.Client, a *api.App, before api.Rollout) error {
+	apps := client.Of(cl, api.Apps)
+	was, err := apps.GetDeclared(ctx, a.Meta.Namespace, a.Meta.Name)
+	if err != nil {
+		return err
+	}
+	generation := was.Meta.Generation
+	was.Spec = before.Spec
+	return c.declared(ctx, cl, a, generation, func() (*api.App, error) { return apps.PutBack(ctx, was, generation, before.Number) })
+}
+
+// declared follows what a write of an app's declaration comes to.
+func (c *cli) declared(ctx context.Context, cl *client.Client, a *api.App, generation int64, write func() (*api.App, error)) error {
+	now, err := write()
 	if err != nil {
 		return err
 	}
@@ -258,7 +277,7 @@ func (c *cli) undo() *cobra.Command {
 			if to > 0 {
 				return r.Generation == to && r.Phase == api.RolloutComplete
 			}
-			return r.Phase == api.RolloutComplete && len(specDiff(r.Spec, a.Status.Rollout.Spec)) > 0
+			return r.Phase == api.RolloutComplete && (len(specDiff(r.Spec, a.Status.Rollout.Spec)) > 0 || !maps.Equal(r.Images, a.Status.Rollout.Images))
 		})
 		if i < 0 && to > 0 {
 			return fmt.Errorf("%s: generation %d is not a healthy one of its history: clusterd rollout history app/%s shows those", a.Ref(), to, a.Meta.Name)
@@ -267,7 +286,7 @@ func (c *cli) undo() *cobra.Command {
 			return fmt.Errorf("%s: its history has no other healthy spec to put back", a.Ref())
 		}
 		before := a.Status.History[i]
-		err := c.declare(ctx, cl, a, func(json.RawMessage) (json.RawMessage, error) { return before.Spec, nil })
+		err := c.putBack(ctx, cl, a, before)
 		if err == nil {
 			_ = cl.Record(ctx, a.Ref(), api.Event{Reason: "undone", By: "clusterd rollout undo",
 				Message: fmt.Sprintf("generation %d was put back by hand", before.Generation)})

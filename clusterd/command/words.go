@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -86,6 +87,27 @@ func exitText(e api.Exit) string {
 	return text
 }
 
+// rolledImage is the main image of a rollout with the beginning of its digest.
+func rolledImage(r api.Rollout) string {
+	if digest := r.Images[r.Image]; digest != "" {
+		return api.ShortImage(r.Image + "@" + digest)
+	}
+	return r.Image
+}
+
+// imageLines say which images a workload's references mean.
+func imageLines(declared, effective api.PodTemplate) []string {
+	images := api.DigestsOf(declared, effective)
+	if len(images) == 0 {
+		return nil
+	}
+	t := table{header: []string{"REFERENCE", "DIGEST"}}
+	for _, ref := range slices.Sorted(maps.Keys(images)) {
+		t.rows = append(t.rows, []string{ref, images[ref]})
+	}
+	return t.lines()
+}
+
 func rolloutLines(r api.Rollout) []string {
 	if r.Generation == 0 {
 		return nil
@@ -93,7 +115,7 @@ func rolloutLines(r api.Rollout) []string {
 	lines := facts(
 		"phase", strings.ReplaceAll(string(r.Phase), "_", " "),
 		"generation", fmt.Sprintf("%d, revision %s", r.Generation, r.Revision),
-		"image", r.Image,
+		"image", rolledImage(r),
 		"reason", r.Reason,
 		"started", ago(r.StartedAt),
 		"ended", ago(r.EndedAt))

@@ -30,12 +30,13 @@ type appPlan struct {
 	// record says that the rollout begins: its declared spec is to be kept.
 	record bool
 	// rollback is the declared spec to put back, in the same transaction that
-	// says so in the status.
-	rollback json.RawMessage
-	restore  []putBack // of configs and secrets, likewise
-	finish   bool      // the app itself goes
-	events   []api.Event
-	again    time.Duration
+	// says so in the status, with the images of the rollout of that number.
+	rollback   json.RawMessage
+	rollbackTo int64
+	restore    []putBack // of configs and secrets, likewise
+	finish     bool      // the app itself goes
+	events     []api.Event
+	again      time.Duration
 }
 
 // removal asks a pod to stop.
@@ -56,7 +57,7 @@ func (p appPlan) String() string {
 		fmt.Fprintf(&b, "%s volume %s %s\n", map[bool]string{true: "+", false: "~"}[v.Meta.UID == ""], v.Meta.Name, v.Spec.Size)
 	}
 	for _, pod := range p.create {
-		fmt.Fprintf(&b, "+ %s %s", pod.Meta.Name, pod.Spec.Image)
+		fmt.Fprintf(&b, "+ %s %s", pod.Meta.Name, api.ShortImage(pod.Spec.Image))
 		if pod.Spec.Target != "" {
 			fmt.Fprintf(&b, " on %s", pod.Spec.Target)
 		}
@@ -227,7 +228,7 @@ func (p *appPlan) begin(app *api.App, see facts) {
 	p.retire(see.now)
 	st.Rollout = api.Rollout{
 		Number: old.Number + 1, Generation: app.Meta.Generation, Revision: s.Revision(contents, restart), Phase: api.RolloutInProgress,
-		Image: s.Image, Contents: contents, Restarted: restart, Asked: asked, StartedAt: see.now, ProgressAt: see.now,
+		Image: app.Spec.Image, Images: api.DigestsOf(app.Spec.Template(), s.Template()), Contents: contents, Restarted: restart, Asked: asked, StartedAt: see.now, ProgressAt: see.now,
 	}
 	if old.Generation == app.Meta.Generation {
 		st.Rollout.Reason = sameGeneration(&old, &st.Rollout)
@@ -237,7 +238,7 @@ func (p *appPlan) begin(app *api.App, see facts) {
 	if healthy := st.LastHealthy(); healthy != nil && healthy.Revision == st.Rollout.Revision {
 		p.event(false, "scaled", "generation %d wants %d of revision %s", app.Meta.Generation, st.Desired, st.Rollout.Revision)
 	} else {
-		p.event(false, "rollout_started", "generation %d rolls out revision %s with image %s", app.Meta.Generation, st.Rollout.Revision, s.Image)
+		p.event(false, "rollout_started", "generation %d rolls out revision %s with image %s", app.Meta.Generation, st.Rollout.Revision, api.ShortImage(s.Image))
 	}
 }
 
@@ -532,7 +533,7 @@ func (p appPlan) ops(ref api.Ref, app *api.App) (ops []write) {
 		ops = append(ops, status(api.Apps, &o))
 	}
 	if p.rollback != nil {
-		ops = append(ops, write{ref, api.BatchWrite{Put: marshal(client.Declared{Kind: api.Apps.Name, Spec: p.rollback,
+		ops = append(ops, write{ref, api.BatchWrite{Rollout: p.rollbackTo, Put: marshal(client.Declared{Kind: api.Apps.Name, Spec: p.rollback,
 			Meta: api.Meta{Name: ref.Name, Namespace: ref.Namespace, UID: app.Meta.UID, Labels: app.Meta.Labels}})}})
 	}
 	return ops

@@ -45,7 +45,7 @@ func (p jobPlan) String() string {
 		fmt.Fprintf(&b, "- %s %s\n", r.pod.Meta.Name, r.why)
 	}
 	for _, pod := range p.create {
-		fmt.Fprintf(&b, "+ %s %s\n", pod.Meta.Name, pod.Spec.Image)
+		fmt.Fprintf(&b, "+ %s %s\n", pod.Meta.Name, api.ShortImage(pod.Spec.Image))
 	}
 	if p.finish {
 		b.WriteString("x the job\n")

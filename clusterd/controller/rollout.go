@@ -3,6 +3,7 @@ package controller
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -91,7 +92,7 @@ func newRollout(app *api.App, p *appPlan, f fleet, see facts) *rollout {
 	if healthy := p.status.LastHealthy(); healthy != nil {
 		var s api.AppSpec
 		if json.Unmarshal(healthy.Spec, &s) == nil {
-			r.was = source{s.WithDefaults().Template(), healthy.Revision, healthy.Contents}
+			r.was = source{s.WithDefaults().Pinned(healthy.Images).Template(), healthy.Revision, healthy.Contents}
 		}
 		if healthy.Revision == ro.Revision {
 			r.resize, r.healthyFor = true, 0
@@ -188,7 +189,7 @@ func (r *rollout) fail(c *api.Cause) {
 	template := r.is.template
 	if !same {
 		back.Generation++
-		r.rollback, template = healthy.Spec, r.was.template
+		r.rollback, r.rollbackTo, template = healthy.Spec, healthy.Number, r.was.template
 	}
 	back.Asked = api.Asked(r.afterPutBack(template), st.Intent.Restart)
 	back.Phase, back.StartedAt, back.ProgressAt, back.EndedAt = api.RolloutInProgress, r.now, r.now, time.Time{}
@@ -197,11 +198,11 @@ func (r *rollout) fail(c *api.Cause) {
 	st.Rollout, st.ObservedGeneration, st.Failures, st.FailedAt = back, back.Generation, 0, time.Time{}
 }
 
-// sameSpec reports whether an earlier rollout had what is declared now: putting
-// that back would change nothing.
+// sameSpec reports whether an earlier rollout had what is declared now, and the
+// same images: putting that back would change nothing.
 func (r *rollout) sameSpec(before *api.Rollout) bool {
 	var s api.AppSpec
-	return json.Unmarshal(before.Spec, &s) != nil || reflect.DeepEqual(s, r.app.Spec)
+	return json.Unmarshal(before.Spec, &s) != nil || reflect.DeepEqual(s, r.app.Spec) && maps.Equal(before.Images, r.status.Rollout.Images)
 }
 
 // message says what the app waits for.

@@ -36,6 +36,7 @@ type world struct {
 	poison  sync.Map // versions of contents that make any pod bad, by hash
 	ns      string
 	skew    atomic.Int64 // by how much the leader's clock is ahead
+	tags    *tags
 }
 
 // inWorld runs f in a world with the nodes; wrap, if any, comes between the
@@ -50,7 +51,8 @@ func inDisturbedWorld(t *testing.T, nodes int, s *sieve, wrap func(*world, http.
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		s.deaths = make(chan struct{}, 1) // of this bubble
-		server, err := apiserver.Open(ctx, apiserver.Config{PodsCIDR: "10.128.0.0/9", Log: hclog.NewNullLogger()})
+		tags := new(tags)
+		server, err := apiserver.Open(ctx, apiserver.Config{PodsCIDR: "10.128.0.0/9", Log: hclog.NewNullLogger(), Registry: tags})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +69,7 @@ func inDisturbedWorld(t *testing.T, nodes int, s *sieve, wrap func(*world, http.
 		}()
 		handler := server.InProcess(apiserver.Identity{Role: apiserver.RoleSystem, Name: "loops"})
 		user := client.InProcess(server.InProcess(apiserver.Identity{Role: apiserver.RoleUser, Name: "ada"}))
-		w := &world{t: t, ctx: ctx, client: user, server: server, hearsay: newHearsay(), machine: map[string]*machine{}, ns: api.DefaultNamespace}
+		w := &world{t: t, ctx: ctx, client: user, server: server, hearsay: newHearsay(), machine: map[string]*machine{}, ns: api.DefaultNamespace, tags: tags}
 		for i := range nodes {
 			w.join(fmt.Sprintf("w%d", i+1), "2", "2Gi")
 		}
@@ -358,7 +360,10 @@ func (m *machine) start(ctx context.Context, pod *api.Pod) {
 	ip := fmt.Sprintf("10.%d.%d.%d", 244+node>>8, node&255, m.ip)
 	m.mu.Unlock()
 	m.report(ctx, pod, func(st *api.PodStatus) { st.Phase, st.IP, st.Reason, st.Message = api.PhaseRunning, ip, "", "" })
-	image, _, _ := strings.Cut(pod.Spec.Image, ":")
+	image, tag, _ := strings.Cut(pod.Spec.Image, ":")
+	if strings.HasSuffix(tag, "@"+badDigest) {
+		image = "bad"
+	}
 	for _, hash := range pod.Spec.Contents {
 		if _, bad := m.poison.Load(hash); bad {
 			image = "bad"

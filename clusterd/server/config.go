@@ -53,6 +53,9 @@ type Config struct {
 	// unset, AuditOff for none.
 	AuditLog string
 
+	// Registry finds the digests of images; by default, it asks their registries. For tests.
+	Registry apiserver.Registry `json:"-"`
+
 	// InMemory keeps the objects nowhere but in memory. Credentials are in
 	// DataDir all the same. For tests.
 	InMemory bool

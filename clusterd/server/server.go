@@ -105,10 +105,16 @@ func (s *Server) open(ctx context.Context) (err error) {
 	s.audit = openAudit(s.cfg.AuditLog, s.cfg.Name, s.log.Named("audit"))
 	reg := daemon.NewMetrics()
 	s.metrics = newMetrics(reg)
+	images := s.cfg.Registry
+	if images == nil {
+		if images, err = newRegistries(); err != nil {
+			return err
+		}
+	}
 	conf := apiserver.Config{
 		Name: s.cfg.Name, PodsCIDR: s.cfg.Pods.String(), ServicesCIDR: s.cfg.Services.String(),
 		Lease: s.cfg.Lease, Dead: s.witness.dead,
-		Peer: peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub}, Planner: s.planner,
+		Peer: peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub}, Planner: s.planner, Registry: images,
 		Keys:     s.creds.now.Load().set,
 		SpoolDir: filepath.Join(s.cfg.DataDir, spoolDir), Log: s.log,
 		Metrics: daemon.MetricsHandler(reg), Meter: s.metrics,

@@ -20,6 +20,7 @@ var Apps = Kind[AppSpec, AppStatus]{
 		{Name: "ROLLOUT", Of: func(a *App) string { return string(a.Status.Rollout.Phase) }},
 		{Name: "REVISION", Of: func(a *App) string { return a.Status.Rollout.Revision }},
 		{Name: "IMAGE", Of: func(a *App) string { return a.Spec.Image }},
+		{Name: "DIGEST", Wide: true, Of: func(a *App) string { return digestColumn(a.Effective.Image) }},
 		{Name: "MESSAGE", Wide: true, Of: func(a *App) string { return a.Status.Message }},
 		{Name: "AGE", Of: func(a *App) string { return Age(a.Meta.CreatedAt) }},
 	},

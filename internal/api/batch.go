@@ -28,13 +28,14 @@ type BatchPrecondition struct {
 	Revision   int64  `json:"revision,omitempty"`
 }
 
-// BatchWrite is one write. Exactly one field is set.
+// BatchWrite is one write. Exactly one field is set, and rollout beside put.
 type BatchWrite struct {
-	Create json.RawMessage `json:"create,omitempty" doc:"A whole object; one of its name must not exist."`
-	Put    json.RawMessage `json:"put,omitempty" doc:"A whole object to create, or whose spec and labels to replace."`
-	Status json.RawMessage `json:"status,omitempty" doc:"A whole object whose status to replace."`
-	Delete *BatchDelete    `json:"delete,omitempty"`
-	Bind   *Binding        `json:"bind,omitempty" doc:"Give a pod its node; refused if it does not fit."`
+	Create  json.RawMessage `json:"create,omitempty" doc:"A whole object; one of its name must not exist."`
+	Put     json.RawMessage `json:"put,omitempty" doc:"A whole object to create, or whose spec and labels to replace."`
+	Rollout int64           `json:"rollout,omitempty" doc:"With put, of an app: the number of an earlier rollout, whose images are put back as they were."`
+	Status  json.RawMessage `json:"status,omitempty" doc:"A whole object whose status to replace."`
+	Delete  *BatchDelete    `json:"delete,omitempty"`
+	Bind    *Binding        `json:"bind,omitempty" doc:"Give a pod its node; refused if it does not fit."`
 }
 
 // BatchDelete asks for a deletion.

@@ -146,11 +146,14 @@ var (
 	imageRE = regexp.MustCompile(`^([a-zA-Z0-9.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
 )
 
+// maxImage is how long an image reference may be.
+const maxImage = 512
+
 func checkImage(ref string) error {
 	switch {
 	case ref == "":
 		return fmt.Errorf("required")
-	case len(ref) > 512 || !imageRE.MatchString(ref):
+	case len(ref) > maxImage || !imageRE.MatchString(ref):
 		return fmt.Errorf("%q is not an image reference: want [registry/]name[:tag][@sha256:digest]", ref)
 	}
 	return nil

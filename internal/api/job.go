@@ -21,6 +21,7 @@ var Jobs = Kind[JobSpec, JobStatus]{
 		}},
 		{Name: "NEXT", Of: nextColumn},
 		{Name: "IMAGE", Wide: true, Of: func(j *Job) string { return j.Spec.Image }},
+		{Name: "DIGEST", Wide: true, Of: func(j *Job) string { return digestColumn(j.Effective.Image) }},
 		{Name: "MESSAGE", Wide: true, Of: func(j *Job) string { return j.Status.Message }},
 		{Name: "AGE", Of: func(j *Job) string { return Age(j.Meta.CreatedAt) }},
 	},

@@ -9,13 +9,14 @@ import (
 // WritePlan is what POST …/{name}/plan answers: what writing the object of the
 // body would do. Nothing is written.
 type WritePlan struct {
-	Errors    []FieldError   `json:"errors,omitempty" doc:"Why the write would be refused, whenever it comes."`
-	Warnings  []PlanWarning  `json:"warnings,omitempty" doc:"What the write would meet now; it may be different by the time of it."`
-	Changes   []Change       `json:"changes,omitempty" doc:"How the declared spec differs from what is there."`
-	Rolls     *Rolls         `json:"rolls,omitempty" doc:"Pods that the change would replace."`
-	Runs      bool           `json:"runs,omitempty" doc:"The change starts a run of the job."`
-	Quota     []QuotaEffect  `json:"quota,omitempty" doc:"What it takes of its namespace's quota."`
-	Placement *PlanPlacement `json:"placement,omitempty" doc:"Whether the pods would find nodes."`
+	Errors    []FieldError      `json:"errors,omitempty" doc:"Why the write would be refused, whenever it comes."`
+	Warnings  []PlanWarning     `json:"warnings,omitempty" doc:"What the write would meet now; it may be different by the time of it."`
+	Changes   []Change          `json:"changes,omitempty" doc:"How the declared spec differs from what is there."`
+	Rolls     *Rolls            `json:"rolls,omitempty" doc:"Pods that the change would replace."`
+	Runs      bool              `json:"runs,omitempty" doc:"The change starts a run of the job."`
+	Quota     []QuotaEffect     `json:"quota,omitempty" doc:"What it takes of its namespace's quota."`
+	Images    map[string]string `json:"images,omitempty" doc:"Digests of its images, by the reference that is declared. They are kept: a write of the same references within a day gets the same."`
+	Placement *PlanPlacement    `json:"placement,omitempty" doc:"Whether the pods would find nodes."`
 }
 
 // PlanWarning is something to know before a write.

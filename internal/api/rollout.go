@@ -53,7 +53,8 @@ type Rollout struct {
 	Generation int64             `json:"generation"`
 	Revision   string            `json:"revision"`
 	Phase      RolloutPhase      `json:"phase"`
-	Image      string            `json:"image,omitempty"`
+	Image      string            `json:"image,omitempty" doc:"Of the main container, as it is declared."`
+	Images     map[string]string `json:"images,omitempty" doc:"Digests of the images its pods run, by the reference that is declared; one that is not there was not known."`
 	Contents   map[string]string `json:"contents,omitempty" doc:"Versions of the configs and secrets its pods use."`
 	Restarted  time.Time         `json:"restarted,omitzero" doc:"The restart its pods come from."`
 	Asked      string            `json:"asked,omitempty" doc:"Hash of the contents and the restart that were there when it began: a rollback runs earlier ones, until they change again."`

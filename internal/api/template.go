@@ -5,6 +5,13 @@ import (
 	"slices"
 )
 
+// When a node fetches an image.
+const (
+	PullIfAbsent = "if_absent"
+	PullAlways   = "always"
+	PullNever    = "never"
+)
+
 // PodTemplate is what a pod runs, with every default filled in.
 type PodTemplate struct {
 	Container
@@ -96,7 +103,7 @@ func (t PodTemplate) validateParts() error {
 		errs.Add("stop", t.Stop.validate())
 	}
 	switch t.Pull {
-	case "", "if_absent", "always", "never":
+	case "", PullIfAbsent, PullAlways, PullNever:
 	default:
 		errs.Addf("pull", "%q is unknown: want if_absent, always or never", t.Pull)
 	}
@@ -117,7 +124,7 @@ func (t PodTemplate) withDefaults() PodTemplate {
 	}
 	t.Placement, t.Restart, t.Stop = t.Placement.withDefaults(), t.Restart.withDefaults(), t.Stop.withDefaults()
 	if t.Pull == "" {
-		t.Pull = "if_absent"
+		t.Pull = PullIfAbsent
 	}
 	return t
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
+	"strconv"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
@@ -30,4 +32,17 @@ func (r Kind[S, T]) GetDeclared(ctx context.Context, namespace, name string) (*D
 func (r Kind[S, T]) ReplaceDeclared(ctx context.Context, o *Declared, generation int64) (*api.Object[S, T], error) {
 	o.Kind = r.k.Name
 	return r.send(ctx, o.Meta, "", ifMatch(generation), o)
+}
+
+// PutBack is ReplaceDeclared with what an earlier rollout of an app declared, by
+// its number: its images are those that ran, whatever their tags mean by now.
+func (r Kind[S, T]) PutBack(ctx context.Context, o *Declared, generation, rollout int64) (*api.Object[S, T], error) {
+	o.Kind = r.k.Name
+	out := new(api.Object[S, T])
+	req := Request{Method: http.MethodPut, Path: r.path(o.Meta.Namespace, o.Meta.Name), Header: ifMatch(generation),
+		Query: url.Values{"rollout": {strconv.FormatInt(rollout, 10)}}}
+	if err := r.c.call(ctx, req, o, out); err != nil {
+		return nil, err
+	}
+	return out, nil
 }

@@ -144,7 +144,7 @@ func serve(conf string) error {
 	if err != nil {
 		return err
 	}
-	cfg.Log = log
+	cfg.Log, cfg.Registry = log, offers{}
 	ctx, stop := daemon.Signals(context.Background())
 	defer stop()
 	s, err := server.Open(ctx, cfg)

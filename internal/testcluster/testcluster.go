@@ -22,6 +22,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver"
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/server"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
@@ -37,6 +38,9 @@ type Config struct {
 	// Separate runs the server as a process of its own, which Kill can end as
 	// kill -9 does. It implies Etcd, and needs Main as the package's TestMain.
 	Separate bool
+	// Registry is asked for the digests of images; by default that which the nodes
+	// fetch from. A server in a process of its own always asks that.
+	Registry apiserver.Registry
 	// Log gets everybody's log. By default it goes to the file named by
 	// CLUSTERD_TEST_LOG, or nowhere.
 	Log hclog.Logger
@@ -136,7 +140,9 @@ func (c *Cluster) startServer(ctx context.Context, name, dir string, at *place) 
 	if c.cfg.Separate {
 		return startSeparate(cfg, &at.api, &at.gossip)
 	}
-	cfg.Log = c.log.Named(name)
+	if cfg.Log, cfg.Registry = c.log.Named(name), c.cfg.Registry; cfg.Registry == nil {
+		cfg.Registry = offers{}
+	}
 	s, err := server.Open(ctx, cfg)
 	if err != nil {
 		return running{}, err
@@ -220,13 +226,16 @@ func (c *Cluster) Env() map[string]string {
 }
 
 // Client returns a client with the admin's token.
-func (c *Cluster) Client() *client.Client {
+func (c *Cluster) Client() *client.Client { return c.ClientOf(c.URLs()...) }
+
+// ClientOf returns a client of some of the servers, by URL.
+func (c *Cluster) ClientOf(urls ...string) *client.Client {
 	c.t.Helper()
 	roots, err := pki.LoadRoots(c.CAFile())
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	cl, err := client.New(client.Config{Addresses: c.URLs(), Token: c.Token(), TLS: roots, UserAgent: "testcluster"})
+	cl, err := client.New(client.Config{Addresses: urls, Token: c.Token(), TLS: roots, UserAgent: "testcluster"})
 	if err != nil {
 		c.t.Fatal(err)
 	}

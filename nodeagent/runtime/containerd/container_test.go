@@ -40,21 +40,3 @@ func TestSignalNumber(t *testing.T) {
 		}
 	}
 }
-
-func TestNormalize(t *testing.T) {
-	for name, want := range map[string]string{
-		"nginx":                 "docker.io/library/nginx:latest",
-		"team/web:2":            "docker.io/team/web:2",
-		"r.example:5000/a/b":    "r.example:5000/a/b:latest",
-		"nginx:1@sha256:" + hex: "docker.io/library/nginx@sha256:" + hex,
-	} {
-		if got, err := normalize(name); err != nil || got.String() != want {
-			t.Errorf("%s: %v %v", name, got, err)
-		}
-	}
-	if _, err := normalize("NGINX:"); err == nil {
-		t.Error("took NGINX:")
-	}
-}
-
-const hex = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"

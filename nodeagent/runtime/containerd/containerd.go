@@ -24,8 +24,8 @@ import (
 	client "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/log"
 
+	"github.com/clusterd/terraform-provider-clusterd/internal/registry"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
 
@@ -49,11 +49,12 @@ const (
 
 // Runtime implements runtime.Runtime.
 type Runtime struct {
-	config  Config
-	client  *client.Client
-	pods    locks
-	images  sync.Map // digest → runtime.Image without its reference
-	unknown sync.Map // ids of containers whose end nobody will ever know
+	config     Config
+	client     *client.Client
+	registries *registry.Client
+	pods       locks
+	images     sync.Map // digest → runtime.Image without its reference
+	unknown    sync.Map // ids of containers whose end nobody will ever know
 }
 
 var _ runtime.Runtime = (*Runtime)(nil)
@@ -79,15 +80,15 @@ func Open(c Config) (*Runtime, error) {
 	if _, err := mount.CleanupTempMounts(0); err != nil {
 		return nil, err
 	}
-	// Its library has a log of its own, of what callers are told by errors anyway.
-	if err := log.SetLevel("fatal"); err != nil {
+	registries, err := registry.New() // it keeps the library's log quiet
+	if err != nil {
 		return nil, err
 	}
 	cl, err := client.New(c.Address, client.WithDefaultNamespace(namespace), client.WithTimeout(time.Second))
 	if err != nil {
 		return nil, err
 	}
-	return &Runtime{config: c, client: cl}, nil
+	return &Runtime{config: c, client: cl, registries: registries}, nil
 }
 
 func (c Config) journal() string { return filepath.Join(c.DataDir, "journal") }

@@ -15,22 +15,13 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 
+	"github.com/clusterd/terraform-provider-clusterd/internal/registry"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
 
-// normalize names an image in full: nginx is docker.io/library/nginx:latest. A
-// digest makes a tag mean nothing.
-func normalize(name string) (reference.Named, error) {
-	ref, err := reference.ParseDockerRef(name)
-	if err != nil {
-		return nil, fmt.Errorf("image %q: %w", name, err)
-	}
-	return ref, nil
-}
-
 // image finds an image by name, or by any name of its repository and the digest.
 func (r *Runtime) image(ctx context.Context, name string) (client.Image, error) {
-	ref, err := normalize(name)
+	ref, err := registry.Normalize(name)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +38,7 @@ func (r *Runtime) image(ctx context.Context, name string) (client.Image, error) 
 			return nil, fmt.Errorf("image %s: %w", name, err)
 		}
 		for _, i := range same {
-			if have, err := normalize(i.Name()); err == nil && have.Name() == ref.Name() {
+			if have, err := registry.Normalize(i.Name()); err == nil && have.Name() == ref.Name() {
 				return i, nil
 			}
 		}
@@ -158,7 +149,7 @@ func fullName(name string) string {
 
 // rename gives an imported image the name that it is looked for by.
 func (r *Runtime) rename(ctx context.Context, i images.Image) (images.Image, error) {
-	ref, err := normalize(i.Name)
+	ref, err := registry.Normalize(i.Name)
 	if err != nil || ref.String() == i.Name {
 		return i, err
 	}

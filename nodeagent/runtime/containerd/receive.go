@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/clusterd/terraform-provider-clusterd/internal/registry"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
 
@@ -41,7 +42,7 @@ func (r *Runtime) Export(ctx context.Context, name string, w io.Writer) error {
 // Receive keeps one image of a tar in OCI layout. What it consists of lies under
 // the digest of its bytes, so nothing else can pass for it.
 func (r *Runtime) Receive(ctx context.Context, name, digest string, t io.Reader) (runtime.Image, error) {
-	ref, err := normalize(name)
+	ref, err := registry.Normalize(name)
 	if err != nil {
 		return runtime.Image{}, err
 	}

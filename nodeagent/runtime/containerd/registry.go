@@ -4,10 +4,7 @@ package containerd
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -15,22 +12,20 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
-	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/clusterd/terraform-provider-clusterd/internal/registry"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
 
 // Pull fetches an image from its registry and unpacks it. That nobody answers
 // is known within seconds; how long the transfer takes is up to ctx.
 func (r *Runtime) Pull(ctx context.Context, f runtime.Fetch) (runtime.Image, error) {
-	ref, err := normalize(f.Reference)
+	ref, err := registry.Normalize(f.Reference)
 	if err != nil {
 		return runtime.Image{}, fmt.Errorf("%w: %w", runtime.ErrUnavailable, err)
 	}
-	opts := []client.RemoteOpt{client.WithPullUnpack, client.WithPullSnapshotter(snapshotter), client.WithResolver(resolver(f.Credentials))}
+	opts := []client.RemoteOpt{client.WithPullUnpack, client.WithPullSnapshotter(snapshotter), client.WithResolver(r.registries.Resolver(registry.Credentials(f.Credentials)))}
 	if f.Progress != nil {
 		w := &watched{store: r.client.ContentStore()}
 		opts = append(opts, client.WithImageHandlerWrapper(w.wrap))
@@ -48,56 +43,20 @@ func (r *Runtime) Pull(ctx context.Context, f runtime.Fetch) (runtime.Image, err
 
 // Resolve asks the registry for an image's digest.
 func (r *Runtime) Resolve(ctx context.Context, f runtime.Fetch) (string, error) {
-	ref, err := normalize(f.Reference)
+	digest, err := r.registries.Digest(ctx, f.Reference, registry.Credentials(f.Credentials))
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", runtime.ErrUnavailable, err)
+		return "", fmt.Errorf("resolve %s: %w", f.Reference, registryError(err))
 	}
-	_, desc, err := resolver(f.Credentials).Resolve(ctx, ref.String())
-	if err != nil {
-		return "", fmt.Errorf("resolve %s: %w", ref, registryError(err))
-	}
-	return desc.Digest.String(), nil
+	return digest, nil
 }
 
 // registryError says what went wrong in the words of the contract.
 func registryError(err error) error {
-	status, unexpected := errors.AsType[remoteerrors.ErrUnexpectedStatus](err)
-	dns, unnamed := errors.AsType[*net.DNSError](err)
-	op, silent := errors.AsType[*net.OpError](err)
-	switch {
-	case errors.Is(err, docker.ErrInvalidAuthorization), unexpected && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden):
-		return fmt.Errorf("%w: it is not for everybody, or the credentials are wrong", runtime.ErrRefused)
-	case errdefs.IsNotFound(err):
-		return fmt.Errorf("%w: the registry has no such image", runtime.ErrUnavailable)
-	case unnamed:
-		return fmt.Errorf("%w: %s", runtime.ErrUnavailable, dns)
-	case silent:
-		return fmt.Errorf("%w: %s", runtime.ErrUnavailable, op)
+	t, kind := registry.Explain(err), runtime.ErrUnavailable
+	if t.Refused {
+		kind = runtime.ErrRefused
 	}
-	return fmt.Errorf("%w: %s", runtime.ErrUnavailable, err)
-}
-
-// resolver finds registries; one on this machine may do without TLS. It tells
-// the credentials to the image's registry and to no other host.
-func resolver(c runtime.Credentials) remotes.Resolver {
-	plain := &http.Client{Transport: transport()}
-	opts := []docker.RegistryOpt{docker.WithClient(plain), docker.WithPlainHTTP(docker.MatchLocalhost)}
-	if c != (runtime.Credentials{}) {
-		opts = append(opts, docker.WithAuthorizer(docker.NewDockerAuthorizer(
-			docker.WithAuthClient(plain),
-			docker.WithAuthCreds(func(string) (string, string, error) { return c.Username, c.Password, nil }),
-		)))
-	}
-	return docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(opts...)})
-}
-
-// transport gives up early on a registry that is not there.
-func transport() http.RoundTripper {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialContext = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
-	t.TLSHandshakeTimeout = 5 * time.Second
-	t.ResponseHeaderTimeout = 30 * time.Second
-	return t
+	return fmt.Errorf("%w: %w", kind, t)
 }
 
 // watched are the parts of an image that is being fetched.

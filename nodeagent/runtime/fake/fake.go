@@ -274,6 +274,9 @@ func normalize(reference string) string {
 	return host + "/" + rest
 }
 
+// Digest is that of the image a registry has by a reference.
+func Digest(reference string, i Image) string { return i.describe(normalize(reference)).Digest }
+
 func (i Image) describe(reference string) runtime.Image {
 	sum := sha256.Sum256(fmt.Append(nil, reference, i.Script))
 	return runtime.Image{
@@ -368,10 +371,11 @@ func (r *Runtime) offered(f runtime.Fetch) (string, Image, error) {
 	if r.down != nil {
 		return "", Image{}, r.down
 	}
-	ref := normalize(f.Reference)
+	name, digest, _ := strings.Cut(f.Reference, "@")
+	ref := normalize(name)
 	i, ok := r.registry(ref)
 	switch {
-	case !ok:
+	case !ok, digest != "" && digest != i.describe(ref).Digest:
 		return ref, i, fmt.Errorf("%s: %w: not found", ref, runtime.ErrUnavailable)
 	case i.Password != "" && i.Password != f.Credentials.Password:
 		return ref, i, fmt.Errorf("%s: %w: it wants other credentials", ref, runtime.ErrRefused)
