@@ -185,6 +185,22 @@ func (h *host) processes() (pids []int) {
 	return pids
 }
 
+// measured asks for the node's numbers, as Prometheus does.
+func (h *host) measured(want ...string) {
+	h.Helper()
+	resp, err := h.client.Do(h.Context(), client.Request{Method: http.MethodGet, Path: "/v1/nodes/w1/metrics"})
+	if err != nil {
+		h.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	for _, w := range want {
+		if err != nil || !strings.Contains(string(got), w) {
+			h.Errorf("no %s in the node's numbers (%v):\n%s", w, err, got)
+		}
+	}
+}
+
 func (h *host) demolish() {
 	if h.Failed() {
 		log, _ := os.ReadFile(h.dir + "/nodeagent.log")
@@ -274,6 +290,7 @@ func TestNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := h.ready(2, 0)
+	h.measured(`clusterd_node_pods{phase="running"} 2`, "clusterd_node_containers_running 2", "clusterd_node_services_programmed_seconds_count", "clusterd_build_info")
 
 	h.kill()
 	h.start()

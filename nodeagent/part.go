@@ -112,7 +112,12 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 	if err != nil {
 		return err
 	}
-	px, err := proxy.Open(proxy.Config{Pods: m.Pods, Subnet: m.Subnet, Services: m.Services, Applied: all.follow, Log: log})
+	reg := daemon.NewMetrics()
+	numbers := newMetrics(reg)
+	px, err := proxy.Open(proxy.Config{
+		Pods: m.Pods, Subnet: m.Subnet, Services: m.Services, Applied: all.follow,
+		Programmed: func(took time.Duration) { numbers.programmed.Observe(took.Seconds()) }, Log: log,
+	})
 	if err != nil {
 		return err
 	}
@@ -136,9 +141,10 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 			Resolv: func(ns string) string { return dns.ResolvConf(ns, network.DefaultGateway) },
 		},
 		ImageNotes: filepath.Join(s.DataDir, "images.json"), ImageDisk: func() (int64, int64, error) { return disk(s.DataDir) },
-		Nodes: func(all []api.Node) { nw.SetNodes(all); peers.remember(all) }, Servers: m.Servers, ServersChanged: all.changed, Keys: all.ids, Connected: all.connected, TLS: id.ClientTLS(), Log: log,
+		Nodes: func(all []api.Node) { nw.SetNodes(all); peers.remember(all) }, Servers: m.Servers, ServersChanged: all.changed, Keys: all.ids, Metrics: daemon.MetricsHandler(reg), Connected: all.connected, TLS: id.ClientTLS(), Log: log,
 		Lease: agent.Lease{Path: filepath.Join(s.RunDir, "lease")},
 	})
+	numbers.pods, numbers.lease = a.Pods, a.Lease
 	feed := &proxy.Feed{Client: c, Path: filepath.Join(s.DataDir, "services.json"), Sinks: []proxy.Sink{px, resolver}, Log: log.Named("services")}
 	return daemon.Run(ctx,
 		daemon.Named("network", nw),

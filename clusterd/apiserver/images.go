@@ -210,8 +210,12 @@ type agentError struct {
 
 func (e *agentError) Error() string { return e.message }
 
-// serveNodeImages answers GET /v1/nodes/{name}/images.
-func (s *Server) serveNodeImages(w http.ResponseWriter, r *request) error {
+// askNode answers below /v1/nodes/{name} with what the node's agent says at path.
+func askNode(path string) func(*Server, http.ResponseWriter, *request) error {
+	return func(s *Server, w http.ResponseWriter, r *request) error { return s.serveFromNode(w, r, path) }
+}
+
+func (s *Server) serveFromNode(w http.ResponseWriter, r *request, path string) error {
 	ref := r.kind.ref("", r.PathValue("name"))
 	if err := allow(r.by.Identity, verbStream, r.kind, ref.Name, nil); err != nil {
 		return err
@@ -220,7 +224,7 @@ func (s *Server) serveNodeImages(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	s.forward(w, r, client, "/v1/images", ref, ref.Name)
+	s.forward(w, r, client, path, ref, ref.Name)
 	return nil
 }
 

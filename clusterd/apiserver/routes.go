@@ -83,8 +83,10 @@ func (s *Server) routes() []route {
 			query: []param{{"reference", "Which image."}}}},
 		route{method: "GET", path: "/v1/images/{name}/archive", kind: s.kinds["images"], act: api.VerbRead, serve: (*Server).serveArchive, doc: doc{
 			summary: "An image that was loaded by hand, for a node that lacks it, from one that has it", media: "application/x-tar"}},
-		route{method: "GET", path: "/v1/nodes/{name}/images", kind: nodes, act: api.VerbRead, serve: (*Server).serveNodeImages, doc: doc{
+		route{method: "GET", path: "/v1/nodes/{name}/images", kind: nodes, act: api.VerbRead, serve: askNode("/v1/images"), doc: doc{
 			summary: "The images a node has, from its agent", out: reflect.TypeFor[api.NodeImages]()}},
+		route{method: "GET", path: "/v1/nodes/{name}/metrics", kind: nodes, act: api.VerbRead, serve: askNode("/metrics"), doc: doc{
+			summary: "Numbers about a node, for Prometheus, from its agent", media: "text/plain"}},
 		route{method: "GET", path: "/v1/keys", act: api.VerbRotate, serve: (*Server).serveKeys, doc: doc{
 			summary: "The keys that members share, by their ids, and what a rotation waits for", out: reflect.TypeFor[api.Keys]()}},
 		route{method: "POST", path: "/v1/keys/{what}", act: api.VerbRotate, serve: (*Server).serveRotate, doc: doc{

@@ -59,7 +59,7 @@ var rules = map[string]rule{
 	"clusterd/scheduler":                {"internal/api internal/client internal/reconcile", log},
 	"clusterd/dev":                      {"internal/api internal/client internal/daemon internal/pki clusterd/dev", log + " github.com/vishvananda " + sys},
 
-	"nodeagent":                    {"nodeagent internal", log + " " + cli + " " + sys + " golang.org/x/sync"},
+	"nodeagent":                    {"nodeagent internal", log + " " + cli + " " + sys + " golang.org/x/sync github.com/prometheus"},
 	"nodeagent/agent":              {"internal nodeagent", log},
 	"nodeagent/pod":                {"internal/api internal/client internal/tunnel nodeagent/content nodeagent/runtime nodeagent/pod", log + " google.golang.org/grpc"},
 	"nodeagent/content":            {"internal/api internal/pki", ""},

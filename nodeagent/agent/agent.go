@@ -86,6 +86,8 @@ type Config struct {
 	// Keys are those of the node's that members share, for its status; nil: none
 	// are told of.
 	Keys func() api.KeyIDs
+	// Metrics answers with numbers about the node; nil: there are none.
+	Metrics http.Handler
 	// Connected hears of each server (host:port) that a tunnel was opened to; nil:
 	// not wanted.
 	Connected func(server string)
@@ -136,6 +138,16 @@ func New(cfg Config) *Agent {
 
 // Handler answers the servers' questions.
 func (a *Agent) Handler() http.Handler { return a.mux }
+
+// Pods returns what is known of the node's pods, by UID.
+func (a *Agent) Pods() map[string]pod.View { return a.workers.Views() }
+
+// Lease returns how long the node may still run stateful pods; ok is false
+// without a lease.
+func (a *Agent) Lease() (left time.Duration, ok bool) {
+	era, left := a.lease.Left()
+	return left, era != 0
+}
 
 // Run works until ctx ends. Containers go on.
 func (a *Agent) Run(ctx context.Context) error {

@@ -27,6 +27,9 @@ func (a *Agent) routes() http.Handler {
 	handle("GET /v1/images/archive", a.serveArchive)
 	handle("PUT /v1/images", a.serveImport)
 	handle("DELETE /v1/images", a.serveRemoveImage)
+	if a.cfg.Metrics != nil {
+		mux.Handle("GET /metrics", a.cfg.Metrics)
+	}
 	return mux
 }
 

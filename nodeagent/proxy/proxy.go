@@ -35,7 +35,9 @@ type Config struct {
 	// Applied is called once everything up to a revision of the endpoints is
 	// programmed, with the newest one only. It is called again after an error.
 	Applied func(ctx context.Context, revision int64) error
-	Log     hclog.Logger
+	// Programmed hears how long the kernel took for each change; nil: not wanted.
+	Programmed func(took time.Duration)
+	Log        hclog.Logger
 }
 
 // Proxy programs the services of the cluster on one node. It is a Sink.
@@ -246,6 +248,12 @@ func newest[T any](ch chan T, v T) {
 	ch <- v
 }
 
+func (p *Proxy) programmed(took time.Duration) {
+	if p.cfg.Programmed != nil {
+		p.cfg.Programmed(took)
+	}
+}
+
 // step brings the kernel to what is known now, after a look at what is there
 // if check is set.
 func (p *Proxy) step(check bool) error {
@@ -264,14 +272,15 @@ func (p *Proxy) step(check bool) error {
 		}
 	}
 	d := p.take(plans)
+	begun := time.Now()
 	switch {
 	case !p.ready:
-		begun := time.Now()
 		if err := p.kernel.replace(p.rules); err != nil {
 			return p.untold(told, err)
 		}
 		p.ready, p.from = true, nil
 		p.expect(maps.Clone(p.rules))
+		p.programmed(time.Since(begun))
 		p.log.Info("services programmed", "frontends", len(p.rules), "took", time.Since(begun))
 	case len(d) > 0:
 		c := newChanges()
@@ -281,6 +290,7 @@ func (p *Proxy) step(check bool) error {
 		if err := p.kernel.update(c); err != nil {
 			return p.untold(told, err)
 		}
+		p.programmed(time.Since(begun))
 		p.expect(d.stale())
 		if p.log.IsDebug() {
 			p.log.Debug("services changed", "plan", d.String())
