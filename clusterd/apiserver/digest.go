@@ -163,7 +163,7 @@ func (t *txn) ofRollout(old *object, in *incoming) (map[string]string, error) {
 	return nil, conflict(api.Precondition, in.ref(), "its history has no rollout %d", in.rollout)
 }
 
-// digest findings a question from what was loaded by hand, or from what the
+// digest answers a question from what was loaded by hand, or from what the
 // registry said since the transaction began. Otherwise it notes the question.
 func (t *txn) digest(q question, pull string) (a finding) {
 	if r, err := api.ParseImage(q.reference); err == nil {
@@ -268,8 +268,8 @@ func (t *txn) forgetPlanned() {
 	}
 }
 
-// askRegistries findings what a transaction lacks, and what nobody findings in
-// time, too: it is tried again with all that is known then.
+// askRegistries asks for what a transaction lacks, and returns all that is known
+// then. What nobody answers in time is known, too: to be unknown.
 func (s *Server) askRegistries(ctx context.Context, t *txn) findings {
 	ctx, cancel := context.WithTimeout(ctx, digestWait)
 	defer cancel()

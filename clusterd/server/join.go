@@ -40,7 +40,9 @@ func (s *Server) join(ctx context.Context, gossipAddr string) (j joined, err err
 		try, cancel := context.WithTimeout(ctx, 30*time.Second)
 		res, err := pki.Join(try, at, token, req)
 		cancel()
-		switch _, refused := errors.AsType[*pki.RefusedError](err); {
+		_, refused := errors.AsType[*pki.RefusedError](err)
+		_, stranger := errors.AsType[*pki.PinError](err)
+		switch {
 		case err == nil && res.Server == nil:
 			return j, fmt.Errorf("join %s: it does not take servers", at)
 		case err == nil:
@@ -50,7 +52,7 @@ func (s *Server) join(ctx context.Context, gossipAddr string) (j joined, err err
 			j.members = res.Server.Members
 			s.log.Info("joined the cluster", "server", at, "members", len(j.members))
 			return j, nil
-		case refused || ctx.Err() != nil:
+		case refused || stranger || ctx.Err() != nil:
 			return j, err
 		}
 		s.log.Warn("not joined yet; trying again", "error", err)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net/http"
 	"net/netip"
@@ -212,5 +213,23 @@ func TestLostKeysAreNotReplaced(t *testing.T) {
 	_, err := Open(t.Context(), Config{Name: "s1", DataDir: dir, Listen: "127.0.0.1:0", Gossip: "127.0.0.1:0"})
 	if err == nil || !strings.Contains(err.Error(), "restore") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestStrangersAreNotJoined: a server whose authority is another than the
+// token's is turned away from at once, and nothing of it is kept.
+func TestStrangersAreNotJoined(t *testing.T) {
+	s, _ := start(t, t.TempDir())
+	dir := t.TempDir()
+	began := time.Now()
+	_, err := Open(t.Context(), Config{
+		Name: "s2", DataDir: dir, Listen: "127.0.0.1:0", Gossip: "127.0.0.1:0", Peer: freeAddr(t),
+		Join: []string{s.Addr()}, JoinToken: pki.NewJoinToken(strings.Repeat("0", 64)).Reveal(),
+	})
+	if _, stranger := errors.AsType[*pki.PinError](err); !stranger || time.Since(began) > 20*time.Second {
+		t.Errorf("after %s: %v", time.Since(began), err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, keysFile)); err == nil {
+		t.Error("it has keys")
 	}
 }

@@ -140,10 +140,12 @@ func checkID(s string) error {
 
 func isHex(part, s string, size int) error {
 	// Only lower case, so that a token has one spelling.
-	if len(s) != 2*size || strings.ContainsFunc(s, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'f')
-	}) {
+	strange := strings.ContainsFunc(s, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
+	switch {
+	case len(s) != 2*size:
 		return fmt.Errorf("its %s must be %d characters of 0-9 and a-f, this one has %d: was it cut when copied?", part, 2*size, len(s))
+	case strange:
+		return fmt.Errorf("its %s must be %d characters of 0-9 and a-f, in lower case: was it changed when copied?", part, 2*size)
 	}
 	return nil
 }
