@@ -428,17 +428,13 @@ func (l *apps) onNode(n *api.Node) (refs []api.Ref) {
 
 // look gathers what a plan of an app or a job is made from.
 func look(caches *reconcile.Caches, namespace string, pods []*api.Pod, now time.Time) facts {
-	nodes := map[string]*api.Node{}
-	for _, n := range caches.Nodes.List() {
-		nodes[n.Meta.Name] = n
-	}
 	volumes := map[string]*api.Volume{}
 	for _, v := range caches.Volumes.List() {
 		if v.Meta.Namespace == namespace {
 			volumes[v.Meta.Name] = v
 		}
 	}
-	return facts{pods: pods, nodes: nodes, volumes: volumes, contents: versions(caches, namespace), now: now}
+	return facts{pods: pods, nodes: caches.Nodes.ByName(), volumes: volumes, contents: versions(caches, namespace), now: now}
 }
 
 // apply carries a plan out in one transaction, which fails if the app is not

@@ -177,7 +177,7 @@ func (l *contents) gather(ref api.Ref) *versioned {
 			v.UsedBy = append(v.UsedBy, "app/"+a.Meta.Name)
 		}
 	}
-	for _, p := range l.caches.Pods.List() {
+	for p := range l.caches.Pods.All() {
 		if hash := p.Spec.Contents[v.Of]; p.Meta.Namespace == ref.Namespace && hash != "" && !p.Status.Phase.Ended() {
 			v.Needed[hash] = true
 			if p.Spec.Job != "" {

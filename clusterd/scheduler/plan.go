@@ -98,16 +98,14 @@ type class struct {
 // plan ends. A pod of a higher priority may ask others to leave; their room is
 // kept for it from then on, against whoever comes after it in the order.
 func planBinds(p *picture, waiting []candidate, limit int, spare budget) decisions {
-	slices.SortStableFunc(waiting, order)
-	out := make(decisions, 0, len(waiting))
+	queue := newQueue(waiting)
+	out := make(decisions, 0, min(len(waiting), limit))
 	classes := map[string]*class{}
 	hoping := map[string][]*class{} // for pods of an app or a revision to come
 	e := eviction{picture: p, spare: spare}
 	defer e.release()
-	for _, w := range waiting {
-		if limit == 0 {
-			break
-		}
+	for limit > 0 && len(queue) > 0 {
+		w := queue.next()
 		c := classes[w.key]
 		if c == nil {
 			c = p.newClass(w.request)

@@ -3,9 +3,11 @@ package reconcile
 import (
 	"cmp"
 	"context"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -31,6 +33,15 @@ type Cache[S api.Spec[S], T any] struct {
 	indexes  map[string]map[string]map[id]*api.Object[S, T] // by index, then value
 	revision int64
 	waiting  chan struct{} // closed by the next advance; nil when nobody waits
+
+	// listed is objects in order, until one changes: of many kinds everything is
+	// looked at often, and changes seldom. It is set under the lock for readers.
+	listed atomic.Pointer[listing[S, T]]
+}
+
+type listing[S api.Spec[S], T any] struct {
+	all    []*api.Object[S, T]
+	byName func() map[string]*api.Object[S, T]
 }
 
 // id is what tells objects of one kind apart.
@@ -72,10 +83,42 @@ func (c *Cache[S, T]) Get(namespace, name string) *api.Object[S, T] {
 }
 
 // List returns all objects, by namespace and name.
-func (c *Cache[S, T]) List() []*api.Object[S, T] {
+func (c *Cache[S, T]) List() []*api.Object[S, T] { return slices.Clone(c.list().all) }
+
+// ByName returns all objects of a kind that no namespace has. The map is shared:
+// it must not be changed.
+func (c *Cache[S, T]) ByName() map[string]*api.Object[S, T] { return c.list().byName() }
+
+func (c *Cache[S, T]) list() *listing[S, T] {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return sorted(c.objects, nil)
+	l := c.listed.Load()
+	if l == nil {
+		l = &listing[S, T]{all: sorted(c.objects, nil)}
+		l.byName = sync.OnceValue(func() map[string]*api.Object[S, T] {
+			m := make(map[string]*api.Object[S, T], len(l.all))
+			for _, o := range l.all {
+				m[o.Meta.Name] = o
+			}
+			return m
+		})
+		c.listed.Store(l)
+	}
+	return l
+}
+
+// All yields all objects as they are now, in no order, and copies nothing. The
+// loop must not change the cache, or wait for who does.
+func (c *Cache[S, T]) All() iter.Seq[*api.Object[S, T]] {
+	return func(yield func(*api.Object[S, T]) bool) {
+		c.mu.RLock()
+		defer c.mu.RUnlock()
+		for _, o := range c.objects {
+			if !yield(o) {
+				return
+			}
+		}
+	}
 }
 
 // By returns the objects whose index has the value, by namespace and name. An
@@ -174,7 +217,7 @@ func (c *Cache[S, T]) Each() Source {
 func (c *Cache[S, T]) Run(ctx context.Context) error {
 	wait := minRetry
 	for ctx.Err() == nil {
-		err := c.list(ctx)
+		err := c.relist(ctx)
 		for err == nil {
 			if err = c.watch(ctx, &wait); err != nil && !api.Is(err, api.Gone) && ctx.Err() == nil {
 				c.log.Debug("watch ended", "error", err, "retry_in", wait)
@@ -204,8 +247,8 @@ func (c *Cache[S, T]) pause(ctx context.Context, wait *time.Duration) error {
 	}
 }
 
-// list replaces what the cache has with what the cluster has.
-func (c *Cache[S, T]) list(ctx context.Context) error {
+// relist replaces what the cache has with what the cluster has.
+func (c *Cache[S, T]) relist(ctx context.Context) error {
 	items, revision, err := c.client.List(ctx, "", nil)
 	if err != nil {
 		return err
@@ -294,6 +337,7 @@ func (c *Cache[S, T]) remove(k id) {
 }
 
 func (c *Cache[S, T]) reindex(k id, was, is *api.Object[S, T]) {
+	c.listed.Store(nil)
 	for name, of := range c.kind.Indexes {
 		values := c.indexes[name]
 		if was != nil {
