@@ -23,6 +23,11 @@ func mixed(shape int) *api.Placement {
 }
 
 func benchmark(b *testing.B, nodes int, placement func(shape int) *api.Placement) {
+	benchmarkApps(b, nodes, 200, placement)
+}
+
+// benchmarkApps places pods of so many apps, one of each in turn.
+func benchmarkApps(b *testing.B, nodes, apps int, placement func(shape int) *api.Placement) {
 	const pods = 10_000
 	p := newPicture()
 	for i := range nodes {
@@ -35,7 +40,7 @@ func benchmark(b *testing.B, nodes int, placement func(shape int) *api.Placement
 	}
 	var pending []candidate
 	for i := range pods {
-		shape := i % 200
+		shape := i % apps
 		pending = append(pending, newCandidate(testPod(fmt.Sprintf("p%05d", i), fmt.Sprint("app-", shape), fmt.Sprintf("%dm", 50+10*(shape%20)), fmt.Sprintf("%dMi", 64+16*(shape%10)), placement(shape))))
 	}
 	b.ResetTimer()
@@ -72,6 +77,11 @@ func processorTime(b *testing.B) time.Duration {
 // The shapes of Kubernetes' scheduler_perf: basic, spread, affinity and
 // anti-affinity.
 func BenchmarkSchedule5000NodesBasic(b *testing.B) {
+	benchmarkApps(b, 5000, 1, func(int) *api.Placement { return nil })
+}
+
+// As basic, of many apps whose pods come in turns.
+func BenchmarkSchedule5000NodesManyApps(b *testing.B) {
 	benchmark(b, 5000, func(int) *api.Placement { return nil })
 }
 

@@ -44,6 +44,10 @@ type picture struct {
 	// repelled are the names of the repulsions that keep an app out, with whose
 	// they are and where they reach.
 	repelled map[string]map[string]relation
+	// touched are the nodes of which something was taken or given back, one after
+	// another, since epoch began.
+	touched []int32
+	epoch   int
 	// hurt counts pods of an app that failed on a node lately.
 	hurt map[string]map[int]int
 	// volumes by namespace/name; nil: they are not looked at.
@@ -187,6 +191,7 @@ func (p *picture) unplace(uid string) needs {
 
 func (p *picture) count(at placement, sign int32) {
 	i := at.node
+	p.touch(i)
 	p.mount(at, sign)
 	p.freeCPU[i] -= int64(sign) * at.cpu
 	p.freeMem[i] -= int64(sign) * at.mem

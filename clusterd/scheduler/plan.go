@@ -80,6 +80,8 @@ type class struct {
 	request    *request
 	candidates []int32   // nodes that pass the filters that do not depend on load
 	bonus      []float32 // of each; nil: none has any
+	asked      int       // how often choose has looked for a node
+	ranking    *ranking  // nil until it pays
 	domains    []bool    // with spread: which have a candidate
 	rules      []rule
 

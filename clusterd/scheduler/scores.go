@@ -32,7 +32,17 @@ func (p *picture) bonusOf(r *request, i int) (bonus float32) {
 }
 
 // best returns the node for the next pod of the class, or -1 when it fits none.
+// A class that asks again and wants nothing of other pods keeps a ranking.
 func (p *picture) best(c *class) int {
+	rules := p.rulesOf(c)
+	if c.asked++; c.asked > 1 && c.request.spread == "" && len(rules) == 0 && len(c.candidates) > 0 {
+		return p.first(c)
+	}
+	return p.scan(c, rules)
+}
+
+// scan looks at every node.
+func (p *picture) scan(c *class, rules []rule) int {
 	r := c.request
 	var onNode, ofApp, inDomain, domainOf []int32
 	if s := p.apps[r.group.app]; s != nil {
@@ -52,7 +62,6 @@ func (p *picture) best(c *class) int {
 			outside = slices.Max(inDomain) + 1 - emptiest // a node outside every domain is the last resort
 		}
 	}
-	rules := p.rulesOf(c)
 	best, high := -1, float32(0)
 	cpu, mem := r.cpu, r.mem
 	freeCPU, freeMem, freePods, perCPU, perMem := p.freeCPU, p.freeMem, p.freePods, p.perCPU, p.perMem
