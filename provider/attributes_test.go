@@ -171,6 +171,17 @@ var subjects = map[string]*subject{
 		},
 		replaces: []string{`{"name": "walked2"}`},
 	},
+	"Role": {
+		kind:   api.Roles.Info(),
+		always: `{"name": "walked", "rules": {"read": {"namespaces": ["default"], "kinds": ["apps"], "verbs": ["read"]}}}`,
+		changes: []string{
+			`{"description": "Those who look."}`,
+			`{"rules": {"read": {"namespaces": ["default", "shop"], "kinds": ["apps", "pods"], "verbs": ["read", "logs"]}, "nodes": {"kinds": ["nodes"], "verbs": ["*"]}}}`,
+			`{"labels": {"team": "shop"}}`,
+			`{"adopt": true}`, `{"timeouts": {"delete": "1m"}}`,
+		},
+		replaces: []string{`{"name": "walked2"}`},
+	},
 	"Volume": {
 		kind:   api.Volumes.Info(),
 		always: `{"name": "data", "size": "64Mi", "deletion_protection": false}`,

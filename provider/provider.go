@@ -35,7 +35,7 @@ func New(version string) provider.Provider { return &clusterd{version} }
 type clusterd struct{ version string }
 
 func (*clusterd) Resources(context.Context) []func() resource.Resource {
-	return []func() resource.Resource{newNamespace, newNode, newApp, newJob, newService, newVolume, newConfig, newSecret}
+	return []func() resource.Resource{newNamespace, newNode, newApp, newJob, newService, newVolume, newConfig, newSecret, newRole}
 }
 
 func (*clusterd) DataSources(context.Context) []func() datasource.DataSource {

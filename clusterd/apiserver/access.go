@@ -3,65 +3,132 @@ package apiserver
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// verb is what a caller wants to do to objects of a kind.
-type verb string
+// ask is what somebody wants to do: to one object, or with an empty name to all
+// of a namespace, or of all namespaces.
+type ask struct {
+	verb            api.Verb
+	kind            *kind
+	namespace, name string
+	part            string  // of its status, or beside it
+	object          *object // as it is, if it exists: what a node may do depends on it
+	own             bool    // only those of the node that asks
+}
 
-const (
-	verbRead   verb = "read"
-	verbWrite  verb = "write"
-	verbStatus verb = "write the status of"
-	verbPart   verb = "write a part of the status of"
-	verbDelete verb = "delete"
-	verbFinal  verb = "remove for good"
-	verbBind   verb = "bind"
-	verbStream verb = "open a stream to"
-	verbLoad   verb = "load"
-	verbRotate verb = "rotate the keys of"
-	// verbSnapshot is about all there is.
-	verbSnapshot verb = "save a snapshot of all"
-)
+// to asks for the object of r's path.
+func (r *request) to(verb api.Verb, o *object) ask {
+	return ask{verb: verb, kind: r.kind, namespace: r.PathValue("namespace"), name: r.PathValue("name"), object: o}
+}
 
-// allow is the one place that says who may do what. o is the object as it is,
-// where it matters and exists.
+// allow is the one place that says who may do what.
 //
-// Users with a token and the system may do everything; nodes may read their own
-// pods and what it takes to reach the others, and write only what is about
-// themselves. Servers have the store, and the keys of everything: their
-// certificates only let them see who is a member.
-func allow(id Identity, v verb, k *kind, name string, o *object) error {
-	if v == verbWrite && k.info.Name == api.Contents.Name {
+// The system may do everything, and users what the roles of their token give;
+// nodes may read their own pods and what it takes to reach the others, and write
+// only what is about themselves. Servers have the store, and the keys of
+// everything: their certificates only let them see who is a member.
+func allow(by caller, a ask) error {
+	kind := a.kind.info.Name
+	switch {
+	case a.verb == api.VerbWrite && kind == api.Contents.Name:
 		return api.Errorf(api.Denied, "versions are written with their config or secret, and never by themselves")
+	case a.verb == api.VerbStatus && kind == api.Tokens.Name && by.Role != RoleSystem:
+		return api.Errorf(api.Denied, "how often a token was used is for the servers to count")
 	}
-	switch id.Role {
-	case RoleSystem, RoleUser:
+	switch by.Role {
+	case RoleSystem:
 		return nil
+	case RoleUser:
+		if by.rights.Give(a.right()) {
+			return nil
+		}
+		return by.lacks(a)
 	case RoleServer:
-		if v == verbRead && slices.Contains(forServers, k.info.Name) {
+		if a.verb == api.VerbRead && slices.Contains(forServers, kind) {
 			return nil
 		}
 	case RoleNode:
-		switch {
-		case v == verbRead && slices.Contains(forNodes, k.info.Name):
-			return nil
-		case v == verbRead && k.info.Name == api.Pods.Name && nodeOf(o) == id.Name:
-			return nil
-		case (v == verbRead || v == verbPart) && k.info.Name == api.Volumes.Name && volumeNode(o) == id.Name:
-			return nil
-		case v == verbStatus && k.info.Name == api.Nodes.Name && name == id.Name:
-			return nil
-		case v == verbStatus && k.info.Name == api.Pods.Name && nodeOf(o) == id.Name:
+		if allowNode(by.Name, a) {
 			return nil
 		}
 	}
 	msg := "%s may not %s %s"
-	if id.Role == RoleNode && (v == verbStatus || v == verbRead && k.info.Name == api.Pods.Name) {
+	if by.Role == RoleNode && (a.verb == api.VerbStatus || a.verb == api.VerbRead && kind == api.Pods.Name) {
 		msg += " of another node"
 	}
-	return api.Errorf(api.Denied, msg, id, v, k.info.Plural)
+	return api.Errorf(api.Denied, msg, by.Identity, phrase(a.verb), a.kind.info.Plural)
+}
+
+func allowNode(node string, a ask) bool {
+	switch kind := a.kind.info.Name; a.verb {
+	case api.VerbRead:
+		switch {
+		case a.part != "":
+		case kind == api.Pods.Name:
+			return a.own || nodeOf(a.object) == node
+		case kind == api.Volumes.Name:
+			return a.own || volumeNode(a.object) == node
+		default:
+			return slices.Contains(forNodes, kind)
+		}
+	case api.VerbStatus:
+		switch kind {
+		case api.Nodes.Name:
+			return a.part == "" && a.name == node
+		case api.Pods.Name:
+			return a.part == "" && nodeOf(a.object) == node
+		case api.Volumes.Name:
+			return a.part == "data" && volumeNode(a.object) == node
+		}
+	}
+	return false
+}
+
+// right is what a role has to give for it.
+func (a ask) right() api.Right { return api.RightTo(a.verb, a.kind.info, a.namespace, a.name) }
+
+// lacks is the error of a user whose roles do not give it: which rule would.
+func (c caller) lacks(a ask) error {
+	right := a.right()
+	what := phrase(a.verb) + " " + a.kind.info.Plural
+	switch {
+	case right.Namespace == api.Every:
+		what += " of all namespaces"
+		if some := c.rights.In(right); some != nil {
+			return api.Errorf(api.Denied, "token %s may not %s, only those of %s: ask for one namespace, or get a role with the rule %s", c.Name, what, strings.Join(some, ", "), right.Rule().HCL())
+		}
+	case right.Namespace != "" && a.kind.namespaced():
+		what += " in " + right.Namespace
+	}
+	return api.Errorf(api.Denied, "token %s may not %s: it needs a role with the rule %s", c.Name, what, right.Rule().HCL())
+}
+
+// phrase is a verb before what it is done to.
+func phrase(v api.Verb) string {
+	switch v {
+	case api.VerbPlan:
+		return "plan writes of"
+	case api.VerbFinalize:
+		return "remove for good"
+	case api.VerbStatus:
+		return "write the status of"
+	case api.VerbReport:
+		return "report on"
+	case api.VerbLogs:
+		return "read the logs of"
+	case api.VerbExec:
+		return "run commands in"
+	case api.VerbConnect:
+		return "connect to ports of"
+	case api.VerbRotate:
+		return "rotate the keys of"
+	case api.VerbSnapshot:
+		return "save a snapshot of all by"
+	}
+	return string(v)
 }
 
 // forServers are the kinds that servers may read by their certificate.
@@ -71,24 +138,22 @@ var forServers = []string{api.Nodes.Name, api.Servers.Name}
 // what a workload is made of: that is for the node that runs it.
 var forNodes = []string{api.Nodes.Name, api.Servers.Name, api.Services.Name, api.EndpointSlices.Name, api.Images.Name, api.Namespaces.Name}
 
-// allowList says who may list and watch. A node asks for its own pods.
-func allowList(id Identity, sel *selector) error {
-	if own := sel.kind.info.Name; id.Role == RoleNode && (own == api.Pods.Name || own == api.Volumes.Name) && sel.fields["node"] == id.Name {
-		return nil
-	}
-	return allow(id, verbRead, sel.kind, "", nil)
+// asked is what a list or watch asks for. A node asks for its own.
+func (s *selector) asked(id Identity) ask {
+	return ask{verb: api.VerbRead, kind: s.kind, namespace: s.namespace, own: id.Role == RoleNode && s.fields["node"] == id.Name}
 }
 
 // allowVersion says who gets what a config or secret contains: a node, while a
-// pod that uses just that version is bound to it and has not ended. People read
-// configs; the values of secrets are for nobody else.
-func (s *Server) allowVersion(id Identity, snap *snapshot, k *kind, namespace, of, hash string) error {
-	if id.Role != RoleNode {
-		if k.info.Name == api.Configs.Name && id.Role != RoleServer {
-			return nil
+// pod that uses just that version is bound to it and has not ended. Who may read
+// a config may read its versions; the values of secrets are for nobody else.
+func (s *Server) allowVersion(by caller, snap *snapshot, k *kind, namespace, of, hash string) error {
+	if id := by.Identity; id.Role != RoleNode {
+		if k.info.Name == api.Configs.Name {
+			return allow(by, ask{verb: api.VerbRead, kind: k, namespace: namespace, name: strings.TrimPrefix(of, "config/")})
 		}
 		return api.Errorf(api.Denied, "%s may not read the values of %s: only nodes get them, that run a pod which uses them", id, of)
 	}
+	id := by.Identity
 	uses := false
 	snap.eachWhere(s.kinds["pods"], "node", id.Name, func(o *object) bool {
 		var spec struct{ Contents map[string]string }
@@ -101,12 +166,13 @@ func (s *Server) allowVersion(id Identity, snap *snapshot, k *kind, namespace, o
 	return nil
 }
 
-// onlyNode lets a node speak for itself, and operators for any.
-func onlyNode(id Identity, node string) error {
-	if id.Role == RoleNode && id.Name != node {
-		return api.Errorf(api.Denied, "%s may not speak for node %s", id, node)
+// onlyNode lets a node speak for itself, and for others who may write what they
+// are like.
+func (s *Server) onlyNode(by caller, node string) error {
+	if by.Role == RoleNode && by.Name != node {
+		return api.Errorf(api.Denied, "%s may not speak for node %s", by.Identity, node)
 	}
-	return nil
+	return allow(by, ask{verb: api.VerbStatus, kind: s.kinds["nodes"], name: node})
 }
 
 // nodeOf returns the node a pod is bound to.

@@ -102,7 +102,7 @@ func TestAudit(t *testing.T) {
 				t.Fatal(err)
 			}
 			body, _ := json.Marshal(pki.JoinRequest{ID: tok.ID, Secret: tok.Secret, Name: fmt.Sprint("w", 8+i), CSR: string(csr)})
-			call(s, Identity{}, "POST", "/v1/join", string(body))
+			call(s, system, "POST", "/v1/join", string(body))
 			if got, whole := n.take(); got != want || !strings.Contains(whole, `"with":"token:`+tok.ID+`"`) || strings.Contains(whole, tok.Secret) {
 				t.Errorf("a join: %s%s, want %s", got, whole, want)
 			}

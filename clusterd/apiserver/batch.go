@@ -115,7 +115,7 @@ func (s *Server) open(by caller, op api.BatchWrite) (write, error) {
 			return err
 		}, nil
 	case op.Bind != nil:
-		if err := allow(by.Identity, verbBind, s.kinds["pods"], op.Bind.Pod, nil); err != nil {
+		if err := allow(by, ask{verb: api.VerbBind, kind: s.kinds["pods"], namespace: op.Bind.Namespace, name: op.Bind.Pod}); err != nil {
 			return nil, err
 		}
 		return func(t *txn) error { return t.bind(*op.Bind) }, nil
@@ -128,7 +128,7 @@ func (s *Server) open(by caller, op api.BatchWrite) (write, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := allow(by.Identity, verbWrite, k, name, nil); err != nil {
+	if err := allow(by, ask{verb: api.VerbWrite, kind: k, namespace: ns, name: name}); err != nil {
 		return nil, err
 	}
 	in, err := openSpec(k, ns, name, raw)
@@ -180,7 +180,7 @@ func (t *txn) demand(p api.BatchPrecondition) error {
 		return err
 	}
 	o := t.read(k.key(p.Ref.Namespace, p.Ref.Name))
-	if err := allow(t.by.Identity, verbRead, k, p.Ref.Name, o); err != nil {
+	if err := allow(t.by, ask{verb: api.VerbRead, kind: k, namespace: p.Ref.Namespace, name: p.Ref.Name, object: o}); err != nil {
 		return err // what a condition says of an object is as good as reading it
 	}
 	switch {

@@ -200,7 +200,7 @@ func (s *Server) serveVersion(w http.ResponseWriter, r *request) error {
 	}
 	ns, hash := r.PathValue("namespace"), r.PathValue("hash")
 	of := strings.ToLower(r.kind.info.Name) + "/" + r.PathValue("name")
-	if err := s.allowVersion(r.by.Identity, snap, r.kind, ns, of, hash); err != nil {
+	if err := s.allowVersion(r.by, snap, r.kind, ns, of, hash); err != nil {
 		return err
 	}
 	name := api.ContentName(of, hash)

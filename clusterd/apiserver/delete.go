@@ -35,15 +35,15 @@ func (s *Server) serveDelete(w http.ResponseWriter, r *request) error {
 // object as it is then, or as it last was.
 func (t *txn) delete(k *kind, ref api.Ref, d deletion) (*object, error) {
 	old := t.read(k.key(ref.Namespace, ref.Name))
+	verb := api.VerbDelete
+	if d.final && k.info.TwoStep {
+		verb = api.VerbFinalize
+	}
+	if err := allow(t.by, ask{verb: verb, kind: k, namespace: ref.Namespace, name: ref.Name, object: old}); err != nil {
+		return nil, err
+	}
 	if old == nil {
 		return nil, t.s.missing(t.snap, ref)
-	}
-	v := verbDelete
-	if d.final && k.info.TwoStep {
-		v = verbFinal
-	}
-	if err := allow(t.by.Identity, v, k, ref.Name, old); err != nil {
-		return nil, err
 	}
 	atOnce := d.final
 	if k.info.Name == api.Volumes.Name && !d.final && (d.force || !old.meta.Deleting()) {

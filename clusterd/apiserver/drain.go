@@ -51,7 +51,7 @@ func (a *applied) behind(nodes []string, revision int64) (late []string, changed
 // serveApplied answers POST /v1/nodes/{name}/applied.
 func (s *Server) serveApplied(w http.ResponseWriter, r *request) error {
 	node := r.PathValue("name")
-	if err := onlyNode(r.by.Identity, node); err != nil {
+	if err := s.onlyNode(r.by, node); err != nil {
 		return err
 	}
 	rep, err := decodeBody[api.AppliedReport](w, r, 1<<10)
@@ -80,11 +80,8 @@ func (s *Server) serveDrained(w http.ResponseWriter, r *request) error {
 		}
 		wait = min(d, drainMost)
 	}
-	o, snap, err := s.pod(r)
+	o, snap, err := s.pod(r, api.VerbRead)
 	if err != nil {
-		return err
-	}
-	if err := allow(r.by.Identity, verbRead, r.kind, r.PathValue("name"), o); err != nil {
 		return err
 	}
 	ans, err := s.awaitDrained(r, o, snap, wait)

@@ -69,6 +69,8 @@ func (s *Server) serveEvent(w http.ResponseWriter, r *request) error {
 			return err
 		}
 		rep.Event.By = r.by.String()
+	} else if err := allow(r.by, ask{verb: api.VerbReport, kind: k, namespace: rep.Subject.Namespace, name: rep.Subject.Name}); err != nil {
+		return err
 	}
 	e := rep.Event
 	e.Message = strings.ToValidUTF8(e.Message[:min(len(e.Message), maxMessage)], "")

@@ -23,6 +23,9 @@ func (s *Server) serveReady(w http.ResponseWriter, r *request) error {
 
 // serveMetrics answers GET /metrics.
 func (s *Server) serveMetrics(w http.ResponseWriter, r *request) error {
+	if err := allow(r.by, ask{verb: api.VerbRead, kind: s.kinds["servers"]}); err != nil {
+		return err
+	}
 	if s.cfg.Metrics == nil {
 		return api.Errorf(api.NotFound, "this server keeps no metrics")
 	}

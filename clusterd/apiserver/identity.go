@@ -21,7 +21,7 @@ const (
 	RoleSystem Role = "system" // controllers and scheduler, in this process only
 	RoleServer Role = "server" // a server's certificate
 	RoleNode   Role = "node"   // a node's certificate
-	RoleUser   Role = "user"   // a bearer token of role admin
+	RoleUser   Role = "user"   // a bearer token
 )
 
 // Identity is who asks. It prints as user:alice.
@@ -39,37 +39,43 @@ func (i Identity) String() string {
 
 type identityKey struct{}
 
-// standing says why a caller that was admitted is so no more, by a snapshot.
-type standing func(*snapshot) error
+// standing returns what a caller that was admitted may do by a snapshot, or why
+// it is admitted no more.
+type standing func(*snapshot) (api.Rights, error)
 
 // identify returns who sent r, and what that stays certain by; nil needs no
 // review. With an error it is who r says to be from.
-func (s *Server) identify(r *http.Request) (Identity, standing, error) {
+func (s *Server) identify(r *http.Request) (by caller, err error) {
 	if id, ok := r.Context().Value(identityKey{}).(Identity); ok {
-		still := s.belongs(id, nil)
-		return id, still, s.admit(r.Context(), still)
+		by.Identity, by.still = id, s.belongs(id, nil)
+		if id.Role == RoleUser { // whoever is in this process was let in by the machine
+			by.rights = api.AllRights()
+		}
+		return by, s.admit(r.Context(), by.still)
 	}
 	if s.cfg.Peer != nil && r.TLS != nil {
 		if role, name, ok := s.cfg.Peer(r.TLS); ok && (Role(role) == RoleNode || Role(role) == RoleServer) {
-			id := Identity{Role(role), name}
-			still := s.belongs(id, r.TLS)
-			return id, still, s.admit(r.Context(), still)
+			by.Identity = Identity{Role(role), name}
+			by.still = s.belongs(by.Identity, r.TLS)
+			return by, s.admit(r.Context(), by.still)
 		}
 	}
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
-		return Identity{}, nil, api.Errorf(api.Unauthenticated, "no token: send the header Authorization: Bearer ct_<id>_<secret>, or use a client certificate (the CLI reads CLUSTERD_TOKEN)")
+		return by, api.Errorf(api.Unauthenticated, "no token: send the header Authorization: Bearer ct_<id>_<secret>, or use a client certificate (the CLI reads CLUSTERD_TOKEN)")
 	}
 	user, err := pki.ParseUserToken(strings.TrimSpace(bearer))
 	if err != nil {
-		return Identity{}, nil, api.Errorf(api.Unauthenticated, "%s", err)
+		return by, api.Errorf(api.Unauthenticated, "%s", err)
 	}
+	by.Identity = Identity{RoleUser, user.ID}
+	by.still = func(snap *snapshot) (api.Rights, error) { return s.holds(snap, user) }
 	snap, err := s.cache.latest(r.Context()) // a revoked token is refused at once
 	if err != nil {
-		return Identity{}, nil, err
+		return by, err
 	}
-	still := func(snap *snapshot) error { return s.holds(snap, user) }
-	return Identity{RoleUser, user.ID}, still, still(snap)
+	by.rights, err = by.still(snap)
+	return by, err
 }
 
 // admit turns away members that were deleted: their certificates outlive them,
@@ -78,14 +84,17 @@ func (s *Server) admit(ctx context.Context, still standing) error {
 	if still == nil {
 		return nil
 	}
-	if snap := s.cache.now.Load(); snap != nil && still(snap) == nil {
-		return nil
+	if snap := s.cache.now.Load(); snap != nil {
+		if _, err := still(snap); err == nil {
+			return nil
+		}
 	}
 	snap, err := s.cache.latest(ctx) // it may have joined at another server just now
 	if err != nil {
 		return err
 	}
-	return still(snap)
+	_, err = still(snap)
+	return err
 }
 
 // joinTakes is the longest between the signing of a certificate and the
@@ -100,16 +109,16 @@ func (s *Server) belongs(id Identity, conn *tls.ConnectionState) standing {
 	if !ok {
 		return nil
 	}
-	return func(snap *snapshot) error {
+	return func(snap *snapshot) (api.Rights, error) {
 		o := snap.get(s.kinds[plural].key("", id.Name))
 		switch {
 		case o == nil, conn != nil && len(conn.PeerCertificates) > 0 && pki.Issued(conn.PeerCertificates[0]).Before(o.meta.CreatedAt.Add(-joinTakes)):
-			return api.Errorf(api.Unauthenticated, "%s %s was deleted: join it again with a new token", id.Role, id.Name)
+			return nil, api.Errorf(api.Unauthenticated, "%s %s was deleted: join it again with a new token", id.Role, id.Name)
 		case outlived(conn):
 			// Who has renewed it is served on the next connection.
-			return api.Errorf(api.Unready, "the certificate of %s ended during this connection: connect anew with the renewed one", id)
+			return nil, api.Errorf(api.Unready, "the certificate of %s ended during this connection: connect anew with the renewed one", id)
 		}
-		return nil
+		return nil, nil
 	}
 }
 
@@ -117,10 +126,10 @@ func (s *Server) belongs(id Identity, conn *tls.ConnectionState) standing {
 // has ended.
 const reviewEvery = 5 * time.Second
 
-// whileAdmitted returns r with a context for what outlives a request's
+// whileAllowed returns r with a context for what outlives a request's
 // admission: it ends when the member is deleted, the certificate that was shown
-// has ended, or the token was revoked or has expired.
-func (s *Server) whileAdmitted(r *request) (open *request, stop func()) {
+// has ended, the token was revoked or has expired, or its roles give a no more.
+func (s *Server) whileAllowed(r *request, a ask) (open *request, stop func()) {
 	if r.by.still == nil {
 		return r, func() {}
 	}
@@ -132,10 +141,9 @@ func (s *Server) whileAdmitted(r *request) (open *request, stop func()) {
 	timer = time.AfterFunc(reviewEvery, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		snap := s.cache.now.Load()
 		switch {
 		case ctx.Err() != nil:
-		case snap != nil && r.by.still(snap) != nil:
+		case s.review(r.by, a) != nil:
 			cancel()
 		default:
 			timer.Reset(reviewEvery)
@@ -146,26 +154,39 @@ func (s *Server) whileAdmitted(r *request) (open *request, stop func()) {
 	return &held, func() { cancel(); timer.Stop() }
 }
 
+// review says why by, who was allowed a, is so no more.
+func (s *Server) review(by caller, a ask) (err error) {
+	snap := s.cache.now.Load()
+	if snap == nil {
+		return nil
+	}
+	by.rights, err = by.still(snap)
+	if err == nil && by.Role == RoleUser && a.kind != nil {
+		err = allow(by, a)
+	}
+	return err
+}
+
 // outlived reports whether the certificate that was shown when conn began has
 // ended since.
 func outlived(conn *tls.ConnectionState) bool {
 	return conn != nil && len(conn.PeerCertificates) > 0 && time.Now().After(conn.PeerCertificates[0].NotAfter)
 }
 
-// holds says why the token that user shows is not good.
-func (s *Server) holds(snap *snapshot, user pki.UserToken) error {
+// holds returns what the token that user shows is good for, or why it is not.
+func (s *Server) holds(snap *snapshot, user pki.UserToken) (api.Rights, error) {
 	t := s.token(snap, user.ID)
 	// Compared even when there is no such token: the time taken tells nothing.
 	match := pki.HashMatches(t.Spec.Hash, user.Secret)
 	switch {
 	case !match:
-		return api.Errorf(api.Unauthenticated, "the token is not valid: it was revoked, or is not of this cluster")
+		return nil, api.Errorf(api.Unauthenticated, "the token is not valid: it was revoked, or is not of this cluster")
 	case expired(t, time.Now()):
-		return api.Errorf(api.Unauthenticated, "the token expired on %s: ask for a new one", t.Spec.ExpiresAt.UTC().Format(time.RFC3339))
+		return nil, api.Errorf(api.Unauthenticated, "the token expired on %s: ask for a new one", t.Spec.ExpiresAt.UTC().Format(time.RFC3339))
 	case t.Spec.Joins():
-		return api.Errorf(api.Unauthenticated, "this token is for machines to join with: it gives no access to the API")
+		return nil, api.Errorf(api.Unauthenticated, "this token is for machines to join with: it gives no access to the API")
 	}
-	return nil
+	return s.rightsOf(t.Spec, snap.get)
 }
 
 // token returns the token called id, or an empty one.

@@ -32,7 +32,7 @@ const (
 // loaded into every connected node. The answer is one line of JSON per step,
 // api.ImageProgress; the last one says how it ended.
 func (s *Server) serveImages(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbLoad, s.kinds["images"], "", nil); err != nil {
+	if err := allow(r.by, ask{verb: api.VerbLoad, kind: s.kinds["images"]}); err != nil {
 		return err
 	}
 	spool, size, err := s.spool(w, r)
@@ -217,21 +217,22 @@ func askNode(path string) func(*Server, http.ResponseWriter, *request) error {
 
 func (s *Server) serveFromNode(w http.ResponseWriter, r *request, path string) error {
 	ref := r.kind.ref("", r.PathValue("name"))
-	if err := allow(r.by.Identity, verbStream, r.kind, ref.Name, nil); err != nil {
+	a := ask{verb: api.VerbRead, kind: r.kind, name: ref.Name, part: path}
+	if err := allow(r.by, a); err != nil {
 		return err
 	}
 	client, err := s.agent(ref, ref.Name)
 	if err != nil {
 		return err
 	}
-	s.forward(w, r, client, path, ref, ref.Name)
+	s.forward(w, r, a, client, path, ref, ref.Name)
 	return nil
 }
 
 // serveRemoveImage answers DELETE /v1/images: nodes whose pods need the image
 // keep it, and say so.
 func (s *Server) serveRemoveImage(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbLoad, s.kinds["images"], "", nil); err != nil {
+	if err := allow(r.by, ask{verb: api.VerbLoad, kind: s.kinds["images"]}); err != nil {
 		return err
 	}
 	parsed, err := api.ParseImage(r.URL.Query().Get("reference"))
@@ -263,7 +264,9 @@ func (s *Server) serveRemoveImage(w http.ResponseWriter, r *request) error {
 		end.Status = api.ImageFailed
 	}
 	if end.Status == api.ImageDone {
-		_, err := s.commit(context.WithoutCancel(r.Context()), r.by, func(t *txn) error {
+		by := r.by
+		by.rights = api.AllRights() // who may take it off the nodes may take it off the list
+		_, err := s.commit(context.WithoutCancel(r.Context()), by, func(t *txn) error {
 			k := s.kinds["images"]
 			_, err := t.delete(k, k.ref("", imageName(ref)), deletion{})
 			if api.Is(err, api.NotFound) {

@@ -148,7 +148,7 @@ func (l *Leases) grant(node string, fence int64) error {
 // serveLease answers POST /v1/nodes/{name}/lease.
 func (s *Server) serveLease(w http.ResponseWriter, r *request) error {
 	node := r.PathValue("name")
-	if err := onlyNode(r.by.Identity, node); err != nil {
+	if err := s.onlyNode(r.by, node); err != nil {
 		return err
 	}
 	fence := s.leases.term()

@@ -30,7 +30,7 @@ var planned = []string{api.Apps.Name, api.Jobs.Name}
 // servePlan answers POST of an object that is to be written with what the write
 // would do.
 func (s *Server) servePlan(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbWrite, r.kind, r.PathValue("name"), nil); err != nil {
+	if err := allow(r.by, r.to(api.VerbPlan, nil)); err != nil {
 		return err
 	}
 	if _, err := r.key(); err != nil {

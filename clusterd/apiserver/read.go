@@ -26,7 +26,7 @@ func (s *Server) serveGet(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	o := snap.get(key)
-	if err := allow(r.by.Identity, verbRead, r.kind, r.PathValue("name"), o); err != nil {
+	if err := allow(r.by, r.to(api.VerbRead, o)); err != nil {
 		return err
 	}
 	if o == nil {
@@ -86,7 +86,7 @@ func (s *Server) serveList(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := allowList(r.by.Identity, sel); err != nil {
+	if err := allow(r.by, sel.asked(r.by.Identity)); err != nil {
 		return err
 	}
 	if r.flag("watch") {

@@ -11,7 +11,7 @@ import (
 // as fast as their update lets them.
 func (s *Server) serveRebalance(w http.ResponseWriter, r *request) error {
 	pods, query := s.kinds["pods"], r.URL.Query()
-	if err := allow(r.by.Identity, verbWrite, pods, "", nil); err != nil {
+	if err := allow(r.by, ask{verb: api.VerbMove, kind: pods, namespace: query.Get("namespace")}); err != nil {
 		return err
 	}
 	if s.cfg.Planner == nil {

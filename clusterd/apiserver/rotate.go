@@ -200,7 +200,7 @@ func (s *Server) keysStep(ctx context.Context, does string) error {
 
 // serveKeys answers GET /v1/keys: which there are, and what a rotation waits for.
 func (s *Server) serveKeys(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbRotate, s.kinds["secrets"], "", nil); err != nil {
+	if err := allow(r.by, ask{verb: api.VerbRotate, kind: s.kinds["servers"]}); err != nil {
 		return err
 	}
 	return s.answerKeys(w, r, api.Keys{})
@@ -239,7 +239,7 @@ func (s *Server) answerKeys(w http.ResponseWriter, r *request, out api.Keys) err
 // keys that nothing needs: of secrets once all are sealed anew, of authorities
 // instead of making another.
 func (s *Server) serveRotate(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbRotate, s.kinds["secrets"], "", nil); err != nil {
+	if err := allow(r.by, ask{verb: api.VerbRotate, kind: s.kinds["servers"]}); err != nil {
 		return err
 	}
 	var out api.Keys

@@ -78,13 +78,14 @@ func (s *Server) enter(w http.ResponseWriter, r *request) error {
 		if outlived(r.TLS) {
 			w.Header().Set("Connection", "close") // the next one shows the renewed certificate
 		}
-		id, still, err := s.identify(r.Request)
+		by, err := s.identify(r.Request)
 		if err != nil {
-			r.with = id.String()
+			r.with = by.Identity.String()
 			return err
 		}
 		s.stamp(w)
-		r.by = caller{Identity: id, still: still, program: r.UserAgent(), requestID: r.Header.Get(api.HeaderRequestID)}
+		r.by = by
+		r.by.program, r.by.requestID = r.UserAgent(), r.Header.Get(api.HeaderRequestID)
 		if len(r.by.requestID) > 128 {
 			return api.Errorf(api.BadRequest, "%s is longer than 128 bytes", api.HeaderRequestID)
 		}
@@ -111,7 +112,7 @@ func (s *Server) stamp(w http.ResponseWriter) {
 
 // lost says why no route matched.
 func (s *Server) lost(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
-	if _, _, err := s.identify(r); err != nil {
+	if _, err := s.identify(r); err != nil {
 		return err
 	}
 	s.stamp(w)

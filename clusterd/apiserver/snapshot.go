@@ -45,7 +45,7 @@ type Snapshot struct {
 
 // serveSnapshot answers POST /v1/snapshot.
 func (s *Server) serveSnapshot(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbSnapshot, s.kinds["servers"], "", nil); err != nil {
+	if err := allow(r.by, ask{verb: api.VerbSnapshot, kind: s.kinds["servers"]}); err != nil {
 		return err
 	}
 	req, err := decodeBody[api.SnapshotRequest](w, r, 4<<10)

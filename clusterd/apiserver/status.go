@@ -56,15 +56,14 @@ func (in *incoming) checkStatus() error {
 // putStatus replaces the status but for its parts, or with part only that.
 func (t *txn) putStatus(key string, in *incoming, part string) (*object, error) {
 	old := t.read(key)
-	if old == nil {
+	if old == nil && t.by.Role == RoleNode { // what is gone was its own
 		return nil, t.s.missing(t.snap, in.ref())
 	}
-	v := verbStatus
-	if part != "" {
-		v = verbPart
-	}
-	if err := allow(t.by.Identity, v, in.kind, in.meta.Name, old); err != nil {
+	if err := allow(t.by, ask{partVerb(part), in.kind, in.meta.Namespace, in.meta.Name, part, old, false}); err != nil {
 		return nil, err
+	}
+	if old == nil {
+		return nil, t.s.missing(t.snap, in.ref())
 	}
 	if in.meta.UID != "" && in.meta.UID != old.meta.UID {
 		return nil, conflict(api.Precondition, in.ref(), "was deleted and created again since it was read")

@@ -32,7 +32,7 @@ func (s *Server) serveTunnel(w http.ResponseWriter, r *request) error {
 	if s.cfg.Tunnels == nil {
 		return errNoTunnels()
 	}
-	r, stop := s.whileAdmitted(r)
+	r, stop := s.whileAllowed(r, ask{})
 	defer stop()
 	s.cfg.Tunnels.ServeUpgrade(w, r.Request, r.by.Name)
 	return nil
@@ -42,8 +42,8 @@ func errNoTunnels() error {
 	return api.Errorf(api.Unready, "this server takes no connections from nodes")
 }
 
-// pod returns the pod of the path.
-func (s *Server) pod(r *request) (*object, *snapshot, error) {
+// pod returns the pod of the path, for who may do verb to it.
+func (s *Server) pod(r *request, verb api.Verb) (*object, *snapshot, error) {
 	key, err := r.key()
 	if err != nil {
 		return nil, nil, err
@@ -53,6 +53,11 @@ func (s *Server) pod(r *request) (*object, *snapshot, error) {
 		return nil, nil, err
 	}
 	o := snap.get(key)
+	if o != nil || r.by.Role != RoleNode { // what is gone was its own
+		if err := allow(r.by, r.to(verb, o)); err != nil {
+			return nil, nil, err
+		}
+	}
 	if o == nil {
 		return nil, nil, s.missing(snap, r.ref())
 	}
@@ -63,10 +68,7 @@ func (s *Server) pod(r *request) (*object, *snapshot, error) {
 // does, through its tunnel.
 func servePodStream(what string) func(*Server, http.ResponseWriter, *request) error {
 	return func(s *Server, w http.ResponseWriter, r *request) error {
-		if err := allow(r.by.Identity, verbStream, r.kind, r.PathValue("name"), nil); err != nil {
-			return err
-		}
-		o, _, err := s.pod(r)
+		o, _, err := s.pod(r, r.act)
 		if err != nil {
 			return err
 		}
@@ -79,7 +81,7 @@ func servePodStream(what string) func(*Server, http.ResponseWriter, *request) er
 			return err
 		}
 		s.auditNow(r)
-		s.forward(w, r, client, "/v1/pods/"+url.PathEscape(o.meta.UID)+"/"+what, o.ref(), node)
+		s.forward(w, r, r.to(r.act, nil), client, "/v1/pods/"+url.PathEscape(o.meta.UID)+"/"+what, o.ref(), node)
 		return nil
 	}
 }
@@ -98,8 +100,8 @@ func (s *Server) agent(ref api.Ref, node string) (*http.Client, error) {
 
 // forward passes the request on to an agent and its answer back, byte by byte
 // as they come; an upgraded connection both ways.
-func (s *Server) forward(w http.ResponseWriter, r *request, client *http.Client, path string, ref api.Ref, node string) {
-	r, stop := s.whileAdmitted(r)
+func (s *Server) forward(w http.ResponseWriter, r *request, a ask, client *http.Client, path string, ref api.Ref, node string) {
+	r, stop := s.whileAllowed(r, a)
 	defer stop()
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {

@@ -14,9 +14,10 @@ import (
 type caller struct {
 	Identity
 	still     standing
-	program   string // its User-Agent
-	requestID string // makes a retry find its own write
-	fence     int64  // revision the fence key must have; 0 demands nothing
+	rights    api.Rights // of a user
+	program   string     // its User-Agent
+	requestID string     // makes a retry find its own write
+	fence     int64      // revision the fence key must have; 0 demands nothing
 }
 
 // txn is one request on its way into the store: a snapshot, and what to change

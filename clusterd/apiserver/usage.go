@@ -36,19 +36,17 @@ type nodeUsage struct {
 
 // serveUsage answers GET /v1/usage, of all pods or a namespace's.
 func (s *Server) serveUsage(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbRead, s.kinds["pods"], "", nil); err != nil {
+	ns := r.URL.Query().Get("namespace")
+	if err := allow(r.by, ask{verb: api.VerbRead, kind: s.kinds["pods"], namespace: ns}); err != nil {
 		return err
 	}
-	return s.answerUsage(w, r, r.URL.Query().Get("namespace"), "")
+	return s.answerUsage(w, r, ns, "")
 }
 
 // servePodUsage answers GET …/usage of a pod.
 func (s *Server) servePodUsage(w http.ResponseWriter, r *request) error {
-	o, _, err := s.pod(r)
+	o, _, err := s.pod(r, api.VerbRead)
 	if err != nil {
-		return err
-	}
-	if err := allow(r.by.Identity, verbRead, r.kind, o.meta.Name, o); err != nil {
 		return err
 	}
 	return s.answerUsage(w, r, o.meta.Namespace, o.meta.UID)

@@ -49,7 +49,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 		return api.Errorf(api.Gone, "changes since revision %d are no longer kept: list again", from)
 	}
 	defer watch.close()
-	r, stop := s.whileAdmitted(r)
+	r, stop := s.whileAllowed(r, sel.asked(r.by.Identity))
 	defer stop()
 	h := w.Header()
 	h.Set("Content-Type", "application/x-ndjson")

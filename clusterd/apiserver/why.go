@@ -22,8 +22,11 @@ func (s *Server) serveWhy(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := allow(r.by.Identity, verbRead, s.kinds["pods"], "", nil); err != nil {
-		return err // whatever is explained, the causes are pods' and show what they wrote
+	// Whatever is explained, the causes are pods' and show what they wrote.
+	for _, k := range []*kind{r.kind, s.kinds["pods"]} {
+		if err := allow(r.by, ask{verb: api.VerbRead, kind: k, namespace: r.PathValue("namespace"), name: r.PathValue("name")}); err != nil {
+			return err
+		}
 	}
 	o := snap.get(key)
 	if o == nil {

@@ -256,6 +256,10 @@ func (t *txn) settle(old, o *object, in *incoming) error {
 		}
 	case *api.Node:
 		err = t.allocNode(old, v)
+	case *api.Role:
+		err = t.checkRole(v)
+	case *api.Token:
+		err = t.checkToken(old, v)
 	case *api.Pod:
 		if t.by.Role == RoleUser { // the loops pass on what was allowed
 			err = t.checkPowers(v.Ref(), v.Spec.PodTemplate)
@@ -280,7 +284,11 @@ func (t *txn) settle(old, o *object, in *incoming) error {
 
 // servePut answers PUT of an object.
 func (s *Server) servePut(w http.ResponseWriter, r *request) error {
-	if err := allow(r.by.Identity, verbWrite, r.kind, r.PathValue("name"), nil); err != nil {
+	verb := api.VerbWrite
+	if r.flag("dry_run") {
+		verb = api.VerbPlan
+	}
+	if err := allow(r.by, r.to(verb, nil)); err != nil {
 		return err
 	}
 	if _, err := r.key(); err != nil {

@@ -25,6 +25,7 @@ var samples = map[string]string{
 	"Secret":    `{"data":{"a":"1"}}`,
 	"Server":    `{"address":"127.0.0.1:7443"}`,
 	"Image":     `{"reference":"docker.io/library/nginx:1","digest":"sha256:00"}`,
+	"Role":      `{"rules":{"see":{"kinds":["nodes"],"verbs":["read"]}}}`,
 	"Token":     `{"role":"admin","hash":"` + strings.Repeat("0", 64) + `"}`,
 }
 

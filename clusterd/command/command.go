@@ -105,7 +105,7 @@ machine (clusterd dev), and the tool to look at a cluster and mend it.`,
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		"look":   {c.get(), c.describe(), c.why(), c.logs(), c.plan(), c.diff(), c.events(), c.top()},
-		"change": {c.exec(), c.copy(), c.portForward(), c.delete(), c.image(), c.job(), c.node(), c.rebalance(), c.rollout(), c.scale(), c.restart(), c.keys(), c.token()},
+		"change": {c.exec(), c.copy(), c.portForward(), c.delete(), c.image(), c.job(), c.node(), c.rebalance(), c.rollout(), c.scale(), c.restart(), c.keys(), c.role(), c.token()},
 		"run":    {c.server(), c.snapshot(), c.recover(), c.dev()},
 		"":       {c.version()},
 	} {

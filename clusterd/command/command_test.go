@@ -114,6 +114,7 @@ func TestCluster(t *testing.T) {
 	t.Run("why", testWhy)
 	t.Run("rebalance", testRebalance)
 	t.Run("token", func(t *testing.T) { testToken(t, c) })
+	t.Run("role", testRole)
 	t.Run("follow", func(t *testing.T) { testFollow(t, c) })
 	t.Run("rollout", func(t *testing.T) { testRollout(t, c) })
 	t.Run("top", func(t *testing.T) { testTop(t, c) })
@@ -250,6 +251,7 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 	if _, err := client.Of(cl, api.Images).Create(ctx, image); err != nil {
 		t.Fatal(err)
 	}
+	ok(t, "role", "set", "auditor", "--rule", "read * in *")
 	job := &api.Job{Meta: api.Meta{Name: "report", Namespace: api.DefaultNamespace}, Spec: api.JobSpec{Schedule: "0 0 1 1 *", Suspend: new(true)}}
 	job.Spec.Image = "report:1"
 	if _, err := client.Of(cl, api.Jobs).Create(t.Context(), job); err != nil {
@@ -275,6 +277,7 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 		"Server":    {"leader", "version"},
 		"Image":     {"docker.io/library/web:1", `["w1"]`},
 		"Token":     {"role", "hash"},
+		"Role":      {"verbs", "read"},
 		"Event":     {"MESSAGE"},
 		"Config":    {"level", "debug"},
 		"Secret":    {"hash"},
@@ -456,6 +459,33 @@ func testToken(t *testing.T, c *testcluster.Cluster) {
 		t.Setenv("CLUSTERD_CACERT", string(pem))
 		ok(t, "get", "nodes")
 	}
+}
+
+// testRole: what a token may do, what it may not and why, without a file in sight.
+func testRole(t *testing.T) {
+	if out := ok(t, "role", "set", "looker", "--rule", "read,logs pods in default", "--rule", "read nodes"); out != "role looker gives 2 rules\n" {
+		t.Errorf("role set: %q", out)
+	}
+	if out := ok(t, "get", "roles", "-o", "wide"); !strings.Contains(out, "read,logs pods in default; read nodes") {
+		t.Errorf("roles:\n%s", out)
+	}
+	refused(t, "nodes are in no namespace", "role", "set", "looker", "--rule", "read nodes in default")
+	refused(t, "go with no other role", "token", "create", "--role", "admin", "--role", "looker")
+	refused(t, "role none does not exist", "token", "create", "--role", "none")
+	refused(t, "--role is required", "token", "create")
+	secret := strings.TrimSpace(ok(t, "token", "create", "ci", "--role", "looker", "--ttl", "1h"))
+	if !strings.HasPrefix(secret, "ct_ci_") {
+		t.Errorf("token ci is %.6s…", secret)
+	}
+	if out := ok(t, "get", "tokens"); !strings.Contains(out, "looker") {
+		t.Errorf("tokens:\n%s", out)
+	}
+	t.Setenv("CLUSTERD_TOKEN", secret)
+	ok(t, "get", "pods")
+	ok(t, "get", "nodes")
+	refused(t, `token ci may not read secrets in default: it needs a role with the rule { namespaces = ["default"], kinds = ["secrets"], verbs = ["read"] }`, "get", "secrets")
+	refused(t, "only those of default", "get", "pods", "-A")
+	refused(t, "token ci may not write roles", "role", "set", "mine", "--rule", "* * in *")
 }
 
 func testDelete(t *testing.T) {

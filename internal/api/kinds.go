@@ -17,5 +17,6 @@ var Kinds = []AnyKind{
 	Servers,
 	Images,
 	EventRings,
+	Roles,
 	Tokens,
 }

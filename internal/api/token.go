@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -10,7 +11,7 @@ var Tokens = Kind[TokenSpec, TokenStatus]{
 	Name: "Token", Plural: "tokens", Aliases: []string{"token"}, Scope: Cluster,
 	Doc: "A bearer token of a user, or a join token of machines. Only a hash of its secret is kept.",
 	Columns: []Column[TokenSpec, TokenStatus]{
-		{Name: "ROLE", Of: func(t *Token) string { return t.Spec.Role }},
+		{Name: "ROLE", Of: func(t *Token) string { return strings.Join(t.Spec.Named(), ", ") }},
 		{Name: "USES", Of: func(t *Token) string { return fmt.Sprint(t.Status.Uses) }},
 		{Name: "EXPIRES", Of: func(t *Token) string {
 			if t.Spec.ExpiresAt.IsZero() {
@@ -25,7 +26,7 @@ var Tokens = Kind[TokenSpec, TokenStatus]{
 // Token is a bearer token or a join token. Its name is the token's id.
 type Token = Object[TokenSpec, TokenStatus]
 
-// Roles of a token.
+// Roles of a token that are no Role: what they give is built in.
 const (
 	RoleAdmin  = "admin"  // a user who may do everything
 	RoleNode   = "node"   // joins machines as nodes
@@ -34,7 +35,8 @@ const (
 
 // TokenSpec says what a token is good for.
 type TokenSpec struct {
-	Role        string    `json:"role" doc:"admin: a user. node and server: machines join as that with it." enum:"admin,node,server"`
+	Role        string    `json:"role,omitempty" doc:"admin: a user who may do everything. node and server: machines join as that with it. Left out when there are roles." enum:"admin,node,server"`
+	Roles       []string  `json:"roles,omitempty" doc:"Names of roles: a user who may do what they give, all together. One that does not exist gives nothing."`
 	Hash        string    `json:"hash" doc:"SHA-256 of the secret, in hex: the server never sees the secret of a token it did not make."`
 	Description string    `json:"description,omitempty" doc:"What the token is for."`
 	ExpiresAt   time.Time `json:"expires_at,omitzero" doc:"Refused afterwards; never when unset."`
@@ -45,8 +47,16 @@ type TokenSpec struct {
 // Validate reports every violation.
 func (s TokenSpec) Validate() error {
 	var errs Errors
-	if s.Role != RoleAdmin && !s.Joins() {
-		errs.Addf("role", "%q is unknown: want %s, %s or %s", s.Role, RoleAdmin, RoleNode, RoleServer)
+	switch {
+	case s.Role == "" && len(s.Roles) == 0:
+		errs.Addf("role", "required, or roles")
+	case s.Role != "" && len(s.Roles) > 0:
+		errs.Addf("roles", "a token of role %s has no others: leave one of the two out", s.Role)
+	case s.Role != "" && !BuiltIn(s.Role):
+		errs.Addf("role", "%q is unknown: want %s, %s or %s; other roles go into roles", s.Role, RoleAdmin, RoleNode, RoleServer)
+	}
+	for i, role := range s.Roles {
+		errs.Add(fmt.Sprintf("roles[%d]", i), CheckName(role))
 	}
 	if s.Name != "" {
 		if errs.Add("name", CheckName(s.Name)); !s.Joins() {
@@ -64,6 +74,17 @@ func (s TokenSpec) Validate() error {
 
 // Joins reports whether machines join with the token, and nobody logs in.
 func (s TokenSpec) Joins() bool { return s.Role == RoleNode || s.Role == RoleServer }
+
+// BuiltIn reports whether a role is one that is no Role.
+func BuiltIn(role string) bool { return role == RoleAdmin || role == RoleNode || role == RoleServer }
+
+// Named returns what the token's roles are called.
+func (s TokenSpec) Named() []string {
+	if s.Role != "" {
+		return []string{s.Role}
+	}
+	return s.Roles
+}
 
 // WithDefaults returns s.
 func (s TokenSpec) WithDefaults() TokenSpec { return s }

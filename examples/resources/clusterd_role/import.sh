@@ -1,0 +1,1 @@
+terraform import clusterd_role.deployer deployer
