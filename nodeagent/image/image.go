@@ -18,7 +18,6 @@ import (
 	"io"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -238,7 +237,7 @@ func (s *Store) Import(ctx context.Context, tar io.Reader) ([]runtime.Image, err
 		return nil, fmt.Errorf("import images: %w", err)
 	}
 	for _, i := range imgs {
-		s.note(i.Reference, func(n *note) { *n = note{Digest: i.Digest, Loaded: true, Used: time.Now()} })
+		s.loaded(i)
 	}
 	if s.cfg.Loaded != nil {
 		s.cfg.Loaded()

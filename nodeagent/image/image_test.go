@@ -236,3 +236,50 @@ func TestCollect(t *testing.T) {
 		}
 	})
 }
+
+// An image whose name was given to another one by hand stays for the pods that
+// were made with it, without a registry; once none needs it, a full disk loses
+// it, and not the one that has the name.
+func TestAnImageThatLostItsNameStaysWhileItIsNeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := newCounting()
+		used, needed := int64(50<<20), []string(nil)
+		s := image.New(image.Config{Runtime: rt, InUse: func() []string { return needed },
+			Disk: func() (int64, int64, error) { return used, 100 << 20, nil }})
+		load := func(archive string) runtime.Image {
+			t.Helper()
+			imgs, err := s.Import(t.Context(), strings.NewReader(archive))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return imgs[0]
+		}
+		old := load("web:2 print=old;forever")
+		pinned := runtime.Fetch{Reference: "web:2@" + old.Digest}
+		needed = []string{pinned.Reference}
+		load("web:2 print=new;forever")
+		collect := func() error {
+			t.Helper()
+			used = 90 << 20
+			time.Sleep(time.Hour)
+			if err := s.Collect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			_, err := s.Have(t.Context(), pinned, image.IfAbsent)
+			return err
+		}
+		if img, err := s.Ensure(t.Context(), pinned, image.Never); err != nil || img.Digest != old.Digest {
+			t.Errorf("%+v, %v", img, err)
+		}
+		if err := collect(); err != nil {
+			t.Errorf("it is needed: %v", err)
+		}
+		needed = nil
+		if err := collect(); !errors.Is(err, runtime.ErrNotFound) {
+			t.Errorf("nobody needs it: %v", err)
+		}
+		if img, err := s.Ensure(t.Context(), runtime.Fetch{Reference: "web:2"}, image.Never); err != nil || img.Digest == old.Digest || rt.pulls.Load() != 0 {
+			t.Errorf("%+v after %d fetches, %v", img, rt.pulls.Load(), err)
+		}
+	})
+}

@@ -10,7 +10,9 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
 
 // note is what is known of one image on the node.
@@ -70,6 +72,20 @@ func (s *Store) note(reference string, change func(*note)) {
 	change(&n)
 	s.notes[reference] = n
 	s.save()
+}
+
+// loaded notes an image that came by hand. What had its name before has one of
+// its digest, and is collected like any other once no pod needs it.
+func (s *Store) loaded(img runtime.Image) {
+	now := time.Now()
+	s.mu.Lock()
+	was := s.notes[img.Reference]
+	s.mu.Unlock()
+	if ref, err := api.ParseImage(img.Reference); err == nil && was.Digest != "" && was.Digest != img.Digest {
+		ref.Tag, ref.Digest = "", was.Digest
+		s.note(ref.String(), func(n *note) { *n = note{Digest: was.Digest, For: was.For, Used: now} })
+	}
+	s.note(img.Reference, func(n *note) { *n = note{Digest: img.Digest, Loaded: true, Used: now} })
 }
 
 // usedEvery is how exactly it is known when an image was last used.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 )
@@ -36,7 +35,7 @@ func (s *Store) receive(ctx context.Context, f runtime.Fetch) (runtime.Image, er
 	if err != nil {
 		return runtime.Image{}, err
 	}
-	s.note(img.Reference, func(n *note) { *n = note{Digest: img.Digest, Loaded: true, Used: time.Now()} })
+	s.loaded(img)
 	s.cfg.Log.Info("image received from another node", "image", img.Reference, "digest", img.Digest)
 	return img, nil
 }

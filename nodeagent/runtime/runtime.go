@@ -192,7 +192,8 @@ type Runtime interface {
 	Resolve(ctx context.Context, f Fetch) (digest string, err error)
 	// RemoveImage forgets an image; what runs of it goes on. An absent one is not an error.
 	RemoveImage(ctx context.Context, reference string) error
-	// Import reads an OCI layout tar and keeps the images it names.
+	// Import reads an OCI layout tar and keeps the images it names. What had such a
+	// name before is still found by its digest, and so it is after Receive.
 	Import(ctx context.Context, tar io.Reader) ([]Image, error)
 	// Export writes an image as an archive for Receive. ErrNotFound.
 	Export(ctx context.Context, reference string, tar io.Writer) error

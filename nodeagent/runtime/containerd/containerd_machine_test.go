@@ -41,6 +41,13 @@ func TestConformance(t *testing.T) {
 			}
 			return b, "docker.io/library/loaded:2"
 		}
+		n.Reloaded = func(t *testing.T) []byte {
+			b, err := toolboxArchive(m.dir+"/toolbox", "loaded:2", func(c *v1.Config) { c.StopSignal = "SIGINT" })
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
 		return n
 	})
 }

@@ -114,6 +114,11 @@ func (r *Runtime) RemoveImage(ctx context.Context, name string) error {
 
 // Import reads an OCI layout tar, keeps the images it names and unpacks them.
 func (r *Runtime) Import(ctx context.Context, tar io.Reader) ([]runtime.Image, error) {
+	forget, err := r.nameByDigest(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("import images: %w", err)
+	}
+	defer forget()
 	got, err := r.client.Import(ctx, tar, client.WithImageRefTranslator(fullName))
 	if err != nil {
 		return nil, fmt.Errorf("import images: %w", err)
@@ -137,6 +142,42 @@ func (r *Runtime) Import(ctx context.Context, tar io.Reader) ([]runtime.Image, e
 		out = append(out, d)
 	}
 	return out, nil
+}
+
+// nameByDigest gives each image a second name, of its digest: what is imported
+// may take its first, and pods that were made with it may have to start again.
+// forget takes back what was not needed.
+func (r *Runtime) nameByDigest(ctx context.Context) (forget func(), err error) {
+	store := r.client.ImageService()
+	all, err := store.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	made := map[string]images.Image{}
+	for _, i := range all {
+		ref, err := registry.Normalize(i.Name)
+		if err != nil {
+			continue // of somebody else's
+		}
+		second, err := reference.WithDigest(reference.TrimNamed(ref), i.Target.Digest)
+		if err != nil {
+			return nil, err
+		}
+		switch _, err := store.Create(ctx, images.Image{Name: second.String(), Target: i.Target, Labels: i.Labels}); {
+		case err == nil:
+			made[second.String()] = i
+		case !errdefs.IsAlreadyExists(err):
+			return nil, err
+		}
+	}
+	return func() {
+		ctx := context.WithoutCancel(ctx)
+		for name, i := range made {
+			if now, err := store.Get(ctx, i.Name); err == nil && now.Target.Digest == i.Target.Digest {
+				_ = store.Delete(ctx, name) // one that is left over is a name, no more
+			}
+		}
+	}, nil
 }
 
 // fullName takes the name in an archive for an image's if it is more than a tag.

@@ -46,6 +46,11 @@ func (r *Runtime) Receive(ctx context.Context, name, digest string, t io.Reader)
 	if err != nil {
 		return runtime.Image{}, err
 	}
+	forget, err := r.nameByDigest(ctx)
+	if err != nil {
+		return runtime.Image{}, fmt.Errorf("receive image %s: %w", name, err)
+	}
+	defer forget()
 	just, in := io.Pipe()
 	go func() { in.CloseWithError(justOne(in, t, ref.String(), digest)) }()
 	defer just.Close()

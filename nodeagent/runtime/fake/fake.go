@@ -58,6 +58,8 @@ type Image struct {
 	StopSignal  string
 	Size        int64
 	Password    string // the registry gives it only to who has it
+
+	digest string // of an image whose name another one has taken
 }
 
 // Serve is an image that starts at once, answers probes and stops when told.
@@ -281,7 +283,7 @@ func (i Image) describe(reference string) runtime.Image {
 	sum := sha256.Sum256(fmt.Append(nil, reference, i.Script))
 	return runtime.Image{
 		Reference:  reference,
-		Digest:     fmt.Sprintf("sha256:%x", sum),
+		Digest:     cmp.Or(i.digest, fmt.Sprintf("sha256:%x", sum)),
 		Size:       cmp.Or(i.Size, 1<<20),
 		StopSignal: i.StopSignal,
 	}
@@ -327,9 +329,19 @@ func (r *Runtime) find(reference string) (string, Image, bool) {
 	return "", Image{}, false
 }
 
-// repository is a reference without its tag.
+// name gives an image its name. What had the name is found by its digest from now on.
+func (r *Runtime) name(ref string, i Image) {
+	if was, ok := r.images[ref]; ok && was.describe(ref).Digest != i.describe(ref).Digest {
+		was.digest = was.describe(ref).Digest
+		r.images[repository(ref)+"@"+was.digest] = was
+	}
+	r.images[ref] = i
+}
+
+// repository is a reference without its tag and digest.
 func repository(ref string) string {
 	dir, base := path.Split(ref)
+	base, _, _ = strings.Cut(base, "@")
 	base, _, _ = strings.Cut(base, ":")
 	return dir + base
 }
@@ -412,7 +424,7 @@ func (r *Runtime) Import(_ context.Context, tar io.Reader) ([]runtime.Image, err
 		if !scripted {
 			i, _ = r.registry(normalize(ref))
 		}
-		r.images[normalize(ref)] = i
+		r.name(normalize(ref), i)
 		got = append(got, i.describe(normalize(ref)))
 	}
 	return got, nil
@@ -449,7 +461,7 @@ func (r *Runtime) Receive(_ context.Context, reference, digest string, tar io.Re
 		ref, script, _ := strings.Cut(strings.TrimSpace(line), " ")
 		i := Image{Script: strings.Split(script, ";")}
 		if ref == reference && i.describe(ref).Digest == digest {
-			r.images[ref] = i
+			r.name(ref, i)
 			return i.describe(ref), nil
 		}
 	}

@@ -35,6 +35,7 @@ func TestConformance(t *testing.T) {
 			Archive: func(t *testing.T) ([]byte, string) {
 				return []byte("loaded:2 print=hi;forever\n"), "docker.io/library/loaded:2"
 			},
+			Reloaded: func(t *testing.T) []byte { return []byte("loaded:2 print=ho;forever\n") },
 		}
 	})
 }

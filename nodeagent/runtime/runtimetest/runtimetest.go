@@ -32,6 +32,8 @@ type Node struct {
 	Reopen func(t *testing.T)
 	// Archive is an image in the form Import takes, and its reference.
 	Archive func(t *testing.T) (archive []byte, reference string)
+	// Reloaded is another image of the same reference.
+	Reloaded func(t *testing.T) []byte
 	// Leaks says what is left of removed containers. Optional.
 	Leaks func() []string
 }
@@ -68,6 +70,7 @@ func Run(t *testing.T, open func(t *testing.T) *Node) {
 		{"ExecEnds", (*suite).execEnds},
 		{"Images", (*suite).images},
 		{"Handover", (*suite).handover},
+		{"Renamed", (*suite).renamed},
 		{"AgentRestart", (*suite).agentRestart},
 		{"RuntimeCrash", (*suite).runtimeCrash},
 		{"Lease", (*suite).lease},
@@ -455,6 +458,58 @@ func (s *suite) images() {
 	}
 	if _, err := s.Runtime.Image(ctx, reference); !errors.Is(err, runtime.ErrNotFound) {
 		s.Errorf("removed: %v", err)
+	}
+}
+
+// renamed: an image whose name another one takes, by hand or from another node,
+// is found by its digest, and may run; the name is that of the other.
+func (s *suite) renamed() {
+	ctx := s.Context()
+	archive, reference := s.Archive(s.T)
+	load := func(archive string) runtime.Image {
+		got, err := s.Runtime.Import(ctx, strings.NewReader(archive))
+		if err != nil || len(got) != 1 {
+			s.Fatalf("import: %+v %v", got, err)
+		}
+		return got[0]
+	}
+	first := load(string(archive))
+	before, err := s.Runtime.Images(ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	load(string(archive))
+	if after, err := s.Runtime.Images(ctx); err != nil || len(after) != len(before) {
+		s.Errorf("loading the same again makes %v of %v (%v)", after, before, err)
+	}
+	check := func(named, other runtime.Image) {
+		s.Helper()
+		if i, err := s.Runtime.Image(ctx, reference); err != nil || i.Digest != named.Digest {
+			s.Errorf("%s is %+v, want %s: %v", reference, i, named.Digest, err)
+		}
+		if i, err := s.Runtime.Image(ctx, reference+"@"+other.Digest); err != nil || i.Digest != other.Digest {
+			s.Errorf("the other is %+v, want %s: %v", i, other.Digest, err)
+		}
+	}
+	second := load(string(s.Reloaded(s.T)))
+	check(second, first)
+	c := s.container(s.Name())
+	c.Image = reference + "@" + first.Digest
+	if err := s.Runtime.Create(ctx, c); err != nil {
+		s.Errorf("run what lost its name: %v", err)
+	}
+	var tar strings.Builder
+	if err := s.Runtime.Export(ctx, reference, &tar); err != nil {
+		s.Fatal(err)
+	}
+	load(string(archive))
+	check(first, second)
+	if _, err := s.Runtime.Receive(ctx, reference, second.Digest, strings.NewReader(tar.String())); err != nil {
+		s.Fatal(err)
+	}
+	check(second, first)
+	if err := errors.Join(s.Runtime.Remove(ctx, c.ID), s.Runtime.RemoveImage(ctx, reference), s.Runtime.RemoveImage(ctx, reference+"@"+first.Digest), s.Runtime.RemoveImage(ctx, reference+"@"+second.Digest)); err != nil {
+		s.Error(err)
 	}
 }
 
