@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
@@ -166,11 +167,21 @@ func BenchmarkColdCache(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	var c *cache
 	b.ReportAllocs()
 	for b.Loop() {
-		c := &cache{store: s.store, decode: s.decode, log: s.log, advanced: make(chan struct{})}
+		c = &cache{store: s.store, decode: s.decode, log: s.log, advanced: make(chan struct{})}
 		if _, err := c.load(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}
+	b.ReportMetric(float64(heap()-before)/10_000, "heap-B/pod")
+	runtime.KeepAlive(c)
 }

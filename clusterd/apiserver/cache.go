@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -151,14 +152,12 @@ func (c *cache) load(ctx context.Context) (*snapshot, error) {
 			return nil, err
 		}
 		r.Revision, building.revision = p.Revision, p.Revision
-		for _, e := range p.Entries {
-			o, err := c.decode(e)
-			if err != nil {
-				c.log.Error("stored object is unreadable and left out", "error", err)
+		for i, o := range c.decodeAll(p.Entries) {
+			if o == nil {
 				continue
 			}
 			building.put(o)
-			r.After = e.Key
+			r.After = p.Entries[i].Key
 		}
 		if !p.More {
 			break
@@ -169,6 +168,28 @@ func (c *cache) load(ctx context.Context) (*snapshot, error) {
 	c.hub.reset(frozen.revision, func() { c.now.Store(frozen) })
 	c.announce()
 	return building, nil
+}
+
+// decodeAll decodes a page with all processors, for most of a start is that. What
+// is unreadable is nil.
+func (c *cache) decodeAll(entries []store.Entry) []*object {
+	out := make([]*object, len(entries))
+	share := (len(entries) + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0)
+	var wg sync.WaitGroup
+	for from := 0; from < len(entries); from += share {
+		wg.Go(func() {
+			for i := from; i < min(from+share, len(entries)); i++ {
+				o, err := c.decode(entries[i])
+				if err != nil {
+					c.log.Error("stored object is unreadable and left out", "error", err)
+					continue
+				}
+				out[i] = o
+			}
+		})
+	}
+	wg.Wait()
+	return out
 }
 
 // follow applies the store's changes until the watch breaks. A watch that

@@ -65,8 +65,8 @@ func (l load) plus(m load) load { return load{l.cpu + m.cpu, l.memory + m.memory
 // their writers wrote them: a server cannot drop a field it does not know.
 type object struct {
 	key   string
-	kind  *kind // nil for keys that hold no object
-	value []byte
+	kind  *kind    // nil for keys that hold no object
+	value []byte   // of keys that hold no object, and of what is to be written
 	meta  api.Meta // Revision is set
 
 	spec, effective, status json.RawMessage
@@ -93,10 +93,11 @@ type envelope struct {
 
 // decode makes an object of what the store has.
 func (s *Server) decode(e store.Entry) (*object, error) {
-	o := &object{key: e.Key, value: e.Value, meta: api.Meta{Revision: e.Revision}}
+	o := &object{key: e.Key, meta: api.Meta{Revision: e.Revision}}
 	plural, _, _ := strings.Cut(strings.TrimPrefix(e.Key, root), "/")
 	k := s.kinds[plural]
 	if k == nil {
+		o.value = e.Value
 		return o, nil
 	}
 	var env envelope
@@ -105,8 +106,24 @@ func (s *Server) decode(e store.Entry) (*object, error) {
 	}
 	o.kind, o.meta, o.spec, o.effective, o.status = k, env.Meta, env.Spec, env.Effective, env.Status
 	o.meta.Revision = e.Revision
-	o.body = o.encode()
+	o.seal()
 	return o, o.derive()
+}
+
+// seal renders the object as it is served. Its sections are parts of that from
+// then on: each byte is kept once.
+func (o *object) seal() {
+	o.body = o.encode()
+	end := len(o.body) - len("}")
+	cut := func(section *json.RawMessage, before string) {
+		if n := len(*section); n > 0 {
+			*section = o.body[end-n : end : end]
+			end -= n + len(before)
+		}
+	}
+	cut(&o.status, `,"status":`)
+	cut(&o.effective, `,"effective":`)
+	cut(&o.spec, `,"spec":`)
 }
 
 // derive computes what the cache selects by. The object is complete otherwise.
