@@ -10,7 +10,7 @@ resource "clusterd_role" "deployer" {
     }
     look = {
       namespaces = ["shop"]
-      kinds      = ["pods"]
+      kinds      = ["pods", "namespaces"] # of namespaces, its own
       verbs      = ["read", "logs"]
     }
     # Kinds that are in no namespace have rules without any.
