@@ -3,8 +3,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,7 +32,8 @@ type tally struct {
 	uids map[string]bool // that counted
 }
 
-// follow watches until as many pods count.
+// follow watches until as many pods count. A watch that breaks, as on a machine
+// that is too busy to answer a ping, goes on where it ended.
 func (t *tally) follow(ctx context.Context, c *client.Client) error {
 	for len(t.uids) < t.pods {
 		q := url.Values{"watch": {"true"}, "from": {fmt.Sprint(t.from)}}
@@ -40,8 +43,8 @@ func (t *tally) follow(ctx context.Context, c *client.Client) error {
 		}
 		err = t.read(resp.Body)
 		resp.Body.Close()
-		if err != nil {
-			return fmt.Errorf("watch of pods, of which %d of %d counted: %w", len(t.uids), t.pods, err)
+		if _, refused := errors.AsType[*api.Error](err); refused || ctx.Err() != nil {
+			return fmt.Errorf("watch of pods, of which %d of %d counted: %w", len(t.uids), t.pods, cmp.Or(ctx.Err(), err))
 		}
 	}
 	return nil
