@@ -26,8 +26,10 @@ type Spacious interface {
 
 var _ Spacious = (*Etcd)(nil)
 
-// Space implements Spacious.
+// Space implements Spacious. What is written is counted, also where it waits to
+// get into the file, which grows in large steps.
 func (s *Etcd) Space(ctx context.Context) (Space, error) {
+	s.member.Server.Backend().ForceCommit()
 	r, err := s.kv.Status(ctx, "")
 	if err != nil {
 		return Space{}, wrap("ask how full the store is", err)
