@@ -174,7 +174,11 @@ func explain(a *api.App, failed *api.Rollout) *failure {
 	} else {
 		b.WriteString("The cluster recorded no cause.\n")
 	}
-	fmt.Fprintf(&b, "\nNow: %s, %s.\n%s\n%s", a.Spec.Image, ready(a), next, lookCloser(&a.Meta))
+	now := ready(a)
+	if r := a.Status.Rollout; f.reverted && r.IsRollback() && !r.Phase.Terminal() {
+		now += fmt.Sprintf(", %d of them what was before: the others follow", a.Status.Updated)
+	}
+	fmt.Fprintf(&b, "\nNow: %s, %s.\n%s\n%s", a.Spec.Image, now, next, lookCloser(&a.Meta))
 	f.detail = b.String()
 	return f
 }

@@ -206,7 +206,11 @@ func (c *cli) marks(verb, short, example string, of func(*api.Node) *map[string]
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "%s %s\n", n.Ref(), dashed(pairs(*of(n))))
+			now := pairs(*of(n))
+			if now == "" {
+				now = "has none now"
+			}
+			fmt.Fprintf(c.out, "%s %s\n", n.Ref(), now)
 			return nil
 		},
 	}

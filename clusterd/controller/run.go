@@ -98,7 +98,11 @@ func (j *jobWork) blame(run *api.Run, pod *api.Pod) {
 	run.Cause = podCause(pod)
 	delay := min(retryDelay<<min(len(run.FailedPods)-1, 10), retryDelayMax)
 	run.RetryAt = j.now.Add(delay)
-	j.event(true, "pod_failed", "%s failed, %d of %d that may: %s", pod.Meta.Name, len(run.FailedPods), api.Deref(j.s.Retries), run.Cause.Message)
+	next := "no retry is left"
+	if n, most := len(run.FailedPods), api.Deref(j.s.Retries); n <= most {
+		next = fmt.Sprintf("retry %d of %d follows", n, most)
+	}
+	j.event(true, "pod_failed", "%s failed, %s: %s", pod.Meta.Name, next, run.Cause.Message)
 	if !over(pod) && !pod.Meta.Deleting() {
 		j.remove = append(j.remove, removal{pod, "cannot run: " + run.Cause.Reason})
 	}
@@ -321,7 +325,7 @@ func (j *jobWork) message() string {
 		}
 		m := fmt.Sprintf("run %s: %d of %d pods succeeded", run.Name, run.Succeeded, api.Deref(j.s.Completions))
 		if run.Failed > 0 {
-			m += fmt.Sprintf(", %d failed of %d that may", run.Failed, api.Deref(j.s.Retries))
+			m += fmt.Sprintf(", %d failed (retries = %d)", run.Failed, api.Deref(j.s.Retries))
 		}
 		for _, pod := range j.of[run.Name] {
 			if !over(pod) && (pod.Status.Message != "" || pod.Status.Fatal != nil) {

@@ -34,8 +34,8 @@ const (
 	// oftenest is how often a pod's reason is rewritten when it changes: its
 	// numbers move with every pod that comes and goes.
 	oftenest = 10 * time.Second
-	// hurtFor is how long a node on which a pod of an app failed is the last
-	// choice for that app.
+	// hurtFor is how long a node on which a pod failed is the last choice for pods
+	// of its revision.
 	hurtFor = 10 * time.Minute
 )
 
@@ -55,11 +55,11 @@ type loop struct {
 	hurts   []hurt
 }
 
-// hurt is a pod of an app that failed on a node.
+// hurt is a pod of a revision that failed on a node.
 type hurt struct {
-	app  string
-	node int
-	at   time.Time
+	revision string
+	node     int
+	at       time.Time
 }
 
 // Run schedules until ctx ends. Its end is not an error.
@@ -204,24 +204,24 @@ func (l *loop) noteFailure(was, is *api.Pod) {
 	if is.Spec.Node == "" || !failed(is) || was != nil && was.Meta.UID == is.Meta.UID && failed(was) {
 		return
 	}
-	h := hurt{groupOf(is.Meta.Namespace, ownerOf(is), "").app, l.picture.at(is.Spec.Node), time.Now()}
+	h := hurt{groupOf(is.Meta.Namespace, ownerOf(is), is.Spec.Revision).revision, l.picture.at(is.Spec.Node), time.Now()}
 	l.hurts = append(l.hurts, h)
-	if l.picture.hurt[h.app] == nil {
-		l.picture.hurt[h.app] = map[int]int{}
+	if l.picture.hurt[h.revision] == nil {
+		l.picture.hurt[h.revision] = map[int]int{}
 	}
-	l.picture.hurt[h.app][h.node]++
+	l.picture.hurt[h.revision][h.node]++
 }
 
 // heal forgets failures that are long ago.
 func (l *loop) heal(now time.Time) {
 	for len(l.hurts) > 0 && now.Sub(l.hurts[0].at) >= hurtFor {
-		h, of := l.hurts[0], l.picture.hurt[l.hurts[0].app]
+		h, of := l.hurts[0], l.picture.hurt[l.hurts[0].revision]
 		l.hurts = l.hurts[1:]
 		if of[h.node]--; of[h.node] == 0 {
 			delete(of, h.node)
 		}
 		if len(of) == 0 {
-			delete(l.picture.hurt, h.app)
+			delete(l.picture.hurt, h.revision)
 		}
 	}
 }

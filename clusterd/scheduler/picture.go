@@ -48,7 +48,7 @@ type picture struct {
 	// another, since epoch began.
 	touched []int32
 	epoch   int
-	// hurt counts pods of an app that failed on a node lately.
+	// hurt counts pods of a revision that failed on a node lately.
 	hurt map[string]map[int]int
 	// volumes by namespace/name; nil: they are not looked at.
 	volumes map[string]*volume

@@ -142,7 +142,7 @@ func planBinds(p *picture, waiting []candidate, limit int, spare budget) decisio
 func (p *picture) newClass(r *request) *class {
 	c := &class{request: r}
 	a := &ask{picture: p, request: r}
-	graded := len(r.prefer) > 0 || p.hurt[r.group.app] != nil
+	graded := len(r.prefer) > 0 || p.hurt[r.group.revision] != nil
 	for i := range p.names {
 		if r.elsewhere(p.names[i]) || !static(a, i) {
 			continue

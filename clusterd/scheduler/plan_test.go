@@ -37,7 +37,7 @@ type given struct {
 		Deleting   bool
 	}
 	MinAvailable map[string]int
-	Hurt         map[string]map[string]int // by app and node
+	Hurt         map[string]map[string]int // by app and revision, as in web@1, and node
 	Again        bool                      // plan twice: what is asked to leave goes in between
 }
 
@@ -82,10 +82,10 @@ func (g given) build() (p *picture, pending []candidate) {
 			}
 		}
 	}
-	for app, nodes := range g.Hurt {
-		p.hurt["default/"+app] = map[int]int{}
+	for revision, nodes := range g.Hurt {
+		p.hurt["default/"+revision] = map[int]int{}
 		for node, n := range nodes {
-			p.hurt["default/"+app][p.at(node)] = n
+			p.hurt["default/"+revision][p.at(node)] = n
 		}
 	}
 	return p, pending

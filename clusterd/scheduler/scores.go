@@ -10,9 +10,10 @@ import (
 // equals. Room counts 0 to 200: the free share of cpu and of memory after the
 // pod is there, less their difference, so that neither runs out alone. Each
 // pod of the same revision on the node outweighs that, and so, more and more,
-// do a preferred label, a pod of the app that failed there lately, and each pod
-// in the node's domain beyond the emptiest: an app spreads first. Pods of its
-// other revisions count little: after a rollout they are gone.
+// do a preferred label, a pod of the same revision that failed there lately, and
+// each pod in the node's domain beyond the emptiest: an app spreads first. Pods
+// of its other revisions count little: after a rollout they are gone. Their
+// failures count nothing: what a bad image broke says nothing of a node.
 const (
 	perPodOnNode   = 300
 	perOtherOnNode = 30
@@ -28,7 +29,7 @@ func (p *picture) bonusOf(r *request, i int) (bonus float32) {
 			bonus += perPreferred
 		}
 	}
-	return bonus - float32(min(p.hurt[r.group.app][i], 3))*perFailure
+	return bonus - float32(min(p.hurt[r.group.revision][i], 3))*perFailure
 }
 
 // best returns the node for the next pod of the class, or -1 when it fits none.

@@ -262,11 +262,14 @@ func (c *Cause) WayOut() string {
 	case ReasonDraining:
 		return "Nothing: clusterd describe node " + c.Node + " says what it waits for; clusterd node undrain " + c.Node + " takes it back."
 	case ReasonVolume:
-		return "Create it, or have its node come back; clusterd get volumes says where the data is."
+		if c.Node != "" {
+			return "Bring node " + c.Node + " back: the data is there."
+		}
+		return "Create it."
 	case "disk_full":
 		return "Make room on the node's disk: unused images go by themselves, logs and scratch volumes do not."
 	case "deadline":
-		return "If it only needs longer, raise update.deadline."
+		return "If it only needs longer, raise the deadline: update.deadline of an app, deadline of a job."
 	}
 	return ""
 }

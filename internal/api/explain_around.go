@@ -93,7 +93,11 @@ func (x *Explanation) addAround(pods []*Pod, around Around) {
 		for _, u := range p.Spec.Uses() {
 			v := around.Volume(p.Meta.Namespace, u.Name)
 			if why := unusable(v, u.Name); why != "" {
-				x.add(Volumes.Ref(p.Meta.Namespace, u.Name), Cause{Reason: ReasonVolume, Message: why}, p.Meta.CreatedAt)
+				c := Cause{Reason: ReasonVolume, Message: why}
+				if v != nil && !v.Meta.Deleting() {
+					c.Node = v.Status.Node
+				}
+				x.add(Volumes.Ref(p.Meta.Namespace, u.Name), c, p.Meta.CreatedAt)
 			}
 		}
 	}
@@ -116,7 +120,7 @@ func unusable(v *Volume, name string) string {
 	case v.Meta.Deleting():
 		return "volume " + name + " is being deleted"
 	case v.Status.Phase == VolumeLost:
-		return fmt.Sprintf("volume %s is lost: %s", name, cmp.Or(v.Status.Message, "its node "+v.Status.Node+" is dead or gone"))
+		return fmt.Sprintf("volume %s cannot be reached: %s", name, cmp.Or(v.Status.Message, "its node "+v.Status.Node+" is dead or gone"))
 	}
 	return ""
 }

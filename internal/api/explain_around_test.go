@@ -43,7 +43,7 @@ func TestExplainAround(t *testing.T) {
 		"job failed":  {ExplainJob(failed, pods(onDrained), around), StateFailing, "job/ exited: main exited with code 1"},
 		"drain":       {ExplainApp(fine, pods(onDrained), around), StateProgressing, "node/w1 draining: node w1 is drained"},
 		"pod's drain": {ExplainPod(onDrained, around), StateProgressing, "node/w1 draining: node w1 is drained"},
-		"volumes":     {ExplainPod(mounts, around), StateWaiting, "volume/shop/gone volume: volume gone does not exist\nvolume/shop/lost volume: volume lost is lost: its node w9 is dead or gone"},
+		"volumes":     {ExplainPod(mounts, around), StateWaiting, "volume/shop/gone volume: volume gone does not exist\nvolume/shop/lost volume: volume lost cannot be reached: its node w9 is dead or gone"},
 	} {
 		var got []string
 		for _, b := range c.x.Causes {

@@ -139,6 +139,9 @@ func (d DrainStatus) Summary() string {
 	case DrainDeadline:
 		return fmt.Sprintf("the deadline is over, and %d pods are stopped all the same", d.Left)
 	}
+	if d.Left == 1 {
+		return "draining: one pod is left"
+	}
 	return fmt.Sprintf("draining: %d pods are left", d.Left)
 }
 

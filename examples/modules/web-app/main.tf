@@ -11,7 +11,7 @@ resource "clusterd_app" "this" {
   ports     = { http = var.port }
   health    = { http = var.health_path }
   security  = { read_only_root = true, drop = ["ALL"] }
-  mounts    = { "/tmp" = { scratch = "64Mi" } }
+  mounts    = { for path, size in merge({ "/tmp" = "64Mi" }, var.writable) : path => { scratch = size } }
 }
 
 resource "clusterd_service" "this" {

@@ -69,6 +69,13 @@ variable "secrets" {
   nullable    = false
 }
 
+variable "writable" {
+  description = "Paths the app writes to, and how much at most: { \"/var/cache/app\" = \"32Mi\" }. Everything but /tmp is read-only otherwise."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}
+
 variable "port" {
   description = "Port the container listens on."
   type        = number
