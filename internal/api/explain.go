@@ -219,9 +219,13 @@ func (x *Explanation) addPods(pods []*Pod, around Around) {
 	x.addAround(pods, around)
 }
 
-// add records a cause, unless it has been said of the same pod.
+// add records a cause, unless it has been said of the same pod. A container that
+// keeps ending is one cause, however often it has ended by now.
 func (x *Explanation) add(ref Ref, c Cause, since time.Time) {
-	said := func(b Because) bool { return b.Reason == c.Reason && b.Message == c.Message && b.Pod == c.Pod }
+	said := func(b Because) bool {
+		again := b.ExitCode != nil && c.ExitCode != nil && b.Container == c.Container
+		return b.Reason == c.Reason && b.Pod == c.Pod && (again || b.Message == c.Message)
+	}
 	if len(x.Causes) < maxCauses && !slices.ContainsFunc(x.Causes, said) {
 		x.Causes = append(x.Causes, Because{Ref: ref, Cause: c, Since: since, WayOut: c.WayOut()})
 	}

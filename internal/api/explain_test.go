@@ -98,3 +98,22 @@ func TestExplainApp(t *testing.T) {
 		}
 	}
 }
+
+// TestOneCrashIsOneCause: what a rollout says of a container that keeps ending,
+// and what its pod says by now, are one cause; another container's is another.
+func TestOneCrashIsOneCause(t *testing.T) {
+	loop := func(container string, times int) *Cause {
+		return &Cause{Reason: "crash_loop", Message: fmt.Sprintf("%s exited with code 7, %d times in a row", container, times), Pod: "web-1", Container: container, ExitCode: new(7)}
+	}
+	app := &App{Meta: Meta{Name: "web", Namespace: "shop"}, Status: AppStatus{Rollout: Rollout{Phase: RolloutFailed, Cause: loop("main", 3)}}}
+	pod := &Pod{Meta: Meta{Name: "web-1", Namespace: "shop"}, Status: PodStatus{Phase: PhaseRunning, Fatal: loop("main", 6)}}
+	other := &Pod{Meta: Meta{Name: "web-1", Namespace: "shop"}, Status: PodStatus{Phase: PhaseRunning, Fatal: loop("log", 3)}}
+	x := ExplainApp(app, []*Pod{pod, other}, nothingAround)
+	var got []string
+	for _, b := range x.Causes {
+		got = append(got, b.Message)
+	}
+	if want := "main exited with code 7, 3 times in a row; log exited with code 7, 3 times in a row"; strings.Join(got, "; ") != want {
+		t.Errorf("causes are %q", got)
+	}
+}
