@@ -69,6 +69,7 @@ func TestAcceptance(t *testing.T) {
 		"Interrupt":      testInterrupt,
 		"Examples":       testExamples,
 		"Binary":         testBinary,
+		"EphemeralToken": testEphemeralToken,
 		"Modules":        testModules,
 	} {
 		t.Run(name, func(t *testing.T) {

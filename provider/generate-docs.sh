@@ -37,11 +37,11 @@ find "$work/repo/docs" -name '*.md' -exec sed -i \
   -e 's/ (Dynamic) \(.*\) A map of objects of:$/ (Map of Object) \1 A map of objects of:/' {} +
 
 if [ "${1:-}" = --check ]; then
-  for made in index.md resources data-sources functions; do
+  for made in index.md resources data-sources ephemeral-resources functions; do
     diff -ru "docs/$made" "$work/repo/docs/$made" || { echo "docs/ is out of date: run provider/generate-docs.sh" >&2; exit 1; }
   done
   exit 0
 fi
 mkdir -p docs
-rm -rf docs/index.md docs/resources docs/data-sources docs/functions
+rm -rf docs/index.md docs/resources docs/data-sources docs/ephemeral-resources docs/functions
 cp -r "$work/repo/docs/." docs/

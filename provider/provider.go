@@ -80,7 +80,7 @@ func (p *clusterd) Configure(ctx context.Context, req provider.ConfigureRequest,
 		return
 	}
 	c := &cluster{}
-	resp.ResourceData, resp.DataSourceData = c, c
+	resp.ResourceData, resp.DataSourceData, resp.EphemeralResourceData = c, c, c
 	if !s.Namespace.IsUnknown() {
 		c.namespace = cmp.Or(s.Namespace.ValueString(), os.Getenv("CLUSTERD_NAMESPACE"), api.DefaultNamespace)
 		if err := api.CheckName(c.namespace); err != nil {

@@ -113,6 +113,7 @@ func TestServersSeeWhoIsThere(t *testing.T) {
 // certificate that was shown has ended is refused, and the client told to open
 // another, on which it shows the renewed one.
 func TestConnectionOutlivesItsCertificate(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
 		makeNode(t, c, "w1", "1", "1Gi")
 		conn := shown(t, trusting(t, s), pki.ID{Role: pki.Node, Name: "w1"})
@@ -142,6 +143,7 @@ func (endless) RoundTrip(r *http.Request) (*http.Response, error) {
 // TestWhatIsOpenEndsWithTheRightToIt: a watch, a tunnel and a pod's logs that
 // were there before somebody lost his place here tell him nothing more.
 func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
+	t.Parallel()
 	nodes, users := []string{"/v1/nodes?watch=true", "/v1/tunnel"}, []string{"/v1/apps?watch=true", "/v1/namespaces/default/pods/web/logs?follow=true"}
 	for name, tc := range map[string]struct {
 		open []string

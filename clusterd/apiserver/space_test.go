@@ -33,6 +33,7 @@ func TestWhatIsFull(t *testing.T) {
 // TestFullStore: a store that is nearly full says so, takes deletes and
 // statuses, and takes everything again once there is room.
 func TestFullStore(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := runEtcdWith(t, dir, func(c *EtcdConfig) { c.Quota = 32 << 20 })
 	configs := client.Of(s.c, api.Configs)

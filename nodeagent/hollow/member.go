@@ -128,6 +128,8 @@ func (m *Member) serversChanged(all []api.Server) {
 
 // Close drops the node's connections, once it does not run.
 func (m *Member) Close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.client.Close()
 	m.leader.Close()
 	for _, c := range m.reports {
