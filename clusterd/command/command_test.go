@@ -525,7 +525,7 @@ func testMarks(t *testing.T) {
 		t.Error(out)
 	}
 	refused(t, "no_execute", "node", "taint", "w1", "dedicated=shop:never")
-	if out := ok(t, "node", "taint", "w1", "dedicated-"); out != "node/w1 -\n" {
+	if out := ok(t, "node", "taint", "w1", "dedicated-"); out != "node/w1 has none now\n" {
 		t.Error(out)
 	}
 }

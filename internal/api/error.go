@@ -32,6 +32,10 @@ type Error struct {
 	Message string       `json:"detail"`
 	Ref     *Ref         `json:"ref,omitempty"`
 	Fields  []FieldError `json:"errors,omitempty"`
+
+	// Uncertain says that an earlier try of the same write got no answer: it may
+	// have been carried out, and others may have written since. The client knows.
+	Uncertain bool `json:"-"`
 }
 
 // FieldError locates one violation.

@@ -157,13 +157,17 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 	if write {
 		id = rand.Text()
 	}
-	wait, began, answered := firstBackoff, time.Now(), false
+	wait, began, answered, sent := firstBackoff, time.Now(), false, false
 	for try := 1; ; try++ {
 		at := c.Address()
 		resp, err := c.once(ctx, r, at, id)
 		if err == nil {
 			return resp, nil
 		}
+		if e, ok := errors.AsType[*api.Error](err); ok && sent {
+			e.Uncertain = true
+		}
+		sent = write
 		answered = answered || leaderless(err)
 		if !api.Is(err, api.Unready) || r.Stream != nil || ctx.Err() != nil || try >= attempts && !(answered && time.Since(began) < election) {
 			return nil, err

@@ -2,6 +2,7 @@ package testcluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -179,6 +180,9 @@ func ask(ctx context.Context, cl *client.Client, in call) reply {
 		if api.Is(err, api.NotFound) {
 			return reply{}
 		}
+	}
+	if e, ok := errors.AsType[*api.Error](err); ok && e.Uncertain {
+		return reply{unknown: true}
 	}
 	switch code := api.CodeOf(err); code {
 	case 0, api.Conflict, api.Precondition, api.NotFound:
