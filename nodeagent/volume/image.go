@@ -47,7 +47,11 @@ func reserve(path string, size int64) error {
 		return err
 	}
 	defer f.Close()
-	err = unix.Fallocate(int(f.Fd()), 0, 0, size)
+	// Asked first: an allocation that cannot be had takes all there is for a
+	// while before it fails, and everybody else's writes fail with it.
+	if err = fits(f, size); err == nil {
+		err = unix.Fallocate(int(f.Fd()), 0, 0, size)
+	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		err = f.Truncate(size)
 	}
@@ -55,6 +59,19 @@ func reserve(path string, size int64) error {
 		return fmt.Errorf("reserve %d MiB of the node's disk: %w", size>>20, err)
 	}
 	return f.Sync()
+}
+
+// fits returns ENOSPC when the disk has no room for f to become size bytes large.
+func fits(f *os.File, size int64) error {
+	var disk unix.Statfs_t
+	var now unix.Stat_t
+	if err := errors.Join(unix.Fstatfs(int(f.Fd()), &disk), unix.Fstat(int(f.Fd()), &now)); err != nil {
+		return err
+	}
+	if more := size - now.Blocks*512; more > int64(disk.Bavail)*disk.Bsize {
+		return unix.ENOSPC
+	}
+	return nil
 }
 
 func sizeOf(path string) (int64, error) {
