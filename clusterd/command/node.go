@@ -251,10 +251,3 @@ func mark(m *map[string]string, set map[string]*string) (differs bool) {
 	}
 	return differs
 }
-
-func dashed(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
