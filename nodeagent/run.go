@@ -20,11 +20,11 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
-	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
 	"github.com/clusterd/terraform-provider-clusterd/internal/gossip"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/agent"
 )
 
 func runCommand() *cobra.Command {
@@ -164,7 +164,7 @@ var errLeave = errors.New("leaving")
 // seeds finds the gossip addresses of the servers, by the identity and the
 // servers of the moment: the agent keeps both current.
 func (s *settings) seeds(ctx context.Context) func() []string {
-	return func() (gossips []string) {
+	return func() []string {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		id, err := pki.LoadIdentity(s.identityDir())
@@ -175,30 +175,13 @@ func (s *settings) seeds(ctx context.Context) func() []string {
 		if err != nil {
 			return nil
 		}
-		c, err := client.New(client.Config{Addresses: urls(m.Servers), TLS: id.ClientTLS(), UserAgent: "nodeagent"})
+		c, err := client.New(client.Config{Addresses: agent.URLs(m.Servers), TLS: id.ClientTLS(), UserAgent: "nodeagent"})
 		if err != nil {
 			return nil
 		}
 		defer c.Close()
-		all, _, err := client.Of(c, api.Servers).List(ctx, "", nil)
-		if err != nil {
-			return nil
-		}
-		for _, srv := range all {
-			if srv.Spec.Gossip != "" {
-				gossips = append(gossips, srv.Spec.Gossip)
-			}
-		}
-		return gossips
+		return agent.Seeds(ctx, c)
 	}
-}
-
-func urls(servers []string) []string {
-	out := make([]string, len(servers))
-	for i, s := range servers {
-		out[i] = "https://" + s
-	}
-	return out
 }
 
 func (s *settings) lockFile() string { return filepath.Join(s.RunDir, "nodeagent.pid") }

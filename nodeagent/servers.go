@@ -69,7 +69,7 @@ func openServers(m membership, id *pki.Identity, save func(membership) error, lo
 }
 
 func (s *servers) client(addrs ...string) (*client.Client, error) {
-	return client.New(client.Config{Addresses: urls(addrs), TLS: s.conf, UserAgent: "nodeagent/" + daemon.Version()})
+	return client.New(client.Config{Addresses: agent.URLs(addrs), TLS: s.conf, UserAgent: "nodeagent/" + daemon.Version()})
 }
 
 // close ends all connections.
@@ -183,7 +183,7 @@ func (s *servers) changed(all []api.Server) {
 	if slices.Equal(addrs, s.addrs()) {
 		return
 	}
-	if err := errors.Join(s.any.Use(urls(addrs)), s.lead.Use(urls(addrs)), s.set(addrs), s.remember(func(m *membership) { m.Servers = addrs })); err != nil {
+	if err := errors.Join(s.any.Use(agent.URLs(addrs)), s.lead.Use(agent.URLs(addrs)), s.set(addrs), s.remember(func(m *membership) { m.Servers = addrs })); err != nil {
 		s.log.Warn("cannot take over who the servers are", "servers", addrs, "error", err)
 		return
 	}

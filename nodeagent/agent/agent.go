@@ -265,6 +265,29 @@ func Addresses(all []api.Server) (addrs []string) {
 	return slices.Compact(addrs)
 }
 
+// URLs are how a client names the servers at addrs (host:port).
+func URLs(addrs []string) []string {
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = "https://" + a
+	}
+	return out
+}
+
+// Seeds asks for the gossip addresses of the servers; no answer is none.
+func Seeds(ctx context.Context, c *client.Client) (gossips []string) {
+	all, _, err := client.Of(c, api.Servers).List(ctx, "", nil)
+	if err != nil {
+		return nil
+	}
+	for _, s := range all {
+		if s.Spec.Gossip != "" {
+			gossips = append(gossips, s.Spec.Gossip)
+		}
+	}
+	return gossips
+}
+
 // registerChanges tells what the node has whenever that changes.
 func (a *Agent) registerChanges(ctx context.Context) {
 	for {

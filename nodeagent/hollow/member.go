@@ -81,15 +81,7 @@ func Join(ctx context.Context, cfg MemberConfig) (*Member, error) {
 }
 
 func (m *Member) connect(servers ...string) (*client.Client, error) {
-	return client.New(client.Config{Addresses: urls(servers), TLS: m.id.ClientTLS(), UserAgent: "nodeagent/" + daemon.Version()})
-}
-
-func urls(servers []string) []string {
-	out := make([]string, len(servers))
-	for i, s := range servers {
-		out[i] = "https://" + s
-	}
-	return out
+	return client.New(client.Config{Addresses: agent.URLs(servers), TLS: m.id.ClientTLS(), UserAgent: "nodeagent/" + daemon.Version()})
 }
 
 // reportTo makes a client of each server: any of them may be asked how far the
@@ -121,7 +113,7 @@ func (m *Member) reportTo(servers []string) error {
 
 func (m *Member) serversChanged(all []api.Server) {
 	addrs := agent.Addresses(all)
-	if err := errors.Join(m.client.Use(urls(addrs)), m.leader.Use(urls(addrs)), m.reportTo(addrs)); err != nil {
+	if err := errors.Join(m.client.Use(agent.URLs(addrs)), m.leader.Use(agent.URLs(addrs)), m.reportTo(addrs)); err != nil {
 		m.log.Warn("cannot take over who the servers are", "servers", addrs, "error", err)
 	}
 }
@@ -166,17 +158,7 @@ func (m *Member) renew(ctx context.Context) error {
 func (m *Member) Seeds(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	servers, _, err := client.Of(m.client, api.Servers).List(ctx, "", nil)
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, s := range servers {
-		if s.Spec.Gossip != "" {
-			out = append(out, s.Spec.Gossip)
-		}
-	}
-	return out
+	return agent.Seeds(ctx, m.client)
 }
 
 // acknowledge is the node's service proxy: it has nothing to program, and
