@@ -70,6 +70,8 @@ func TestAcceptance(t *testing.T) {
 		"Examples":       testExamples,
 		"Binary":         testBinary,
 		"EphemeralToken": testEphemeralToken,
+		"JoinToken":      testJoinToken,
+		"Token":          testToken,
 		"Modules":        testModules,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -182,6 +182,29 @@ var subjects = map[string]*subject{
 		},
 		replaces: []string{`{"name": "walked2"}`},
 	},
+	"Token": {
+		kind:   api.Tokens.Info(),
+		always: `{"name": "walked", "role": "admin", "secret_wo": "0123456789abcdefghijklmnopqrstuvwxyzABCD"}`,
+		changes: []string{
+			`{"secret_wo": "1123456789abcdefghijklmnopqrstuvwxyzABCD"}`,
+			`{"description": "For CI."}`,
+			`{"expires_at": "2099-12-31T23:59:59+01:00"}`,
+			`{"role": null, "roles": ["walked", "walkers"]}`,
+			`{"secret_wo_version": 1}`,
+			`{"labels": {"team": "shop"}}`,
+			`{"adopt": true}`, `{"timeouts": {"delete": "1m"}}`,
+		},
+		replaces: []string{`{"name": "walked2"}`},
+		silent:   []string{"secret_wo", "hash"},
+		prepare: func(t *testing.T, c *cluster, _ string) {
+			for _, name := range []string{"walked", "walkers"} {
+				role := &api.Role{Meta: api.Meta{Name: name}, Spec: api.RoleSpec{Rules: map[string]api.Rule{"read": {Kinds: []string{"nodes"}, Verbs: []string{"read"}}}}}
+				if _, err := client.Of(c.Client(), api.Roles).Create(t.Context(), role); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	},
 	"Volume": {
 		kind:   api.Volumes.Info(),
 		always: `{"name": "data", "size": "64Mi", "deletion_protection": false}`,

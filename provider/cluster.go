@@ -13,6 +13,7 @@ import (
 // for each walk of its graph, so nothing here outlives a plan or an apply.
 type cluster struct {
 	client    *client.Client // nil while the provider's configuration is not known yet
+	ca        []byte         // its CA certificates in PEM; empty: the system's authorities are trusted
 	namespace string         // of resources that name none; "" while it is not known
 
 	planned sync.Map // names of the namespaces this run plans or makes

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 )
@@ -68,7 +69,7 @@ func leavesOf(at string, t reflect.Type) (out []string) {
 	switch {
 	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct:
 		return leavesOf(at+".*", t.Elem())
-	case t.Kind() != reflect.Struct:
+	case t.Kind() != reflect.Struct, t == reflect.TypeFor[time.Time]():
 		return []string{at}
 	}
 	for _, f := range reflect.VisibleFields(t) {

@@ -27,7 +27,10 @@ type ephemeralToken struct{ cluster *cluster }
 
 // EphemeralResources lists what a run makes for itself.
 func (*clusterd) EphemeralResources(context.Context) []func() ephemeral.EphemeralResource {
-	return []func() ephemeral.EphemeralResource{func() ephemeral.EphemeralResource { return &ephemeralToken{} }}
+	return []func() ephemeral.EphemeralResource{
+		func() ephemeral.EphemeralResource { return &ephemeralToken{} },
+		func() ephemeral.EphemeralResource { return &ephemeralJoin{} },
+	}
 }
 
 // tokenModel is its attributes.
@@ -76,8 +79,20 @@ func (e *ephemeralToken) Configure(_ context.Context, req ephemeral.ConfigureReq
 func (*ephemeralToken) ValidateConfig(ctx context.Context, req ephemeral.ValidateConfigRequest, resp *ephemeral.ValidateConfigResponse) {
 	var m tokenModel
 	resp.Diagnostics.Append(req.Config.Get(ctx, &m)...)
-	if ttl := api.Duration(m.TTL.ValueString()); ttl != "" && ttl.D() < time.Minute {
-		resp.Diagnostics.AddAttributeError(path.Root("ttl"), "Bad ttl", "Want a duration of at least 1m, such as 15m or 1h.")
+	badTTL(m.TTL, &resp.Diagnostics)
+}
+
+// demand says that no token is made without a cluster.
+func (c *cluster) demand(diags *diag.Diagnostics) {
+	if c == nil || c.client == nil {
+		diags.AddError("No token without a cluster", "The provider's configuration is only known during apply: apply what makes the cluster first.")
+	}
+}
+
+// badTTL refuses what is no time to live.
+func badTTL(ttl types.String, diags *diag.Diagnostics) {
+	if d := api.Duration(ttl.ValueString()); d != "" && d.D() < time.Minute {
+		diags.AddAttributeError(path.Root("ttl"), "Bad ttl", "Want a duration of at least 1m, such as 15m or 1h.")
 	}
 }
 
@@ -87,9 +102,7 @@ func (e *ephemeralToken) Open(ctx context.Context, req ephemeral.OpenRequest, re
 	resp.Diagnostics.Append(req.Config.Get(ctx, &m)...)
 	var roles []string
 	resp.Diagnostics.Append(m.Roles.ElementsAs(ctx, &roles, false)...)
-	if e.cluster == nil || e.cluster.client == nil {
-		resp.Diagnostics.AddError("No token without a cluster", "The provider's configuration is only known during apply: apply what makes the cluster first.")
-	}
+	e.cluster.demand(&resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
 	}

@@ -14,6 +14,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -35,7 +36,7 @@ func New(version string) provider.Provider { return &clusterd{version} }
 type clusterd struct{ version string }
 
 func (*clusterd) Resources(context.Context) []func() resource.Resource {
-	return []func() resource.Resource{newNamespace, newNode, newApp, newJob, newService, newVolume, newConfig, newSecret, newRole}
+	return []func() resource.Resource{newNamespace, newNode, newApp, newJob, newService, newVolume, newConfig, newSecret, newRole, newToken}
 }
 
 func (*clusterd) DataSources(context.Context) []func() datasource.DataSource {
@@ -110,13 +111,22 @@ func (c *cluster) connect(s settings, userAgent string, resp *provider.Configure
 		resp.Diagnostics.AddAttributeError(path.Root("token"), "No token",
 			"Set token in the provider's block, or the environment variable CLUSTERD_TOKEN. On a local cluster, clusterd dev env prints it.")
 	}
-	roots, at, err := authorities(s)
+	pem, at, err := authorities(s)
+	roots := x509.NewCertPool()
+	switch {
+	case err != nil:
+	case len(pem) == 0:
+		roots = nil // the system's
+	case !roots.AppendCertsFromPEM(pem):
+		err = errors.New("there is no certificate in PEM in it: one begins with -----BEGIN CERTIFICATE-----")
+	}
 	if err != nil {
 		resp.Diagnostics.AddAttributeError(at, "No usable CA certificate", sentence(err.Error()))
 	}
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	c.ca = pem
 	c.client, err = client.New(client.Config{
 		Addresses: strings.Split(address, ","), Token: token, UserAgent: userAgent,
 		TLS: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots},
@@ -126,8 +136,9 @@ func (c *cluster) connect(s settings, userAgent string, resp *provider.Configure
 	}
 }
 
-// authorities returns the roots to trust: nil means the system's.
-func authorities(s settings) (roots *x509.CertPool, at path.Path, err error) {
+// authorities returns the certificates of the roots to trust, in PEM; nothing
+// means the system's.
+func authorities(s settings) (ca []byte, at path.Path, err error) {
 	pem, file := s.CACertificate.ValueString(), s.CAFile.ValueString()
 	at = path.Root("ca_certificate")
 	switch env := os.Getenv("CLUSTERD_CACERT"); {
@@ -141,17 +152,7 @@ func authorities(s settings) (roots *x509.CertPool, at path.Path, err error) {
 	if file != "" {
 		at = path.Root("ca_file")
 		b, err := os.ReadFile(file)
-		if err != nil {
-			return nil, at, err
-		}
-		pem = string(b)
+		return b, at, err
 	}
-	if pem == "" {
-		return nil, at, nil
-	}
-	roots = x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(pem)) {
-		return nil, at, fmt.Errorf("there is no certificate in PEM in it: one begins with -----BEGIN CERTIFICATE-----")
-	}
-	return roots, at, nil
+	return []byte(pem), at, nil
 }

@@ -31,7 +31,7 @@ func attributesOf(t reflect.Type) map[string]schema.Attribute {
 func attribute(f field) schema.Attribute {
 	t, doc, optional := indirect(f.typ), f.doc, !f.required
 	switch {
-	case t.Kind() == reflect.String:
+	case t.Kind() == reflect.String, t == instant:
 		return schema.StringAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional}
 	case t.Kind() == reflect.Bool:
 		return schema.BoolAttribute{MarkdownDescription: doc, Required: f.required, Optional: optional}

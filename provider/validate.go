@@ -46,11 +46,22 @@ func (r *kindResource[S, T]) validate(config values) []fault {
 	for _, f := range found {
 		at := r.attributePath(f.Path)
 		misread := slices.ContainsFunc(rd.faults, func(x fault) bool { return within(at, x.at) })
-		if !misread && !r.undecided(at, rd.unknown) {
+		if !misread && !r.computed(at) && !r.undecided(at, rd.unknown) {
 			faults = append(faults, fault{at, f.Message})
 		}
 	}
 	return faults
+}
+
+// computed reports whether p is an attribute that nobody writes.
+func (r *kindResource[S, T]) computed(p path.Path) bool {
+	steps := p.Steps()
+	if len(steps) == 0 {
+		return false
+	}
+	name, _ := steps[0].(path.PathStepAttributeName)
+	a := r.options[string(name)]
+	return a != nil && a.IsComputed() && !a.IsOptional()
 }
 
 // undecided reports whether a fault at p may vanish once unknown is known.

@@ -90,6 +90,10 @@ func (r *reader) expand(v tftypes.Value, dst reflect.Value, at path.Path) {
 		r.unknown = append(r.unknown, at)
 		return
 	}
+	if dst.Type() == instant {
+		r.instant(v, dst, at)
+		return
+	}
 	switch dst.Kind() {
 	case reflect.Pointer:
 		dst.Set(reflect.New(dst.Type().Elem()))
@@ -113,6 +117,24 @@ func (r *reader) expand(v tftypes.Value, dst reflect.Value, at path.Path) {
 	default:
 		panic("expand: " + dst.Type().String()) // the schema of such a field cannot be built
 	}
+}
+
+// instant is the type of times.
+var instant = reflect.TypeFor[time.Time]()
+
+// instant reads a time as HCL says it: 2030-01-02T15:04:05Z.
+func (r *reader) instant(v tftypes.Value, dst reflect.Value, at path.Path) {
+	var s string
+	if !v.Type().Is(tftypes.String) || v.As(&s) != nil {
+		r.fault(at, "want a string")
+		return
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		r.fault(at, "%q is not a time: want one such as 2030-01-02T15:04:05Z", s)
+		return
+	}
+	dst.Set(reflect.ValueOf(t.UTC()))
 }
 
 // scalar converts as HCL does: 80 and "80" say the same.
@@ -231,6 +253,9 @@ func same(a, b reflect.Value) bool {
 // that open.
 func flatten(src reflect.Value, t tftypes.Type) tftypes.Value {
 	free := t.Is(tftypes.DynamicPseudoType)
+	if at, ok := src.Interface().(time.Time); ok {
+		return text(at.UTC().Format(time.RFC3339Nano))
+	}
 	switch src.Kind() {
 	case reflect.Pointer:
 		if src.IsNil() {
@@ -299,7 +324,7 @@ func isEmpty(v reflect.Value) bool {
 	case reflect.Map, reflect.Slice:
 		return v.Len() == 0
 	case reflect.Struct:
-		return false
+		return v.Type() == instant && v.IsZero()
 	}
 	return v.IsZero()
 }

@@ -180,7 +180,7 @@ func (s *Server) holds(snap *snapshot, user pki.UserToken) (api.Rights, error) {
 	match := pki.HashMatches(t.Spec.Hash, user.Secret)
 	switch {
 	case !match:
-		return nil, api.Errorf(api.Unauthenticated, "the token is not valid: it was revoked, or is not of this cluster")
+		return nil, api.Errorf(api.Unauthenticated, "the token is not valid: it was revoked, mistyped, or is not of this cluster")
 	case expired(t, time.Now()):
 		return nil, api.Errorf(api.Unauthenticated, "the token expired on %s: ask for a new one", t.Spec.ExpiresAt.UTC().Format(time.RFC3339))
 	case t.Spec.Joins():

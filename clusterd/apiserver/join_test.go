@@ -145,15 +145,19 @@ func TestJoin(t *testing.T) {
 	for name, tc := range map[string]struct {
 		tok  pki.JoinToken
 		want string
+		as   pki.Role
 	}{
-		"used up":     {tok, "the join token is used up: it was good for 2"},
-		"wrong":       {wrong, "the join token is not known to this cluster"},
-		"revoked":     {revoked, "the join token is not known to this cluster"},
-		"expired":     {c.token(t, api.TokenSpec{ExpiresAt: time.Now().Add(-time.Hour)}), "the join token expired on"},
-		"user's":      {c.token(t, api.TokenSpec{Role: api.RoleAdmin}), "this is not a join token but one of role admin"},
-		"foreign pin": {foreign, "does not match the token's pin"},
+		"used up":     {tok: tok, want: "the join token is used up: it was good for 2"},
+		"wrong":       {tok: wrong, want: "the join token is not known to this cluster"},
+		"revoked":     {tok: revoked, want: "the join token is not known to this cluster"},
+		"expired":     {tok: c.token(t, api.TokenSpec{ExpiresAt: time.Now().Add(-time.Hour)}), want: "the join token expired on"},
+		"user's":      {tok: c.token(t, api.TokenSpec{Role: api.RoleAdmin}), want: "this is not a join token but one of role admin"},
+		"foreign pin": {tok: foreign, want: "does not match the token's pin"},
+		"a node's":    {tok: c.token(t, api.TokenSpec{}), want: "not for a server but for a node", as: pki.Server},
+		"a server's":  {tok: c.token(t, api.TokenSpec{Role: api.RoleServer}), want: "not for a node but for a server"},
+		"another's":   {tok: c.token(t, api.TokenSpec{Name: "w8"}), want: "is for node w8, and this machine calls itself w9"},
 	} {
-		_, err := pki.Join(ctx, c.addr, tc.tok, pki.JoinRequest{Name: "w9", Address: "10.0.0.9:7946"})
+		_, err := pki.Join(ctx, c.addr, tc.tok, pki.JoinRequest{Name: "w9", Address: "10.0.0.9:7946", Role: tc.as})
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -170,6 +174,81 @@ func TestJoin(t *testing.T) {
 	if _, err := pki.Renew(ctx, c.addr, res.Identity); err == nil || !strings.Contains(err.Error(), "join it again") {
 		t.Errorf("renew of a deleted node: %v", err)
 	}
+}
+
+// TestWhatWasOverheardIsWorthless: who has seen all that a machine sent when it
+// joined and renewed (in a log, say) gets nothing for it, nor does who has its
+// certificate without the key, or one of the same name by another authority.
+func TestWhatWasOverheardIsWorthless(t *testing.T) {
+	c := startTLS(t, Config{})
+	ctx := t.Context()
+	tok := c.token(t, api.TokenSpec{MaxUses: 1})
+	stranger := c.id.ClientTLS() // trusts the server, and shows nothing
+	stranger.GetClientCertificate = nil
+	post := func(conf *tls.Config, path string, in, out any) error {
+		return c.client(t, "", conf).Call(ctx, "POST", path, nil, in, out)
+	}
+	csr := string(must(signingRequest())(t))
+	sent := pki.JoinRequest{ID: tok.ID, Secret: tok.Secret, Role: pki.Node, Name: "w1", CSR: csr}
+	var joined, again pki.JoinResponse
+	if err := post(stranger, "/v1/join", sent, &joined); err != nil {
+		t.Fatal(err)
+	}
+	before := c.nodes(t)
+	// Word for word: what comes back is for the key that only the machine has.
+	if err := post(stranger, "/v1/join", sent, &again); err != nil {
+		t.Fatal(err)
+	}
+	first, second := parsed(t, joined.Certificate), parsed(t, again.Certificate)
+	if !first.PublicKey.(*ecdsa.PublicKey).Equal(second.PublicKey) {
+		t.Error("a join that is sent again is signed for another key")
+	}
+	for what, change := range map[string]func(*pki.JoinRequest){
+		"with another key":  func(r *pki.JoinRequest) { r.CSR = string(must(signingRequest())(t)) },
+		"with another name": func(r *pki.JoinRequest) { r.Name = "w2" },
+		"as a server":       func(r *pki.JoinRequest) { r.Role = pki.Server },
+	} {
+		req := sent
+		change(&req)
+		if err := post(stranger, "/v1/join", req, nil); !api.Is(err, api.Unauthenticated) {
+			t.Errorf("the join again %s: %v", what, err)
+		}
+	}
+	if err := post(stranger, "/v1/renew", pki.RenewRequest{CSR: csr}, nil); !api.Is(err, api.Unauthenticated) {
+		t.Errorf("a renewal without the certificate: %v", err)
+	}
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	thief := stranger.Clone()
+	thief.Certificates = []tls.Certificate{{Certificate: [][]byte{first.Raw}, PrivateKey: key}}
+	other := must(must(pki.NewCA("other"))(t).NewIdentity(pki.ID{Role: pki.Node, Name: "w1"}))(t).ClientTLS()
+	other.VerifyConnection = stranger.VerifyConnection
+	for what, conf := range map[string]*tls.Config{"without its key": thief, "by another authority": other} {
+		if _, err := client.Of(c.client(t, "", conf), api.Nodes).Get(ctx, "", "w1"); err == nil || api.Is(err, api.NotFound) {
+			t.Errorf("a certificate %s: %v", what, err)
+		}
+	}
+	if after := c.nodes(t); after != before {
+		t.Errorf("%d nodes, were %d", after, before)
+	}
+	if got := must(client.Of(c.system, api.Tokens).Get(ctx, "", tok.ID))(t); got.Status.Uses != 1 {
+		t.Errorf("the token was used %d times", got.Status.Uses)
+	}
+}
+
+// nodes is how many there are.
+func (c *tlsCluster) nodes(t *testing.T) int {
+	t.Helper()
+	all, _, err := client.Of(c.system, api.Nodes).List(t.Context(), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+func parsed(t *testing.T, cert string) *x509.Certificate {
+	t.Helper()
+	block, _ := pem.Decode([]byte(cert))
+	return must(x509.ParseCertificate(block.Bytes))(t)
 }
 
 // TestRacingJoinsUseATokenOnce: a token for one machine lets one in.

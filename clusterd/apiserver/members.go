@@ -23,14 +23,14 @@ import (
 // server which is gone; servers that are dead make room.
 func (t *txn) joinServer(req pki.JoinRequest) (pki.JoinNode, error) {
 	var none pki.JoinNode
-	if t.s.membership() == nil {
-		return none, api.Errorf(api.Conflict, "this server keeps its state in memory: no other can join it")
-	}
 	servers := t.s.kinds["servers"]
 	again := t.repeats(servers, req)
 	use, err := t.useToken(req, again)
 	if err != nil || again {
 		return none, err
+	}
+	if t.s.membership() == nil {
+		return none, api.Errorf(api.Conflict, "this server keeps its state in memory: no other can join it")
 	}
 	var errs api.Errors
 	for path, a := range map[string]string{"address": req.Address, "gossip": req.Gossip, "peer": req.Peer} {

@@ -101,10 +101,29 @@ func ParseUserToken(s string) (UserToken, error) {
 	if err := checkID(t.ID); err != nil {
 		return UserToken{}, fmt.Errorf("token: %w", err)
 	}
-	if err := isHex("secret", t.Secret, secretBytes); err != nil {
-		return UserToken{}, fmt.Errorf("token: %w", err)
+	if err := CheckSecret(t.Secret); err != nil {
+		return UserToken{}, fmt.Errorf("token: its secret %w: was it cut or changed when copied?", err)
 	}
 	return t, nil
+}
+
+// Bounds of a user token's secret. Those made here are hex; others are made by
+// password generators.
+const (
+	leastSecret = 40 // random letters and digits: 206 bits
+	mostSecret  = 128
+)
+
+// CheckSecret says why s cannot be the secret of a user's token. That it is
+// random is for who makes it to see to.
+func CheckSecret(s string) error {
+	strange := strings.ContainsFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
+	if strange || len(s) < leastSecret || len(s) > mostSecret {
+		return fmt.Errorf("must be %d to %d letters and digits", leastSecret, mostSecret)
+	}
+	return nil
 }
 
 // Reveal is the whole token, for the person who is to use it.

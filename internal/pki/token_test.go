@@ -45,11 +45,12 @@ func TestTokenErrorsSayWhatIsWrong(t *testing.T) {
 		}
 	}
 	for in, want := range map[string]string{
-		"":                               "it is empty",
-		"CJ1.a.b.c":                      "this is a join token",
-		"nope":                           "does not start with ct_",
-		"ct_" + id:                       "have 2: was it cut",
-		"ct_" + id + "_" + secret + "00": "its secret must be 48",
+		"":                              "it is empty",
+		"CJ1.a.b.c":                     "this is a join token",
+		"nope":                          "does not start with ct_",
+		"ct_" + id:                      "have 2: was it cut",
+		"ct_" + id + "_" + secret[:39]:  "its secret must be 40 to 128 letters and digits: was it cut",
+		"ct_" + id + "_" + secret + "-": "its secret must be 40 to 128 letters and digits",
 	} {
 		if _, err := ParseUserToken(in); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", in, err, want)

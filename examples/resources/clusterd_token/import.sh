@@ -1,0 +1,1 @@
+terraform import clusterd_token.ci ci
