@@ -1,5 +1,5 @@
 // Package controller holds the loops of the control plane, one file each: app,
-// job, service, node, drain, namespace, content.
+// job, service, node, drain, namespace, content, token.
 //
 // Each is level-triggered: it reads from caches, makes a plan with a pure
 // function and carries it out through the API. A plan prints like a Terraform
@@ -41,7 +41,7 @@ type Config struct {
 func Run(ctx context.Context, cfg Config) error {
 	var wg sync.WaitGroup
 	nodes := newNodes(cfg)
-	for _, l := range []reconcile.Loop{newApps(cfg).loop(), newJobs(cfg).loop(), newServices(cfg).loop(), newHeadless(cfg).loop(), newNamespaces(cfg).loop(), newVolumes(cfg).loop(), newContents(cfg).loop(), nodes.loop(), newDrains(cfg).loop()} {
+	for _, l := range []reconcile.Loop{newApps(cfg).loop(), newJobs(cfg).loop(), newServices(cfg).loop(), newHeadless(cfg).loop(), newNamespaces(cfg).loop(), newVolumes(cfg).loop(), newContents(cfg).loop(), newTokens(cfg).loop(), nodes.loop(), newDrains(cfg).loop()} {
 		wg.Go(func() { l.Run(ctx, cfg.Log) })
 	}
 	wg.Wait()

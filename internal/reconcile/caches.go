@@ -23,6 +23,7 @@ type Caches struct {
 	Configs    *Cache[api.ConfigSpec, api.VersionedStatus]
 	Secrets    *Cache[api.SecretSpec, api.VersionedStatus]
 	Contents   *Cache[api.ContentSpec, api.ContentStatus]
+	Tokens     *Cache[api.TokenSpec, api.TokenStatus]
 }
 
 // NewCaches returns empty caches. Run fills them and keeps them current.
@@ -40,6 +41,7 @@ func NewCaches(c *client.Client, log hclog.Logger) *Caches {
 		Configs:    NewCache(c, api.Configs, log),
 		Secrets:    NewCache(c, api.Secrets, log),
 		Contents:   NewCache(c, api.Contents, log),
+		Tokens:     NewCache(c, api.Tokens, log),
 	}
 }
 
@@ -48,7 +50,7 @@ func (c *Caches) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, run := range []func(context.Context) error{
 		c.Namespaces.Run, c.Apps.Run, c.Jobs.Run, c.Pods.Run, c.Volumes.Run, c.Services.Run, c.Endpoints.Run, c.Nodes.Run,
-		c.Configs.Run, c.Secrets.Run, c.Contents.Run,
+		c.Configs.Run, c.Secrets.Run, c.Contents.Run, c.Tokens.Run,
 	} {
 		wg.Go(func() { run(ctx) })
 	}
