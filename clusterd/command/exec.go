@@ -139,6 +139,9 @@ func (c *cli) stream(ctx context.Context, cl *client.Client, pod, what string, q
 	if _, err := client.Of(cl, api.Pods).Get(ctx, c.to.ns(), pod); err != nil {
 		return nil, err
 	}
+	if c.to.socket != "" {
+		return nil, errors.New("not over --socket: make a token there, clusterd token create --role admin, and go on with that")
+	}
 	tok, err := c.to.token()
 	if err != nil {
 		return nil, err

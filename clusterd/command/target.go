@@ -22,12 +22,13 @@ import (
 // target is the cluster and namespace a command speaks of: flags, else the
 // environment.
 type target struct {
-	addr, cacert, namespace string
+	addr, cacert, namespace, socket string
 }
 
 func (t *target) register(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringVar(&t.addr, "addr", "", "address of the API, https://host:port; several with commas (CLUSTERD_ADDR)")
+	f.StringVar(&t.socket, "socket", "", "local socket of a server, instead of address and token: admin.sock in its data directory, for root of that machine")
 	f.StringVar(&t.cacert, "cacert", "", "file with the cluster's CA certificate (CLUSTERD_CACERT)")
 	f.StringVarP(&t.namespace, "namespace", "n", "", "namespace; \"default\" when unset (CLUSTERD_NAMESPACE)")
 }
@@ -89,6 +90,9 @@ func (t *target) tls() (*tls.Config, error) {
 
 // client returns a client of the cluster. It does not connect.
 func (t *target) client() (*client.Client, error) {
+	if t.socket != "" {
+		return client.New(client.Config{Socket: t.socket, UserAgent: "clusterd/" + daemon.Version()})
+	}
 	addrs, err := t.addresses()
 	if err != nil {
 		return nil, err

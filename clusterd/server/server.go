@@ -210,6 +210,7 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		}),
 		daemon.Named("serve the API", daemon.Func(s.serve)),
+		daemon.Named("serve the local socket", daemon.Func(s.serveLocal)),
 		daemon.Named("gossip", s.gossip),
 		s.witness,
 		daemon.Named("forecast", s.planner),

@@ -31,6 +31,7 @@ import (
 // Config says where the cluster is and who asks.
 type Config struct {
 	Addresses []string    // https://host:port of any servers
+	Socket    string      // instead: the local socket of a server, which takes root without a token
 	Token     string      // bearer token; empty with a client certificate
 	TLS       *tls.Config // must verify the cluster's CA
 	UserAgent string      // recorded as meta.written_by's program
@@ -48,7 +49,14 @@ type Client struct {
 // New returns a Client. It does not connect.
 func New(cfg Config) (*Client, error) {
 	c := &Client{servers: &servers{}, token: cfg.Token, userAgent: cmp.Or(cfg.UserAgent, "clusterd")}
-	if err := c.Use(cfg.Addresses); err != nil {
+	dialer := net.Dialer{Timeout: 3 * time.Second, KeepAlive: 5 * time.Second}
+	dial := dialer.DialContext
+	if cfg.Socket != "" {
+		c.servers.bases = []string{"http://" + onSocket}
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", cfg.Socket)
+		}
+	} else if err := c.Use(cfg.Addresses); err != nil {
 		return nil, err
 	}
 	c.http = &http.Client{CheckRedirect: stay, Transport: &http.Transport{
@@ -56,12 +64,15 @@ func New(cfg Config) (*Client, error) {
 		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     90 * time.Second,
-		DialContext:         (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 5 * time.Second}).DialContext,
+		DialContext:         dial,
 		TLSHandshakeTimeout: 5 * time.Second,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 	}}
 	return c, nil
 }
+
+// onSocket is the host of requests that go over a local socket.
+const onSocket = "local-socket"
 
 // stay keeps a token from following a redirect: servers send none.
 func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
