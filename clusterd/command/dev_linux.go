@@ -76,7 +76,7 @@ sudo to get it.`,
 			c.devCommand(&t, "start <n>", "Start a server, and wait until it answers", cobra.ExactArgs(1), func(cmd *cobra.Command, d *dev.Cluster, args []string) error {
 				return d.StartServer(cmd.Context(), args[0])
 			})),
-		c.devCommand(&t, "link <n> down|up", "Cut a node off from the others, or connect it again", cobra.ExactArgs(2), func(_ *cobra.Command, d *dev.Cluster, args []string) error {
+		c.devCommand(&t, "link <n>|s<n> down|up", "Cut a node or a server off from the others, or connect it again", cobra.ExactArgs(2), func(_ *cobra.Command, d *dev.Cluster, args []string) error {
 			if args[1] != "up" && args[1] != "down" {
 				return fmt.Errorf("%q: want up or down", args[1])
 			}

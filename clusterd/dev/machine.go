@@ -99,9 +99,10 @@ func (c *Cluster) bootOne(ctx context.Context, word string, server bool) (p Plan
 	return p, m, c.boot(ctx, p, m)
 }
 
-// Link connects a node to the others, or cuts it off while it goes on running.
+// Link connects a member to the others, or cuts it off while it goes on running.
+// A number is a node's, and s2 the second server.
 func (c *Cluster) Link(word string, up bool) error {
-	_, m, unlock, err := c.seize(word, false)
+	_, m, unlock, err := c.seize(word, strings.HasPrefix(word, "s"))
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (c *Cluster) Link(word string, up bool) error {
 	if err := c.setLink(m, up); err != nil {
 		return err
 	}
-	c.cfg.Say("node %s: link %s", m.Name, map[bool]string{true: "up", false: "down"}[up])
+	c.cfg.Say("%s: link %s", m.Name, map[bool]string{true: "up", false: "down"}[up])
 	return nil
 }
 

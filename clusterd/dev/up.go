@@ -115,12 +115,17 @@ func (c *Cluster) boot(ctx context.Context, p Plan, m Member) error {
 	if m.Server {
 		c.cfg.Say("server %s: starting at %s", m.Name, m.Addr)
 		args := []string{"server", "--name", m.Name, "--data-dir", c.dataDir(m), "--advertise", m.Addr.String()}
-		if founder := p.Members()[0]; m != founder {
+		if m != p.Members()[0] { // the founder joins nobody
 			token, err := c.joinToken(ctx, p, api.RoleServer, c.keysFile(m))
 			if err != nil {
 				return err
 			}
-			args = append(args, "--join", founder.Addr.String(), "--token-file", token)
+			args = append(args, "--token-file", token)
+			for _, o := range p.Members() {
+				if o.Server && c.isMember(o) {
+					args = append(args, "--join", o.Addr.String())
+				}
+			}
 		}
 		return c.start(m, filepath.Base(c.cfg.Exe), args...)
 	}

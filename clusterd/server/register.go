@@ -45,7 +45,7 @@ func (s *Server) register(ctx context.Context) error {
 }
 
 // tellRole writes what this server is to the store, when the cluster has
-// something else; a leader also says whom it misses.
+// something else; a leader also says whom it misses, and that nobody else leads.
 func (s *Server) tellRole(ctx context.Context, me *api.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -67,6 +67,8 @@ func (s *Server) tellRole(ctx context.Context, me *api.Server) error {
 		case other.Meta.Name != s.cfg.Name && role == api.ServerLeader && other.Status.Role != api.ServerDead && s.witness.dead(other.Meta.Name):
 			s.log.Warn("a server is missed", "server", other.Meta.Name, "address", other.Spec.Address)
 			other.Status.Role = api.ServerDead
+		case other.Meta.Name != s.cfg.Name && role == api.ServerLeader && other.Status.Role == api.ServerLeader:
+			other.Status.Role = api.ServerVoter // it led until now, and cannot say so itself
 		default:
 			continue
 		}

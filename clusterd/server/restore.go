@@ -32,7 +32,8 @@ type RestoreConfig struct {
 }
 
 // Restore fills an empty data directory from a snapshot. A server started on it
-// is the cluster of then, with itself as the only server.
+// is the cluster of then, with itself as the only server. Who owns the directory
+// owns all of it then, too.
 func Restore(c RestoreConfig) (head Snapshot, err error) {
 	cfg, err := c.withDefaults()
 	if err != nil {
@@ -65,7 +66,7 @@ func Restore(c RestoreConfig) (head Snapshot, err error) {
 	if err := apiserver.RestoreStore(db, *s.storeConfig(nil)); err != nil {
 		return head, err
 	}
-	return head, errors.Join(set.Save(filepath.Join(cfg.DataDir, keysFile)), alone(cfg.DataDir))
+	return head, errors.Join(set.Save(filepath.Join(cfg.DataDir, keysFile)), alone(cfg.DataDir), keepOwner(cfg.DataDir))
 }
 
 // root is the key that opens the snapshot's keys.
@@ -102,7 +103,7 @@ func Recover(ctx context.Context, cfg Config) error {
 	if err := apiserver.RecoverStore(ctx, *s.storeConfig(nil), cfg.Log.Named("etcd")); err != nil {
 		return err
 	}
-	return alone(cfg.DataDir)
+	return errors.Join(alone(cfg.DataDir), keepOwner(cfg.DataDir))
 }
 
 // alone notes that the next start has to forget the other servers.

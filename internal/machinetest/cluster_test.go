@@ -1,6 +1,7 @@
 // Package machinetest runs the product as a user would: the built binaries,
 // the real Terraform, a cluster of network namespaces with real containerd and
-// nginx. It knows no package of ours but the vocabulary.
+// nginx. It knows no package of ours but the vocabulary, and the client where it
+// asks more often than a command line can.
 //
 // It needs root, bin/ (make build) and the example images (make images), and
 // skips with a printed reason without them.
@@ -34,9 +35,9 @@ type cluster struct {
 }
 
 // up starts a cluster of three nodes and removes it when the test ends.
-func up(t *testing.T, name string) *cluster { t.Helper(); return upWith(t, name, 3) }
+func up(t *testing.T, name string) *cluster { t.Helper(); return upWith(t, name, 3, 1) }
 
-func upWith(t *testing.T, name string, nodes int) *cluster {
+func upWith(t *testing.T, name string, nodes, servers int) *cluster {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: containers and network namespaces")
@@ -57,7 +58,7 @@ func upWith(t *testing.T, name string, nodes int) *cluster {
 		}
 		c.must(t, "dev", "down", "--name", name)
 	})
-	c.must(t, "dev", "up", "--name", name, "--nodes", fmt.Sprint(nodes))
+	c.must(t, "dev", "up", "--name", name, "--nodes", fmt.Sprint(nodes), "--servers", fmt.Sprint(servers))
 	for line := range strings.Lines(c.must(t, "dev", "env", "--name", name)) {
 		if kv, ok := strings.CutPrefix(strings.TrimSpace(line), "export "); ok {
 			c.env = append(c.env, strings.ReplaceAll(kv, `"`, ""))
@@ -67,6 +68,16 @@ func upWith(t *testing.T, name string, nodes int) *cluster {
 		c.env[i] = strings.ReplaceAll(kv, "'", "")
 	}
 	return c
+}
+
+// variables are those of the environment that speak of the cluster.
+func (c *cluster) variables() map[string]string {
+	env := map[string]string{}
+	for _, kv := range c.env {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	return env
 }
 
 func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {

@@ -23,7 +23,7 @@ func TestLocalClusters(t *testing.T) {
 	}
 	before := traces(t, "side-b")
 	a := up(t, "side-a")
-	b := upWith(t, "side-b", 1)
+	b := upWith(t, "side-b", 1, 1)
 	if slices.Equal(a.env, b.env) {
 		t.Fatalf("both clusters are the same: %v", a.env)
 	}

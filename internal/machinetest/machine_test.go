@@ -340,11 +340,7 @@ resource "clusterd_app" "prober" {
 }
 
 func (c *cluster) put(path, body string) error {
-	env := map[string]string{}
-	for _, kv := range c.env {
-		k, v, _ := strings.Cut(kv, "=")
-		env[k] = v
-	}
+	env := c.variables()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "curl", "-sS", "--fail", "--cacert", env["CLUSTERD_CACERT"], "-X", "PUT",
@@ -386,11 +382,7 @@ resource "clusterd_app" "pair" {
 }
 
 func testStrangers(t *testing.T, c *cluster) {
-	env := map[string]string{}
-	for _, kv := range c.env {
-		k, v, _ := strings.Cut(kv, "=")
-		env[k] = v
-	}
+	env := c.variables()
 	status := func(args ...string) string {
 		out, _ := exec.Command("curl", append([]string{"-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "5", "--cacert", env["CLUSTERD_CACERT"]}, args...)...).Output()
 		return string(out)
