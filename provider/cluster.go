@@ -16,8 +16,7 @@ type cluster struct {
 	ca        []byte         // its CA certificates in PEM; empty: the system's authorities are trusted
 	namespace string         // of resources that name none; "" while it is not known
 
-	planned sync.Map // names of the namespaces this run plans or makes
-	seen    sync.Map // names of the namespaces that exist
+	spaces  sync.Map // *space by the name of its namespace
 	shelves sync.Map // *shelf by plural and namespace
 
 	mu     sync.Mutex
@@ -49,25 +48,6 @@ func (c *cluster) ask(ctx context.Context, request func(context.Context) error) 
 		c.mu.Unlock()
 	}
 	return err
-}
-
-// hasNamespace reports whether a namespace exists, or is made by this run.
-func (c *cluster) hasNamespace(ctx context.Context, name string) (bool, error) {
-	if _, ok := c.planned.Load(name); ok {
-		return true, nil
-	}
-	if _, ok := c.seen.Load(name); ok {
-		return true, nil
-	}
-	_, err := client.Of(c.client, api.Namespaces).Get(ctx, "", name)
-	switch {
-	case api.Is(err, api.NotFound):
-		return false, nil
-	case err != nil:
-		return false, err
-	}
-	c.seen.Store(name, true)
-	return true, nil
 }
 
 // shelf serves a run's reads of one kind in one namespace. Terraform refreshes

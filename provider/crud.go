@@ -274,7 +274,7 @@ func (r *kindResource[S, T]) remove(ctx context.Context, namespace, name string)
 		}
 	}
 	if !r.namespaced() {
-		r.cluster.seen.Delete(name)
+		r.cluster.spaces.Delete(name)
 	}
 	shelfOf(r.cluster, r.kind, namespace).wrote(name)
 	if err := r.objects.Delete(ctx, namespace, name, o.Meta.UID); err != nil && !api.Is(err, api.NotFound) {

@@ -80,7 +80,7 @@ func readApp(ctx context.Context, c *cluster, in values, diags *diag.Diagnostics
 	a, err := client.Of(c.client, api.Apps).Get(ctx, namespace, name)
 	if err != nil {
 		at := "name"
-		if ok, e := c.hasNamespace(ctx, namespace); e == nil && !ok {
+		if in, e := c.space(ctx, namespace); e == nil && in == nil {
 			at = "namespace"
 		}
 		diags.AddAttributeError(path.Root(at), "Cannot read app "+namespace+"/"+name, sentence(err.Error()))

@@ -2,9 +2,7 @@ package provider_test
 
 import (
 	"context"
-	"fmt"
 	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
@@ -123,78 +121,4 @@ func testJobFails(t *testing.T, c *cluster) {
 	if _, err := client.Of(c.Client(), api.Jobs).Get(t.Context(), ns, "mend"); !api.Is(err, api.NotFound) {
 		t.Errorf("the job of a failed create is still there (%v)", err)
 	}
-}
-
-// testQuota: plan says that a quota leaves no room, before apply does.
-func testQuota(t *testing.T, c *cluster) {
-	config := func(quota, replicas string) string {
-		return c.config("default", `
-resource "clusterd_namespace" "stall" {
-  name     = "stall"
-  quota    = { cpu = "1", memory = "4Gi", replicas = %s, volumes = 3, storage = "1Gi" }
-  defaults = { cpu = "50m", memory = "48Mi" }
-}
-resource "clusterd_app" "web" {
-  name      = "web"
-  namespace = clusterd_namespace.stall.name
-  image     = "nginx:1"
-  replicas  = %s
-  update    = { healthy_for = "0s" }
-}`, quota, replicas)
-	}
-	const stall = "clusterd_namespace.stall"
-	tooMany := regexp.MustCompile(`(?is)wants\s+5\s+pods;\s+namespace\s+stall\s+has\s+3\s+of\s+3\s+pods\s+left`)
-	apply(t,
-		resource.TestStep{Config: config("3", "2"), ConfigPlanChecks: plans(stall, plancheck.ResourceActionCreate)},
-		resource.TestStep{ResourceName: stall, ImportState: true, ImportStateVerify: true},
-		resource.TestStep{Config: config("3", "2"), Check: func(*terraform.State) error {
-			if a := c.app(t, "stall", "web"); a.Effective.CPU != "50m" || a.Effective.Memory != "48Mi" {
-				t.Errorf("the namespace's defaults are not in effect: %s, %s", a.Effective.CPU, a.Effective.Memory)
-			}
-			c.Await("the namespace says what it uses", func(ctx context.Context) (bool, error) {
-				n, err := client.Of(c.Client(), api.Namespaces).Get(ctx, "", "stall")
-				return err == nil && n.Status.Used == api.Used{CPU: "100m", Memory: "96Mi", Replicas: 2}, err
-			})
-			return nil
-		}},
-		resource.TestStep{Config: config("3", "5"), ExpectError: tooMany},
-		resource.TestStep{Config: config("5", "5"), ConfigPlanChecks: plans(stall, plancheck.ResourceActionUpdate)},
-	)
-
-	ns := c.namespace(t)
-	if _, err := client.Of(c.Client(), api.Namespaces).Put(t.Context(), &api.Namespace{Meta: api.Meta{Name: ns}, Spec: api.NamespaceSpec{Quota: &api.Quota{CPU: "1"}}}); err != nil {
-		t.Fatal(err)
-	}
-	p, _ := newPlugin(t, c.settings())
-	const want = `warning AttributeName("replicas"): The cluster would refuse this now: `
-	got := say(p.plan("clusterd_app", attrs{"name": str("web"), "image": str("nginx:1"), "namespace": str(ns), "replicas": number(11)}).Diagnostics)
-	if !strings.HasPrefix(got, want) || !strings.Contains(got, "11 pods of 100m cpu are 1.1; namespace "+ns+" has 1 of 1 cpu left") {
-		t.Errorf("a plan beyond the quota says: %q", got)
-	}
-	testTwoTeams(t, c, ns)
-}
-
-// testTwoTeams: one team has used up its quota, which plan and apply say in the
-// same words; the other one's apps come up meanwhile, for its share is its own.
-func testTwoTeams(t *testing.T, c *cluster, greedy string) {
-	other := greedy + "-other"
-	if _, err := client.Of(c.Client(), api.Namespaces).Create(t.Context(), &api.Namespace{Meta: api.Meta{Name: other}, Spec: api.NamespaceSpec{Quota: &api.Quota{CPU: "1"}}}); err != nil {
-		t.Fatal(err)
-	}
-	app := func(namespace, name string, replicas int) string {
-		return fmt.Sprintf(`
-resource "clusterd_app" %q {
-  name      = %q
-  namespace = %q
-  image     = "nginx:1"
-  replicas  = %d
-  update    = { healthy_for = "0s" }
-}`, name, name, namespace, replicas)
-	}
-	refused := regexp.MustCompile(`(?is)11\s+pods\s+of\s+100m\s+cpu\s+are\s+1\.1;\s+namespace\s+` + greedy + `\s+has\s+0m?\s+of\s+1\s+cpu\s+left`)
-	apply(t,
-		resource.TestStep{Config: c.config(greedy, "%s", app(greedy, "full", 10))},
-		resource.TestStep{Config: c.config(greedy, "%s%s", app(greedy, "full", 10), app(greedy, "more", 11)), ExpectError: refused},
-		resource.TestStep{Config: c.config(greedy, "%s%s", app(greedy, "full", 10), app(other, "theirs", 10))},
-	)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
@@ -38,13 +39,13 @@ func (r *kindResource[S, T]) ModifyPlan(ctx context.Context, req resource.Modify
 	if prior != nil && r.namespaced() && !plan["namespace"].Equal(prior["namespace"]) {
 		resp.RequiresReplace = append(resp.RequiresReplace, path.Root("namespace"))
 	}
-	if r.kind.Name == api.Namespaces.Name && (prior == nil || !resp.Plan.Raw.Equal(req.State.Raw)) {
-		r.cluster.planned.Store(o.Meta.Name, true)
-	}
 	if r.cluster.client == nil || prior != nil && resp.Plan.Raw.Equal(req.State.Raw) {
 		return
 	}
-	r.consult(ctx, o, len(rd.unknown) == 0, &resp.Diagnostics)
+	if spec, ok := any(o.Spec).(api.NamespaceSpec); ok {
+		r.cluster.planNamespace(ctx, o.Meta.Name, spec, prior == nil)
+	}
+	r.consult(ctx, o, rd.unknown, &resp.Diagnostics)
 }
 
 // place puts a resource that names no namespace into the provider's.
@@ -84,35 +85,37 @@ func (r *kindResource[S, T]) foresee(plan, prior values, o *api.Object[S, T]) {
 
 // consult asks the cluster about a planned write. It refuses a plan only for
 // what no other part of the plan can mend.
-func (r *kindResource[S, T]) consult(ctx context.Context, o *api.Object[S, T], known bool, diags *diag.Diagnostics) {
+func (r *kindResource[S, T]) consult(ctx context.Context, o *api.Object[S, T], unknown []path.Path, diags *diag.Diagnostics) {
+	var in *space
 	if r.namespaced() && o.Meta.Namespace != "" {
-		var there bool
 		err := r.cluster.ask(ctx, func(ctx context.Context) (err error) {
-			there, err = r.cluster.hasNamespace(ctx, o.Meta.Namespace)
+			in, err = r.cluster.space(ctx, o.Meta.Namespace)
 			return err
 		})
 		switch {
 		case err != nil:
 			r.addPlanError(diags, err)
 			return
-		case !there:
+		case in == nil:
 			diags.AddAttributeWarning(path.Root("namespace"), "Namespace "+o.Meta.Namespace+" does not exist yet",
-				"Apply fails unless it is made before. A clusterd_namespace in this configuration is, once this refers to it: namespace = clusterd_namespace."+o.Meta.Namespace+".name.")
+				"Apply fails unless it is made before. A clusterd_namespace in this configuration is, once this refers to it: namespace = clusterd_namespace."+
+					o.Meta.Namespace+".name. Its quota, defaults and powers were not looked at.")
 			return
 		}
-		if _, planned := r.cluster.planned.Load(o.Meta.Namespace); planned {
-			return // the cluster cannot judge what goes into a namespace it has not got
+	}
+	before := len(*diags)
+	switch {
+	case in != nil && in.planned: // the cluster cannot judge what goes into a namespace it has not got
+	case len(unknown) > 0:
+	case r.planned:
+		r.foretell(ctx, o, diags)
+	default:
+		if err := r.cluster.ask(ctx, func(ctx context.Context) error { return r.dryRun(ctx, o) }); err != nil {
+			r.addPlanError(diags, err)
 		}
 	}
-	if !known {
-		return
-	}
-	if r.planned {
-		r.foretell(ctx, o, diags)
-		return
-	}
-	if err := r.cluster.ask(ctx, func(ctx context.Context) error { return r.dryRun(ctx, o) }); err != nil {
-		r.addPlanError(diags, err)
+	if in != nil && !refused((*diags)[before:]) {
+		r.budget(ctx, in, o, unknown, diags)
 	}
 }
 
@@ -157,6 +160,14 @@ func (r *kindResource[S, T]) dryRun(ctx context.Context, o *api.Object[S, T]) er
 	return resp.Body.Close()
 }
 
+// refusedNow heads what another part of the plan, or somebody else, may mend.
+const refusedNow = "The cluster would refuse this now"
+
+// refused reports whether any of diags says that the cluster would not take it.
+func refused(diags diag.Diagnostics) bool {
+	return diags.HasError() || slices.ContainsFunc(diags, func(d diag.Diagnostic) bool { return d.Summary() == refusedNow })
+}
+
 // addPlanError reports what a check of the plan met: refusals that will not
 // change are errors, the rest may be different by the time of apply.
 func (r *kindResource[S, T]) addPlanError(diags *diag.Diagnostics, err error) {
@@ -169,9 +180,9 @@ func (r *kindResource[S, T]) addPlanError(diags *diag.Diagnostics, err error) {
 		diags.AddWarning("The cluster did not check this plan", sentence(err.Error())+" The plan stands; apply needs the cluster.")
 	case ok && len(e.Fields) > 0:
 		for _, f := range e.Fields {
-			diags.AddAttributeWarning(visible(r.attributePath(f.Path)), "The cluster would refuse this now", sentence(err.Error()))
+			diags.AddAttributeWarning(visible(r.attributePath(f.Path)), refusedNow, sentence(e.At(f)))
 		}
 	default:
-		diags.AddWarning("The cluster would refuse this now", sentence(err.Error()))
+		diags.AddWarning(refusedNow, sentence(err.Error()))
 	}
 }

@@ -118,7 +118,7 @@ func (r *kindResource[S, T]) addError(diags *diag.Diagnostics, summary string, e
 		if e.Code == api.Invalid {
 			addFault(fault{at, f.Message}, diags)
 		} else {
-			diags.AddAttributeError(visible(at), summary, sentence(e.Message))
+			diags.AddAttributeError(visible(at), summary, sentence(e.At(f)))
 		}
 	}
 }

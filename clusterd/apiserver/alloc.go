@@ -42,7 +42,7 @@ func (t *txn) claim(key string, ref api.Ref, path, what string) error {
 		return nil
 	}
 	e := conflict(api.Conflict, ref, "%s is taken by %s", what, holder)
-	e.Fields = api.Errors{{Path: path, Message: fmt.Sprintf("%s is taken by %s: choose another, or leave it to the cluster", what, holder)}}
+	e.Fields = api.Errors{{Path: path, Message: "choose another, or leave it to the cluster"}}
 	return e
 }
 

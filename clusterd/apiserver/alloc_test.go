@@ -40,7 +40,7 @@ func TestServiceAddresses(t *testing.T) {
 		// A clash names the holder, and the field.
 		_, err = services.Create(ctx, newService("other", 30080))
 		e, ok := errors.AsType[*api.Error](err)
-		if !ok || e.Code != api.Conflict || e.Fields[0].Path != "spec.ports.http.node_port" || !strings.Contains(e.Fields[0].Message, "node port 30080/tcp is taken by service/default/web") {
+		if !ok || e.Code != api.Conflict || e.Fields[0].Path != "spec.ports.http.node_port" || !strings.Contains(e.Message, "node port 30080/tcp is taken by service/default/web") {
 			t.Errorf("got %v", err)
 		}
 		// Another protocol is another port.

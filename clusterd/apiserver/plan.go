@@ -131,7 +131,7 @@ func (p *writePlan) refuse(err error) error {
 	case api.Conflict, api.Precondition, api.NotFound:
 		const summary = "The cluster would refuse this now"
 		for _, f := range e.Fields {
-			p.Warnings = append(p.Warnings, api.PlanWarning{Path: f.Path, Summary: summary, Message: e.Error()})
+			p.Warnings = append(p.Warnings, api.PlanWarning{Path: f.Path, Summary: summary, Message: e.At(f)})
 		}
 		if len(e.Fields) == 0 {
 			p.Warnings = append(p.Warnings, api.PlanWarning{Summary: summary, Message: e.Error()})

@@ -48,11 +48,19 @@ func (t *txn) chargeSpec(old, o *object, typed api.Any) error {
 		was = old.charge
 	}
 	o.charge, o.elastic = c, elastic
-	fields, err := t.overQuota(o.meta.Namespace, o.key, was, c, func(resource string) string { return quotaField(typed, resource) }, perPod(typed))
-	if err != nil || fields == nil {
+	fields, err := t.overQuota(o.meta.Namespace, o.key, was, c, quotaField(typed), perPod(typed))
+	if err != nil {
 		return err
 	}
-	e := conflict(api.Conflict, o.ref(), "%s", fields[0].Message)
+	return beyondQuota(o, fields)
+}
+
+// beyondQuota is the refusal of what the quota has no room for.
+func beyondQuota(o *object, fields api.Errors) error {
+	if fields == nil {
+		return nil
+	}
+	e := conflict(api.Conflict, o.ref(), "the quota does not allow it")
 	e.Fields = fields
 	return e
 }
@@ -77,12 +85,10 @@ func (t *txn) chargePod(o *object, pod *api.Pod) error {
 	t.made[owner] = t.made[owner].Plus(pod.Spec.Charge())
 	path := func(string) string { return api.QuotaPath }
 	fields, err := t.overQuota(pod.Meta.Namespace, owner, was, t.taken(by), path, pod.Spec.PodTemplate)
-	if err != nil || fields == nil {
+	if err != nil {
 		return err
 	}
-	e := conflict(api.Conflict, o.ref(), "%s", fields[0].Message)
-	e.Fields = fields
-	return e
+	return beyondQuota(o, fields)
 }
 
 // overQuota returns what of a charge the namespace's quota does not allow: of
@@ -137,6 +143,17 @@ func (t *txn) quotaEffect(p *writePlan, in *incoming, was *object) error {
 	}
 	p.Quota = spec.Quota.Effect(before, others.Plus(t.taken(o)))
 	return nil
+}
+
+// quotaField returns how a kind says which of its fields asks for too much.
+func quotaField(typed api.Any) func(resource string) string {
+	switch v := typed.(type) {
+	case *api.App:
+		return v.Spec.QuotaField
+	case *api.Job:
+		return v.Spec.QuotaField
+	}
+	return api.VolumeSpec{}.QuotaField
 }
 
 // exceeds compares what grows with what is left. It says what would fit.
@@ -226,30 +243,6 @@ func perPod(typed api.Any) api.PodTemplate {
 		return v.Effective.PodTemplate
 	}
 	return api.PodTemplate{}
-}
-
-// quotaField is the field that asks for too much of a resource: the number of
-// pods where it is declared, else what each of them takes.
-func quotaField(typed api.Any, resource string) string {
-	switch v := typed.(type) {
-	case *api.App:
-		switch {
-		case v.Spec.Scale != nil:
-			return "spec.scale.max"
-		case v.Spec.Replicas != nil:
-			return "spec.replicas"
-		}
-	case *api.Volume:
-		return "spec.size"
-	case *api.Job:
-		if v.Spec.Parallelism != nil {
-			return "spec.parallelism"
-		}
-	}
-	if resource == "cpu" || resource == "memory" {
-		return "spec." + resource
-	}
-	return "spec.replicas"
 }
 
 // applyDefaults fills what a workload's containers do not say from its

@@ -46,8 +46,8 @@ func (s *Server) missing(snap *snapshot, ref api.Ref) error {
 }
 
 func noNamespace(ref api.Ref) *api.Error {
-	e := conflict(api.NotFound, ref, "namespace %s does not exist: create it first, with clusterd_namespace in Terraform or PUT /v1/namespaces/%s", ref.Namespace, ref.Namespace)
-	e.Fields = api.Errors{{Path: "meta.namespace", Message: "does not exist"}}
+	e := conflict(api.NotFound, ref, "namespace %s does not exist", ref.Namespace)
+	e.Fields = api.Errors{{Path: "meta.namespace", Message: "create it first, with clusterd_namespace in Terraform or PUT /v1/namespaces/" + ref.Namespace}}
 	return e
 }
 

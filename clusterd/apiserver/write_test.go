@@ -170,7 +170,7 @@ func TestErrorsLocateEverything(t *testing.T) {
 			t.Error(got)
 		}
 		code, got = call(s, system, "PUT", "/v1/namespaces/nowhere/apps/web", `{"spec":{"image":"n:1"}}`)
-		if code != 404 || !strings.Contains(got, "namespace nowhere does not exist: create it first") || !strings.Contains(got, `"meta.namespace"`) {
+		if code != 404 || !strings.Contains(got, "namespace nowhere does not exist") || !strings.Contains(got, "create it first") || !strings.Contains(got, `"meta.namespace"`) {
 			t.Errorf("%d %s", code, got)
 		}
 		code, got = call(s, system, "PUT", "/v1/namespaces/default/apps/web", `{"spec":{"image":"`+strings.Repeat("x", 2<<20)+`"}}`)

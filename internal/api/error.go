@@ -58,6 +58,9 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// At returns what the error says of one of its fields.
+func (e *Error) At(f FieldError) string { return e.Message + ": " + f.Message }
+
 // Errorf returns an Error of the class.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}

@@ -27,6 +27,11 @@ func (c Charge) Plus(d Charge) Charge {
 	return Charge{c.CPU + d.CPU, c.Memory + d.Memory, c.Replicas + d.Replicas, c.Volumes + d.Volumes, c.Storage + d.Storage}
 }
 
+// Minus returns what c has more than d.
+func (c Charge) Minus(d Charge) Charge {
+	return Charge{c.CPU - d.CPU, c.Memory - d.Memory, c.Replicas - d.Replicas, c.Volumes - d.Volumes, c.Storage - d.Storage}
+}
+
 // Most returns the larger of both, one by one.
 func (c Charge) Most(d Charge) Charge {
 	return Charge{max(c.CPU, d.CPU), max(c.Memory, d.Memory), max(c.Replicas, d.Replicas), max(c.Volumes, d.Volumes), max(c.Storage, d.Storage)}
@@ -48,6 +53,11 @@ func (c Charge) Used() Used {
 		u.Storage = Memory(Size(c.Storage))
 	}
 	return u
+}
+
+// Charge returns what the words say.
+func (u Used) Charge() Charge {
+	return Charge{CPU: u.CPU.Milli(), Memory: u.Memory.Bytes(), Replicas: u.Replicas, Volumes: u.Volumes, Storage: u.Storage.Bytes()}
 }
 
 // Effect says what a charge of a quota becomes, for what the quota limits and
@@ -122,6 +132,29 @@ func (s PodSpec) Charge() Charge { return s.pods(1) }
 
 // Charge returns what the volume takes. Call it on an effective spec.
 func (s VolumeSpec) Charge() Charge { return Charge{Volumes: 1, Storage: s.Size.Bytes()} }
+
+// QuotaField returns the field that asks for too much of a resource: the number
+// of pods where it is declared, else what each of them takes.
+func (s AppSpec) QuotaField(resource string) string {
+	switch {
+	case s.Scale != nil:
+		return "spec.scale.max"
+	case s.Replicas == nil && (resource == "cpu" || resource == "memory"):
+		return "spec." + resource
+	}
+	return "spec.replicas"
+}
+
+// QuotaField returns the field that asks for too much of a resource.
+func (s JobSpec) QuotaField(resource string) string {
+	if s.Parallelism == nil && (resource == "cpu" || resource == "memory") {
+		return "spec." + resource
+	}
+	return "spec.parallelism"
+}
+
+// QuotaField returns the field that asks for too much of a resource.
+func (s VolumeSpec) QuotaField(string) string { return "spec.size" }
 
 // In returns the spec with the namespace's defaults where it says nothing.
 func (s AppSpec) In(d *Defaults) AppSpec {
