@@ -53,7 +53,7 @@ func (s *Server) serveImages(w http.ResponseWriter, r *request) error {
 		names = append(names, img.Reference)
 	}
 	out.say(api.ImageProgress{Status: api.ImageReceived, Images: names, Message: fmt.Sprintf("%d MB", size>>20)})
-	loaded := onEach(nodes, out, func(node string) error { return s.pushTo(r.Context(), spool, size, node) })
+	loaded := onEach(nodes, out, api.ImageLoading, func(node string) error { return s.pushTo(r.Context(), spool, size, node) })
 	end := api.ImageProgress{Status: api.ImageDone, Images: names, Message: fmt.Sprintf("on %d of %d connected nodes", len(loaded), len(nodes))}
 	if len(loaded) < len(nodes) {
 		end.Status = api.ImageFailed
@@ -144,12 +144,12 @@ func (s *Server) toNodes(w http.ResponseWriter) (nodes []string, out *progress, 
 }
 
 // onEach does something on all nodes at once and returns those where it went well.
-func onEach(nodes []string, out *progress, do func(node string) error) (done []string) {
+func onEach(nodes []string, out *progress, doing string, do func(node string) error) (done []string) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, node := range nodes {
 		wg.Go(func() {
-			out.say(api.ImageProgress{Node: node, Status: api.ImageLoading})
+			out.say(api.ImageProgress{Node: node, Status: doing})
 			if err := do(node); err != nil {
 				out.say(api.ImageProgress{Node: node, Status: api.ImageFailed, Message: err.Error()})
 				return
@@ -246,7 +246,7 @@ func (s *Server) serveRemoveImage(w http.ResponseWriter, r *request) error {
 	}
 	absent := 0
 	var mu sync.Mutex
-	removed := onEach(nodes, out, func(node string) error {
+	removed := onEach(nodes, out, api.ImageRemoving, func(node string) error {
 		err := s.askAgent(r.Context(), node, http.MethodDelete, "/v1/images?reference="+url.QueryEscape(ref), nil, 0)
 		if no, ok := errors.AsType[*agentError](err); ok && no.code == api.NotFound {
 			mu.Lock()

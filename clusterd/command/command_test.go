@@ -105,7 +105,7 @@ func TestCluster(t *testing.T) {
 	t.Run("logs", testLogs)
 	t.Run("exec", testExec)
 	t.Run("image", testImages)
-	t.Run("port-forward", testPortForward)
+	t.Run("port-forward", func(t *testing.T) { testPortForward(t, c) })
 	t.Run("events", testEvents)
 	t.Run("cordon", testCordon)
 	t.Run("drain", testDrain)
@@ -524,7 +524,11 @@ func testMarks(t *testing.T) {
 	if out := ok(t, "node", "taint", "w1", "dedicated=shop:no_schedule"); !strings.Contains(out, "dedicated=shop:no_schedule") {
 		t.Error(out)
 	}
+	if out := ok(t, "get", "nodes", "-o", "wide"); !strings.Contains(out, "TAINTS") || !strings.Contains(out, "dedicated=shop:no_schedule") {
+		t.Error(out)
+	}
 	refused(t, "no_execute", "node", "taint", "w1", "dedicated=shop:never")
+	refused(t, "want dedicated=shop:no_schedule", "node", "taint", "w1", "dedicated=shop")
 	if out := ok(t, "node", "taint", "w1", "dedicated-"); out != "node/w1 has none now\n" {
 		t.Error(out)
 	}

@@ -19,6 +19,7 @@ func (c *cli) events() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events [<kind>/<name>]",
 		Short: "Tell what happened, oldest first",
+		Long:  "Tell what happened, oldest first. With -f the last 20 events come first, and then what happens.",
 		Example: `  clusterd events
   clusterd events -f -A
   clusterd events app/web
@@ -50,7 +51,7 @@ func (c *cli) events() *cobra.Command {
 				return err
 			}
 			defer cl.Close()
-			p := &eventPrinter{out: plain{c.out}, warnings: warnings, shown: map[string]shownEvent{}}
+			p := &eventPrinter{out: plain{c.out}, err: plain{c.err}, warnings: warnings, shown: map[string]shownEvent{}}
 			if !follow {
 				items, _, err := q.list(cmd.Context(), cl)
 				if api.Is(err, api.NotFound) { // nothing has happened to it
@@ -73,8 +74,9 @@ func (c *cli) events() *cobra.Command {
 
 // eventPrinter prints each event once, and again when it has happened again.
 type eventPrinter struct {
-	out      io.Writer
+	out, err io.Writer
 	warnings bool
+	most     int // how many of what is there at first are told; 0: all
 	shown    map[string]shownEvent
 }
 
@@ -106,6 +108,11 @@ func (p *eventPrinter) print(rings []json.RawMessage) error {
 		}
 	}
 	slices.SortStableFunc(fresh, func(a, b line) int { return a.Last.Compare(b.Last) })
+	if older := len(fresh) - p.most; p.most > 0 && older > 0 {
+		fresh = fresh[older:]
+		fmt.Fprintf(p.err, "%d older events are left out; without -f all are told.\n", older)
+	}
+	p.most = 0
 	for _, e := range fresh {
 		mark, times := " ", ""
 		if e.Warning {
@@ -121,7 +128,10 @@ func (p *eventPrinter) print(rings []json.RawMessage) error {
 	return nil
 }
 
-// follow prints what there is, and then what happens until ctx ends.
+// recent is how many events are told before those that are waited for.
+const recent = 20
+
+// follow prints the last of what there is, and then what happens until ctx ends.
 func (p *eventPrinter) follow(ctx context.Context, c *cli, q query) error {
 	cl, err := c.to.client()
 	if err != nil {
@@ -142,6 +152,7 @@ func (p *eventPrinter) follow(ctx context.Context, c *cli, q query) error {
 	}}
 	return w.run(ctx, func() error {
 		listed = true
+		p.most = recent
 		return p.print(first)
 	})
 }

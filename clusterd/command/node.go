@@ -19,8 +19,8 @@ func (c *cli) node() *cobra.Command {
 		c.cordon("uncordon", "Place pods on a node again", false),
 		c.drain(),
 		c.undrain(),
-		c.marks("label", "Give a node labels, or with a dash take them", "zone=a disk-", func(n *api.Node) *map[string]string { return &n.Meta.Labels }),
-		c.marks("taint", "Keep pods off a node that do not tolerate a taint, or with a dash no longer", "dedicated=shop:no_schedule gpu-",
+		c.marks("label", "Give a node labels, or with a dash take them", "zone=a disk-", nil, func(n *api.Node) *map[string]string { return &n.Meta.Labels }),
+		c.marks("taint", "Keep pods off a node that do not tolerate a taint, or with a dash no longer", "dedicated=shop:no_schedule gpu-", checkTaint,
 			func(n *api.Node) *map[string]string { return &n.Spec.Taints }),
 		c.confirmOff())
 	return cmd
@@ -186,7 +186,7 @@ func (c *cli) undrain() *cobra.Command {
 }
 
 // marks is a command that changes a map of a node.
-func (c *cli) marks(verb, short, example string, of func(*api.Node) *map[string]string) *cobra.Command {
+func (c *cli) marks(verb, short, example string, check func(key, value string) error, of func(*api.Node) *map[string]string) *cobra.Command {
 	return &cobra.Command{
 		Use:     verb + " <node> key=value key- …",
 		Short:   short,
@@ -196,6 +196,13 @@ func (c *cli) marks(verb, short, example string, of func(*api.Node) *map[string]
 			set, err := readMarks(args[1:])
 			if err != nil {
 				return err
+			}
+			for key, value := range set {
+				if check != nil && value != nil {
+					if err := check(key, *value); err != nil {
+						return err
+					}
+				}
 			}
 			cl, err := c.to.client()
 			if err != nil {
@@ -214,6 +221,15 @@ func (c *cli) marks(verb, short, example string, of func(*api.Node) *map[string]
 			return nil
 		},
 	}
+}
+
+// checkTaint wants it said what a taint does.
+func checkTaint(key, value string) error {
+	if strings.Contains(value, ":") {
+		return nil
+	}
+	return fmt.Errorf("%s=%s does not say what it does: want %[1]s=%[2]s:%[3]s, which places no pods that do not tolerate it, or %[1]s=%[2]s:%[4]s, which also moves away those that run",
+		key, value, api.NoSchedule, api.NoExecute)
 }
 
 // readMarks reads key=value, and key- as a key without a value.

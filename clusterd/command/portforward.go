@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,15 +26,16 @@ type forwarding struct{ local, remote int }
 func (c *cli) portForward() *cobra.Command {
 	var address string
 	cmd := &cobra.Command{
-		Use:   "port-forward pod/<name> | app/<name> [local:]<port>…",
+		Use:   "port-forward pod/<name> | app/<name> | service/<name> [local:]<port>…",
 		Short: "Reach ports of a pod from this machine, through the control plane",
 		Long: `Listens on this machine and passes each connection on to a port of a pod. Of
 an app, each connection goes to a pod that serves then, so it outlives rollouts.
+A service's port is the one its clients use.
 Local port 0 takes a free one.`,
 		Example: `  clusterd port-forward app/web 8080:80
   clusterd port-forward pod/db-0-7 5432`,
 		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: c.complete(api.Apps, api.Pods),
+		ValidArgsFunction: c.complete(api.Apps, api.Pods, api.Services),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var all []forwarding
 			for _, word := range args[1:] {
@@ -42,14 +45,62 @@ Local port 0 takes a free one.`,
 				}
 				all = append(all, f)
 			}
-			if _, err := c.podOf(cmd.Context(), args[0]); err != nil {
+			target, err := c.behind(cmd.Context(), args[0], all)
+			if err != nil {
 				return err
 			}
-			return c.forward(cmd.Context(), args[0], address, all)
+			if _, err := c.podOf(cmd.Context(), target); err != nil {
+				return err
+			}
+			return c.forward(cmd.Context(), target, address, all)
 		},
 	}
 	cmd.Flags().StringVar(&address, "address", "127.0.0.1", "address of this machine to listen on")
 	return cmd
+}
+
+// behind returns the app of a service, and makes the service's ports the app's.
+// What is no service stays as it is.
+func (c *cli) behind(ctx context.Context, target string, all []forwarding) (string, error) {
+	k, name, err := find([]string{target})
+	if err != nil || k.Info().Name != api.Services.Name || name == "" {
+		return target, err
+	}
+	cl, err := c.to.client()
+	if err != nil {
+		return "", err
+	}
+	defer cl.Close()
+	svc, err := client.Of(cl, api.Services).Get(ctx, c.to.ns(), name)
+	if err != nil {
+		return "", err
+	}
+	app, err := client.Of(cl, api.Apps).Get(ctx, c.to.ns(), svc.Spec.App)
+	if err != nil {
+		return "", err
+	}
+	for i, f := range all {
+		if all[i].remote, err = targetOf(svc, app, f.remote); err != nil {
+			return "", err
+		}
+	}
+	return "app/" + app.Meta.Name, nil
+}
+
+// targetOf returns the pods' port behind a port of a service.
+func targetOf(svc *api.Service, app *api.App, port int) (int, error) {
+	ports := map[string]api.Port{}
+	for _, c := range app.Effective.Template().Containers() {
+		maps.Copy(ports, c.Ports)
+	}
+	var has []string
+	for _, name := range slices.Sorted(maps.Keys(svc.Effective.Ports)) {
+		if svc.Effective.Ports[name].Port == port {
+			return svc.Effective.TargetPort(name, ports)
+		}
+		has = append(has, strconv.Itoa(svc.Effective.Ports[name].Port))
+	}
+	return 0, fmt.Errorf("service %s has no port %d; it has %s", svc.Meta.Name, port, strings.Join(has, ", "))
 }
 
 func parseForwarding(word string) (f forwarding, err error) {

@@ -5,12 +5,19 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/testcluster"
 )
 
 // start runs a command until the test ends, and returns the lines it prints.
@@ -36,7 +43,12 @@ func start(t *testing.T, args ...string) *bufio.Scanner {
 
 // testPortForward: what goes in at the local port comes back from the pod, to
 // its end; a second connection works as the first did.
-func testPortForward(t *testing.T) {
+func testPortForward(t *testing.T, c *testcluster.Cluster) {
+	front := &api.Service{Meta: api.Meta{Name: "front", Namespace: api.DefaultNamespace}, Spec: api.ServiceSpec{App: "web", Ports: map[string]api.ServicePort{"http": {Port: 8080, Target: "80"}}}}
+	if _, err := client.Of(c.Client(), api.Services).Create(t.Context(), front); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ok(t, "delete", "service", "front") })
 	lines := start(t, "port-forward", "app/web", "0:80")
 	if !lines.Scan() {
 		t.Fatal(lines.Err())
@@ -60,9 +72,36 @@ func testPortForward(t *testing.T) {
 			t.Errorf("%d bytes came back of %d (%v)", len(got), len(text), err)
 		}
 	}
+	service := start(t, "port-forward", "service/front", "0:8080")
+	if !service.Scan() || !strings.HasSuffix(service.Text(), " -> app/web port 80") {
+		t.Errorf("of a service it prints %q (%v)", service.Text(), service.Err())
+	}
+	refused(t, "service front has no port 80; it has 8080", "port-forward", "service/front", "80")
 	refused(t, "is no port", "port-forward", "app/web", "80:x")
 	refused(t, "app/default/nope", "port-forward", "app/nope", "80")
 	refused(t, "want pod/<name> or app/<name>", "port-forward", "node/w1", "80")
+}
+
+// TestFollowTellsTheLastEvents: what happened long ago is not told before what
+// is waited for, but that there is more.
+func TestFollowTellsTheLastEvents(t *testing.T) {
+	ring := api.Events{Spec: api.EventsSpec{Subject: api.Apps.Ref("shop", "web")}}
+	for i := range recent + 5 {
+		at := time.Unix(int64(i), 0)
+		ring.Spec.Entries = append(ring.Spec.Entries, api.Event{Reason: "scaled", Message: fmt.Sprintf("to %d.", i), First: at, Last: at, Count: 1})
+	}
+	raw, err := json.Marshal(ring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, said bytes.Buffer
+	p := &eventPrinter{out: &out, err: &said, most: recent, shown: map[string]shownEvent{}}
+	if err := p.print([]json.RawMessage{raw}); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(out.String(), "\n"); n != recent || strings.Contains(out.String(), "to 4.") || !strings.Contains(out.String(), "to 24.") || !strings.HasPrefix(said.String(), "5 older events") {
+		t.Errorf("%d lines, and %q:\n%s", n, said.String(), out.String())
+	}
 }
 
 func testEvents(t *testing.T) {
@@ -174,6 +213,9 @@ func testImages(t *testing.T) {
 	}
 	if out := ok(t, "image", "rm", "nobody:1"); !strings.Contains(out, "no connected node has it") {
 		t.Errorf("image rm of nothing: %s", out)
+	}
+	if r := clusterd("", "image", "rm", "nobody:1"); strings.Contains(r.err, "loading") || !strings.Contains(r.err, "removing") {
+		t.Errorf("image rm says: %s", r.err)
 	}
 	refused(t, "not an image reference", "image", "rm", "No!")
 }

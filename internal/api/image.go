@@ -56,7 +56,7 @@ type NodeImage struct {
 // names no node and says how it ended: done or failed.
 type ImageProgress struct {
 	Node    string   `json:"node,omitempty"`
-	Status  string   `json:"status" enum:"received,loading,done,failed"`
+	Status  string   `json:"status" enum:"received,loading,removing,done,failed"`
 	Message string   `json:"message,omitempty"`
 	Images  []string `json:"images,omitempty" doc:"References of what was in the upload."`
 }
@@ -65,6 +65,7 @@ type ImageProgress struct {
 const (
 	ImageReceived = "received"
 	ImageLoading  = "loading"
+	ImageRemoving = "removing"
 	ImageDone     = "done"
 	ImageFailed   = "failed"
 )

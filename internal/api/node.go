@@ -19,6 +19,7 @@ var Nodes = Kind[NodeSpec, NodeStatus]{
 		{Name: "CPU", Of: func(n *Node) string { return dash(string(n.Status.Allocatable.CPU)) }},
 		{Name: "MEMORY", Of: func(n *Node) string { return dash(string(n.Status.Allocatable.Memory)) }},
 		{Name: "LABELS", Wide: true, Of: func(n *Node) string { return labelsColumn(n.Meta.Labels) }},
+		{Name: "TAINTS", Wide: true, Of: func(n *Node) string { return labelsColumn(n.Spec.Taints) }},
 		{Name: "VERSION", Wide: true, Of: func(n *Node) string { return n.Status.Version }},
 		{Name: "AGE", Of: func(n *Node) string { return Age(n.Meta.CreatedAt) }},
 	},

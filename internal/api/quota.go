@@ -1,8 +1,10 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Charge is what objects take of their namespace's quota. It follows from the
@@ -75,6 +77,33 @@ func (q Quota) Effect(before, after Charge) (out []QuotaEffect) {
 	say("volumes", q.Volumes != nil, int64(Deref(q.Volumes)), before.Volumes, after.Volumes, count)
 	say("storage", q.Storage != "", q.Storage.Bytes(), before.Storage, after.Storage, Size)
 	return out
+}
+
+// column says what is used, and of what there is a limit, that too.
+func (q Quota) column(u Used) string {
+	limit := func(n *int) string {
+		if n == nil {
+			return ""
+		}
+		return "/" + strconv.Itoa(*n)
+	}
+	of := func(amount string) string {
+		if amount == "" {
+			return ""
+		}
+		return "/" + amount
+	}
+	var parts []string
+	for _, r := range []struct{ name, used, limit string }{
+		{"cpu", string(u.CPU), of(string(q.CPU))}, {"memory", string(u.Memory), of(string(q.Memory))},
+		{"replicas", strconv.FormatInt(u.Replicas, 10), limit(q.Replicas)},
+		{"volumes", strconv.FormatInt(u.Volumes, 10), limit(q.Volumes)}, {"storage", string(u.Storage), of(string(q.Storage))},
+	} {
+		if used := cmp.Or(r.used, "0"); used != "0" || r.limit != "" {
+			parts = append(parts, r.name+" "+used+r.limit)
+		}
+	}
+	return dash(strings.Join(parts, ", "))
 }
 
 // Cores says thousandths of a core as people do: 500m, 1.2, 4.

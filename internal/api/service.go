@@ -150,7 +150,7 @@ func ServiceDNSName(namespace, name string) string {
 
 // EndpointSlices say who answers for a service.
 var EndpointSlices = Kind[EndpointsSpec, EndpointsStatus]{
-	Name: "Endpoints", Plural: "endpoints", Aliases: []string{"ep"}, Scope: Namespaced, Derived: true,
+	Name: "Endpoints", Plural: "endpoints", Aliases: []string{"endpoint", "ep"}, Scope: Namespaced, Derived: true,
 	Doc: "The addresses behind a service, computed by the service loop, in slices of at most 100.",
 	Indexes: map[string]func(*Endpoints) string{
 		"service": func(e *Endpoints) string { return e.Spec.Service },
