@@ -27,6 +27,7 @@ func (s *Server) serveArchive(w http.ResponseWriter, r *request) error {
 	if s.cfg.Tunnels == nil {
 		return errNoTunnels()
 	}
+	r.stand() // it takes as long as its bytes
 	key, err := r.key()
 	if err != nil {
 		return err

@@ -84,6 +84,7 @@ func (s *Server) serveDrained(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	r.stand()
 	ans, err := s.awaitDrained(r, o, snap, wait)
 	if err != nil {
 		return err

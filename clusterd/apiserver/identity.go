@@ -130,6 +130,7 @@ const reviewEvery = 5 * time.Second
 // admission: it ends when the member is deleted, the certificate that was shown
 // has ended, the token was revoked or has expired, or its roles give a no more.
 func (s *Server) whileAllowed(r *request, a ask) (open *request, stop func()) {
+	r.stand()
 	if r.by.still == nil {
 		return r, func() {}
 	}

@@ -35,6 +35,7 @@ func (s *Server) serveImages(w http.ResponseWriter, r *request) error {
 	if err := allow(r.by, ask{verb: api.VerbLoad, kind: s.kinds["images"]}); err != nil {
 		return err
 	}
+	r.stand() // it takes as long as its bytes
 	spool, size, err := s.spool(w, r)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync/atomic"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -24,14 +25,15 @@ const (
 // kind is one entry of the table that drives routes, access and storage.
 type kind struct {
 	api.AnyKind
-	info api.Info
+	info   api.Info
+	listed atomic.Int64 // how many objects lists bring
 }
 
 // kindTable returns the table by plural.
 func kindTable() map[string]*kind {
 	m := map[string]*kind{}
 	for _, k := range api.Kinds {
-		m[k.Info().Plural] = &kind{k, k.Info()}
+		m[k.Info().Plural] = &kind{AnyKind: k, info: k.Info()}
 	}
 	return m
 }

@@ -33,13 +33,21 @@ type Vitals struct {
 	Revision int64 // up to which this server has seen everything
 	// Behind is how many revisions the store is ahead of that; -1 says that it
 	// does not answer.
-	Behind                            int64
+	Behind int64
+	// Seats are taken by requests at work, Waiting are those that wait for one, and
+	// Refused those that were sent away since the start.
+	Seats, Waiting                    int
+	Refused                           int64
 	StoreSize, StoreInUse, StoreQuota int64 // bytes; 0 without a quota
 }
 
 // Vitals looks at the server.
 func (s *Server) Vitals(ctx context.Context) Vitals {
 	v := Vitals{Leads: s.Leads(), Watches: s.cache.hub.count(), Behind: -1}
+	for _, lane := range []*turns{s.common, s.admins} {
+		taken, waiting, refused := lane.load()
+		v.Seats, v.Waiting, v.Refused = v.Seats+taken, v.Waiting+waiting, v.Refused+refused
+	}
 	if now := s.cache.now.Load(); now != nil {
 		v.Revision = now.revision
 	}

@@ -107,6 +107,9 @@ func (s *Server) serveList(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	if limit == 0 {
+		r.kind.brought(len(p.objects))
+	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set(api.HeaderRevision, strconv.FormatInt(p.revision, 10))

@@ -34,6 +34,7 @@ type request struct {
 	with    string // whose credential it shows, where that is not who it is
 	deeds   []deed // empty: what its route and path say
 	audited bool
+	rise    func() // gives its seat back; nil: it takes none
 }
 
 // ref names the object of the path.
@@ -94,6 +95,12 @@ func (s *Server) enter(w http.ResponseWriter, r *request) error {
 				return api.Errorf(api.BadRequest, "%s: want the revision of the fence", api.HeaderFence)
 			}
 		}
+	}
+	if !r.open {
+		if err := s.seat(r); err != nil {
+			return err
+		}
+		defer r.stand()
 	}
 	err := r.serve(s, w, r)
 	if err != nil && !r.open {

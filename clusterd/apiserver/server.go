@@ -91,6 +91,7 @@ type Server struct {
 	handler        http.Handler
 	openapi        func() ([]byte, error)
 	ended          chan struct{} // closed when Run returns
+	common, admins *turns        // that requests take
 	leads          leadership
 	rings          rings
 	applied        applied
@@ -151,6 +152,7 @@ func (s *Server) init(ctx context.Context) error {
 	s.applied.init()
 	s.leases.table.Length, s.leases.table.Margin = cmp.Or(s.cfg.Lease, LeaseDefault), LeaseMargin
 	s.rings.init()
+	s.common, s.admins = newTurns(commonSeats, commonShare, commonLine), newTurns(adminSeats, adminShare, adminLine)
 	s.handler = s.mux()
 	s.cleanSpool()
 	s.openapi = sync.OnceValues(OpenAPI)

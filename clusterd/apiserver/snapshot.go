@@ -52,6 +52,7 @@ func (s *Server) serveSnapshot(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	r.stand() // it takes as long as its bytes
 	begun := false
 	err = s.Snapshot(r.Context(), req.Passphrase, func() io.Writer {
 		begun = true

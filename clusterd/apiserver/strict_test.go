@@ -73,7 +73,7 @@ func FuzzStrict(f *testing.F) {
 			if len(errs) == 0 && err != nil {
 				t.Errorf("%s: strict takes %q, json does not: %v", k.Info().Name, raw, err)
 			}
-			_, _ = openSpec(&kind{k, k.Info()}, "default", "x", append(append([]byte(`{"spec":`), raw...), '}'))
+			_, _ = openSpec(&kind{AnyKind: k, info: k.Info()}, "default", "x", append(append([]byte(`{"spec":`), raw...), '}'))
 		}
 	})
 }
@@ -83,7 +83,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte(`{"kind":"App","meta":{"name":"web","labels":{"a":"b"}},"spec":{"image":"n:1"},"status":{"ready":1}}`))
 	f.Add([]byte(`{"meta":{"owner":{"kind":"App","name":"x"},"deleted_at":"2026-01-01T00:00:00Z"}}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		k := &kind{api.Apps, api.Apps.Info()}
+		k := &kind{AnyKind: api.Apps, info: api.Apps.Info()}
 		in, err := openSpec(k, "default", "web", raw)
 		if err != nil {
 			return

@@ -175,6 +175,9 @@ type scrape struct{ *metrics }
 var (
 	leaderDesc   = prometheus.NewDesc("clusterd_leader", "1 if this server leads.", nil, nil)
 	watchesDesc  = prometheus.NewDesc("clusterd_watches", "Watches that this server serves.", nil, nil)
+	seatsDesc    = prometheus.NewDesc("clusterd_api_seats", "Seats that requests at work take: one each, and a list one more for some hundred objects.", nil, nil)
+	waitingDesc  = prometheus.NewDesc("clusterd_api_requests_waiting", "Requests that wait for their turn.", nil, nil)
+	refusedDesc  = prometheus.NewDesc("clusterd_api_requests_refused_total", "Requests that were answered with 429: their client had too many, or they waited too long.", nil, nil)
 	revisionDesc = prometheus.NewDesc("clusterd_cache_revision", "Revision up to which this server has seen everything.", nil, nil)
 	behindDesc   = prometheus.NewDesc("clusterd_cache_revisions_behind", "Revisions that the store was ahead of the cache. Absent while the store does not answer.", nil, nil)
 	reachedDesc  = prometheus.NewDesc("clusterd_store_up", "1 if the store answers, which takes a majority of the servers.", nil, nil)
@@ -185,7 +188,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (scrape) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leaderDesc, watchesDesc, revisionDesc, behindDesc, reachedDesc, sizeDesc, inUseDesc, quotaDesc} {
+	for _, d := range []*prometheus.Desc{leaderDesc, watchesDesc, seatsDesc, waitingDesc, refusedDesc, revisionDesc, behindDesc, reachedDesc, sizeDesc, inUseDesc, quotaDesc} {
 		ch <- d
 	}
 }
@@ -207,6 +210,9 @@ func (s scrape) Collect(ch chan<- prometheus.Metric) {
 	is := map[bool]int64{true: 1}
 	send(leaderDesc, is[now.Leads])
 	send(watchesDesc, int64(now.Watches))
+	send(seatsDesc, int64(now.Seats))
+	send(waitingDesc, int64(now.Waiting))
+	ch <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(now.Refused))
 	send(revisionDesc, now.Revision)
 	send(reachedDesc, is[now.Behind >= 0])
 	if now.Behind >= 0 {

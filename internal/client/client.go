@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -154,13 +155,14 @@ const (
 	attempts     = 5
 	firstBackoff = 50 * time.Millisecond
 	mostBackoff  = 500 * time.Millisecond
+	politely     = time.Second // the least before a busy server is asked again: what Retry-After says
 	// election is how long the servers may take to agree on a leader, when the
 	// old one is gone.
 	election = 8 * time.Second
 )
 
 // Do sends r and returns the answer, whose body the caller closes. Calls that
-// met no server, or one that is not ready, are tried again a few times; while
+// met no server, one that is not ready, or one that is busy, are tried again a few times; while
 // there is a server that answers, until the others must have found a leader.
 func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 	write := r.Method != http.MethodGet && r.Method != http.MethodHead
@@ -178,16 +180,22 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 		if e, ok := errors.AsType[*api.Error](err); ok && sent {
 			e.Uncertain = true
 		}
-		sent = write
+		busy := api.Is(err, api.TooMany) // nothing was done
+		sent = sent || write && !busy
 		answered = answered || leaderless(err)
-		if !api.Is(err, api.Unready) || r.Stream != nil || ctx.Err() != nil || try >= attempts && !(answered && time.Since(began) < election) {
+		if !busy && !api.Is(err, api.Unready) || r.Stream != nil || ctx.Err() != nil || try >= attempts && !(answered && time.Since(began) < election) {
 			return nil, err
 		}
-		c.servers.leave(at)
+		pause := wait
+		if busy {
+			pause = politely + mathrand.N(politely) // not all at once
+		} else {
+			c.servers.leave(at)
+		}
 		select {
 		case <-ctx.Done():
 			return nil, err
-		case <-time.After(wait):
+		case <-time.After(pause):
 		}
 		wait = min(2*wait, mostBackoff)
 	}
