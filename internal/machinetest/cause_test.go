@@ -12,6 +12,10 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
+// certain is how long the first pod may run until it is certain why an app
+// cannot: seconds, on a machine that does little else.
+const certain = time.Minute
+
 // ill are apps that cannot run: what is wrong in HCL, and how the cause is to
 // be called. Whatever says why says it in the words of the cause.
 type ill struct {
@@ -19,7 +23,6 @@ type ill struct {
 	reason string
 	words  []string
 	oom    bool
-	within time.Duration // from the first pod to the verdict
 }
 
 // testCauses applies all of them at once, and asks each command for the cause.
@@ -34,23 +37,23 @@ func testCauses(t *testing.T, c *cluster) {
 	apps := map[string]ill{
 		"oom": {
 			hcl: `sidecars = { eater = { image = "nginx:1.0", cpu = "10m", memory = "16Mi", health = { exec = ["false"] }, command = ["bash", "-c", "x=0123456789abcdef; while :; do x=$x$x; done"] } }`, oom: true,
-			reason: "out_of_memory", words: []string{"eater was killed", "16Mi of memory", "3 times in a row"}, within: 20 * time.Second,
+			reason: "out_of_memory", words: []string{"eater was killed", "16Mi of memory", "3 times in a row"},
 		},
 		"crash": {
 			hcl:    `command = ["bash", "-c", "echo boom on purpose; exit 7"]`,
-			reason: "crash_loop", words: []string{"main exited with code 7", "3 times in a row"}, within: 20 * time.Second,
+			reason: "crash_loop", words: []string{"main exited with code 7", "3 times in a row"},
 		},
 		"probe": {
 			hcl: `ports  = { http = 80 }
   health = { http = "/missing", interval = "300ms", threshold = 1, grace_period = "1s" }`,
-			reason: "unhealthy", words: []string{"main was restarted", "/missing", "404"}, within: 40 * time.Second,
+			reason: "unhealthy", words: []string{"main was restarted", "/missing", "404"},
 		},
-		"homeless": {hcl: `placement = { require = { colour = "octarine" } }`, reason: api.Unschedulable, words: []string{"no node fits", "colour"}, within: 30 * time.Second},
-		"absent":   {hcl: `image = "nginx:nope"`, reason: "image_unavailable", words: []string{"image nginx:nope"}, within: 30 * time.Second},
-		"private":  {hcl: fmt.Sprintf("image = %q", r.image), reason: "pull_refused", words: []string{"the registry refuses image " + r.image, "pull_auth"}, within: 30 * time.Second},
-		"big":      {hcl: fmt.Sprintf(`mounts = { "/big" = { scratch = "%dGi" } }`, tooMuch), reason: "disk_full", words: []string{"the disk of node", "is full"}, within: 30 * time.Second},
-		"keyless":  {hcl: `secrets = { URL = "nowhere/url" }`, reason: api.MissingSecret, words: []string{"secret nowhere does not exist", "write it, or correct secrets.URL"}, within: 30 * time.Second},
-		"textless": {hcl: `files = { "/etc/site.conf" = { config = "nowhere/site.conf" } }`, reason: api.MissingConfig, words: []string{"config nowhere does not exist", "write it, or correct files"}, within: 30 * time.Second},
+		"homeless": {hcl: `placement = { require = { colour = "octarine" } }`, reason: api.Unschedulable, words: []string{"no node fits", "colour"}},
+		"absent":   {hcl: `image = "nginx:nope"`, reason: "image_unavailable", words: []string{"image nginx:nope"}},
+		"private":  {hcl: fmt.Sprintf("image = %q", r.image), reason: "pull_refused", words: []string{"the registry refuses image " + r.image, "pull_auth"}},
+		"big":      {hcl: fmt.Sprintf(`mounts = { "/big" = { scratch = "%dGi" } }`, tooMuch), reason: "disk_full", words: []string{"the disk of node", "is full"}},
+		"keyless":  {hcl: `secrets = { URL = "nowhere/url" }`, reason: api.MissingSecret, words: []string{"secret nowhere does not exist", "write it, or correct secrets.URL"}},
+		"textless": {hcl: `files = { "/etc/site.conf" = { config = "nowhere/site.conf" } }`, reason: api.MissingConfig, words: []string{"config nowhere does not exist", "write it, or correct files"}},
 	}
 	var hcl strings.Builder
 	for name, a := range apps {
@@ -75,8 +78,8 @@ func testCauses(t *testing.T, c *cluster) {
 		cause := *ro.Cause
 		took := ro.EndedAt.Sub(ro.StartedAt)
 		t.Logf("%s after %s: %s: %s", name, took.Round(100*time.Millisecond), cause.Reason, cause.Message)
-		if cause.Reason != want.reason || cause.OOM != want.oom || took > want.within {
-			t.Errorf("%s after %s: %+v, want %s within %s", name, took, cause, want.reason, want.within)
+		if cause.Reason != want.reason || cause.OOM != want.oom || took > certain {
+			t.Errorf("%s after %s: %+v, want %s within %s", name, took, cause, want.reason, certain)
 		}
 		if want.oom && cause.Container != "eater" {
 			t.Errorf("%s blames %s", name, cause.Container)
