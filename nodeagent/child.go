@@ -29,6 +29,7 @@ type child struct {
 	name  string
 	args  []string
 	stdin []byte
+	files []*os.File // the child's from descriptor 3 on
 	log   hclog.Logger
 }
 
@@ -62,6 +63,7 @@ func (c *child) once(ctx context.Context) error {
 	}
 	cmd := exec.Command(exe, c.args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(c.stdin), os.Stderr, os.Stderr
+	cmd.ExtraFiles = c.files
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, envToken+"=") }) // only the one that joins needs it
 	// The kernel kills the child when the thread that started it ends: the
 	// thread has to live as long as this program.

@@ -7,7 +7,8 @@
 // Invariants: a child that dies is started again, and dies with the
 // supervisor; containers belong to neither and go on; nothing but the
 // supervisor gossips, so that a crashed agent and a dead machine look
-// different from outside.
+// different from outside; the supervisor holds the resolver's sockets, so that
+// no question of a pod is lost with an agent.
 package main
 
 import (

@@ -222,14 +222,20 @@ func answering(ctx context.Context, rt runtime.Runtime, log hclog.Logger) error 
 	}
 }
 
-// resolver answers the pods; others' names it asks the machine's resolvers for.
+// resolverAddress is where a node's pods ask for names.
+var resolverAddress = netip.AddrPortFrom(network.DefaultGateway, 53)
+
+// resolver answers the pods at the sockets that the supervisor holds; others'
+// names it asks the machine's resolvers for.
 func (s *settings) resolver(log hclog.Logger) (*dns.Server, error) {
 	up, err := dns.Upstreams("/etc/resolv.conf")
 	if err != nil {
 		log.Warn("names outside the cluster will not resolve", "error", err)
 	}
 	up = slices.DeleteFunc(up, func(a netip.AddrPort) bool { return a.Addr() == network.DefaultGateway })
-	return dns.Listen(dns.Config{Address: netip.AddrPortFrom(network.DefaultGateway, 53), Upstreams: up, Log: log})
+	sockets := dns.Inherited(3)
+	defer sockets.Close()
+	return dns.Listen(dns.Config{Address: resolverAddress, Sockets: sockets, Upstreams: up, Log: log})
 }
 
 func hosts(name, ip string) string {

@@ -25,6 +25,7 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/gossip"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/agent"
+	"github.com/clusterd/terraform-provider-clusterd/nodeagent/dns"
 )
 
 func runCommand() *cobra.Command {
@@ -83,7 +84,13 @@ func (s *settings) supervise(ctx context.Context, log hclog.Logger) error {
 	if err != nil {
 		return err
 	}
-	children := []*child{{name: "agent", args: []string{"agent"}, stdin: agentIn, log: log}}
+	// Held here, so that what pods ask while the agent is started again waits for it.
+	resolver, err := dns.Bind(resolverAddress)
+	if err != nil {
+		return err
+	}
+	defer resolver.Close()
+	children := []*child{{name: "agent", args: []string{"agent"}, stdin: agentIn, files: resolver.Files(), log: log}}
 	if s.Socket == "" {
 		args, err := s.containerd().Prepare()
 		if err != nil {

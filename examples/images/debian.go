@@ -39,11 +39,11 @@ func unpack(debs, root string, packages ...string) error {
 			return err
 		}
 	}
-	for _, p := range all {
-		deb, err := download(debs, p)
-		if err != nil {
-			return err
-		}
+	files, err := download(debs, all)
+	if err != nil {
+		return err
+	}
+	for _, deb := range files {
 		// With tar told to keep the links above.
 		cmd := exec.Command("sh", "-c", `dpkg-deb --fsys-tarfile "$0" | tar -x --keep-directory-symlink --no-same-owner -C "$1"`, deb, root)
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -56,11 +56,13 @@ func unpack(debs, root string, packages ...string) error {
 // closure is packages with the libraries they need, and those need.
 func closure(packages []string) ([]string, error) {
 	all := slices.Clone(packages)
-	for i := 0; i < len(all); i++ {
-		out, err := run("", "apt-cache", "depends", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances", all[i])
+	for asked := 0; asked < len(all); { // one question for many: apt reads its lists for each
+		args := []string{"depends", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances"}
+		out, err := run("", "apt-cache", append(args, all[asked:]...)...)
 		if err != nil {
 			return nil, fmt.Errorf("%w: is the package list there? run apt-get update", err)
 		}
+		asked = len(all)
 		for line := range strings.Lines(out) {
 			_, dep, ok := strings.Cut(strings.TrimSpace(line), "Depends: ")
 			if ok && library.MatchString(dep) && !needless.MatchString(dep) && !strings.Contains(dep, ":") && !slices.Contains(all, dep) {
@@ -71,25 +73,30 @@ func closure(packages []string) ([]string, error) {
 	return all, nil
 }
 
-// download returns the path of a package's file, fetched unless it is there.
-func download(debs, name string) (string, error) {
-	find := func() string {
+// download returns the paths of packages' files, and fetches those that are
+// not there.
+func download(debs string, names []string) (files []string, err error) {
+	find := func(name string) string {
 		found, _ := filepath.Glob(filepath.Join(debs, name+"_*.deb"))
 		if len(found) == 0 {
 			return ""
 		}
 		return found[len(found)-1]
 	}
-	if deb := find(); deb != "" {
-		return deb, nil
+	missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return find(name) != "" })
+	if len(missing) > 0 {
+		if _, err := run(debs, "apt-get", append([]string{"download", "-q"}, missing...)...); err != nil {
+			return nil, err
+		}
 	}
-	if _, err := run(debs, "apt-get", "download", "-q", name); err != nil {
-		return "", err
+	for _, name := range names {
+		deb := find(name)
+		if deb == "" {
+			return nil, fmt.Errorf("apt-get download %s left no file in %s", name, debs)
+		}
+		files = append(files, deb)
 	}
-	if deb := find(); deb != "" {
-		return deb, nil
-	}
-	return "", fmt.Errorf("apt-get download %s left no file in %s", name, debs)
+	return files, nil
 }
 
 func run(dir, name string, args ...string) (string, error) {

@@ -68,7 +68,7 @@ var rules = map[string]rule{
 	"nodeagent/runtime/containerd": {"internal/registry nodeagent/runtime", log + " github.com/containerd github.com/opencontainers github.com/distribution/reference " + sys},
 	"nodeagent/network":            {"internal/api nodeagent/network", log + " github.com/vishvananda github.com/google/nftables github.com/mdlayher " + sys},
 	"nodeagent/proxy":              {"internal/api internal/client nodeagent/proxy", log + " github.com/vishvananda github.com/google/nftables github.com/mdlayher " + sys},
-	"nodeagent/dns":                {"internal/api nodeagent/dns", log + " github.com/miekg/dns"},
+	"nodeagent/dns":                {"internal/api nodeagent/dns", log + " github.com/miekg/dns " + sys},
 	"nodeagent/volume":             {"internal/api nodeagent/volume", log + " " + sys},
 	"nodeagent/image":              {"internal/api internal/pki nodeagent/runtime", log},
 	"nodeagent/hollow":             {"internal nodeagent", log},

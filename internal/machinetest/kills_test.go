@@ -72,8 +72,10 @@ resource "clusterd_app" "churn" {
 	for n := range kills {
 		what := c.kill(t, rng)
 		t.Logf("%d: killed %s", n, what)
+		// What systemd would start again at once. A supervisor that stays away for
+		// longer than a verdict takes is a dead node, and its pods are replaced.
+		c.must(t, "dev", "up", "--name", c.name, "--nodes", "3")
 		time.Sleep(time.Duration(300+rng.IntN(2500)) * time.Millisecond)
-		c.must(t, "dev", "up", "--name", c.name, "--nodes", "3") // what does not start again by itself
 	}
 	close(stop)
 	t.Logf("scaled %d times", <-churned)

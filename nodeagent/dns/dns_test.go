@@ -1,3 +1,5 @@
+//go:build linux
+
 package dns
 
 import (
@@ -10,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,17 +28,25 @@ func start(t *testing.T, upstreams ...netip.AddrPort) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.up.timeout = 100 * time.Millisecond
+	s.up.timeout, s.patience = 100*time.Millisecond, 0
+	run(t, s)
+	return s
+}
+
+// run runs a server until what it returns is called, or the test ends.
+func run(t *testing.T, s *Server) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 	})
-	return s
+	t.Cleanup(stop)
+	return stop
 }
 
 func service(namespace, name, app, ip string) (s api.Service) {
@@ -226,7 +237,7 @@ func FuzzAnswer(f *testing.F) {
 	} {
 		f.Add(name, dns.TypeA)
 	}
-	s := &Server{up: newUpstream(nil, netip.AddrPort{})}
+	s := newServer(Config{})
 	fill(s)
 	f.Fuzz(func(t *testing.T, name string, typ uint16) {
 		q := new(dns.Msg)
@@ -245,6 +256,49 @@ func TestNeverAsksItself(t *testing.T) {
 	own, other := netip.MustParseAddrPort("169.254.1.1:53"), netip.MustParseAddrPort("192.0.2.53:53")
 	if got := newUpstream([]netip.AddrPort{own, other}, own).servers; len(got) != 1 || got[0] != other {
 		t.Errorf("asks %v", got)
+	}
+}
+
+// TestQuestionsWaitForTheNextServer: what is asked while no server runs, as when
+// the agent is started again, is answered by the next one, once it knows.
+func TestQuestionsWaitForTheNextServer(t *testing.T) {
+	sockets, err := Bind(netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sockets.Close()
+	first, err := Listen(Config{Sockets: sockets})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := first.Address().String()
+	run(t, first)()
+	answers := make(chan string, 2)
+	for _, network := range []string{"udp", "tcp"} {
+		c, err := dns.DialTimeout(network, at, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.WriteMsg(new(dns.Msg).SetQuestion("web.shop.svc.cluster.local.", dns.TypeA)); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			reply, err := c.ReadMsg()
+			answers <- fmt.Sprint(text(reply), err)
+		}()
+	}
+	next, err := Listen(Config{Sockets: sockets})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.patience = time.Hour
+	run(t, next)
+	fill(next)
+	for range 2 {
+		if got := <-answers; !strings.Contains(got, "10.96.0.10") {
+			t.Error(got)
+		}
 	}
 }
 
@@ -274,7 +328,7 @@ func TestFiles(t *testing.T) {
 }
 
 func BenchmarkAnswer(b *testing.B) {
-	s := &Server{up: newUpstream(nil, netip.AddrPort{})}
+	s := newServer(Config{})
 	fill(s)
 	q := new(dns.Msg).SetQuestion("web.shop.svc.cluster.local.", dns.TypeA)
 	for b.Loop() {

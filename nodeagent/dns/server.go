@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package dns is the resolver of a node's pods: it knows the cluster's own
 // names and asks the node's resolvers for all others.
 //
@@ -29,6 +31,7 @@ import (
 // Config says where to listen and whom to ask.
 type Config struct {
 	Address   netip.AddrPort   // where pods ask, UDP and TCP
+	Sockets   *Sockets         // bound to Address; by default Listen's own
 	Upstreams []netip.AddrPort // the node's own resolvers; see Upstreams
 	Log       hclog.Logger
 }
@@ -41,27 +44,27 @@ type Server struct {
 	up   upstream
 	udp  net.PacketConn
 	tcp  net.Listener
+
+	patience time.Duration
 }
 
 const timeout = 5 * time.Second // of a query over TCP, reading and writing
 
+// patience is how long the first questions wait for the services to be known:
+// a resolver gives up after five seconds, and at once when it is told to try again.
+const patience = 3 * time.Second
+
 // Listen opens the server's sockets, in the network namespace of the calling thread.
 func Listen(cfg Config) (*Server, error) {
-	if cfg.Log == nil {
-		cfg.Log = hclog.NewNullLogger()
+	s := newServer(cfg)
+	at, err := cfg.Sockets, error(nil)
+	if at == nil {
+		if at, err = Bind(cfg.Address); err != nil {
+			return nil, err
+		}
+		defer at.Close()
 	}
-	s := &Server{cfg: cfg, log: cfg.Log.Named("dns"), up: newUpstream(cfg.Upstreams, cfg.Address)}
-	var err error
-	if s.udp, err = net.ListenPacket("udp4", cfg.Address.String()); err != nil {
-		return nil, listenError(err)
-	}
-	// Port 0 is any free one, the same for both.
-	at := cfg.Address
-	if at.Port() == 0 {
-		at = netip.AddrPortFrom(at.Addr(), s.Address().Port())
-	}
-	if s.tcp, err = net.Listen("tcp4", at.String()); err != nil {
-		s.udp.Close()
+	if s.udp, s.tcp, err = at.open(); err != nil {
 		return nil, listenError(err)
 	}
 	return s, nil
@@ -74,6 +77,15 @@ func listenError(err error) error {
 	return fmt.Errorf("resolver: %w", err)
 }
 
+func newServer(cfg Config) *Server {
+	if cfg.Log == nil {
+		cfg.Log = hclog.NewNullLogger()
+	}
+	s := &Server{cfg: cfg, log: cfg.Log.Named("dns"), up: newUpstream(cfg.Upstreams, cfg.Address), patience: patience}
+	s.zone.told = make(chan struct{})
+	return s
+}
+
 // Address returns where the server listens.
 func (s *Server) Address() netip.AddrPort {
 	return s.udp.LocalAddr().(*net.UDPAddr).AddrPort()
@@ -81,6 +93,11 @@ func (s *Server) Address() netip.AddrPort {
 
 // Run answers until ctx is done.
 func (s *Server) Run(ctx context.Context) error {
+	select {
+	case <-s.zone.told:
+	case <-time.After(s.patience):
+	case <-ctx.Done():
+	}
 	servers := []*dns.Server{
 		{PacketConn: s.udp, Handler: s, UDPSize: dns.DefaultMsgSize},
 		{Listener: s.tcp, Handler: s, ReadTimeout: timeout, WriteTimeout: timeout},

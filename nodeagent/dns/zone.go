@@ -1,3 +1,5 @@
+//go:build linux
+
 package dns
 
 import (
@@ -27,6 +29,7 @@ type key struct{ namespace, name string }
 type zone struct {
 	mu        sync.RWMutex
 	known     bool
+	told      chan struct{} // closed once known
 	services  map[key]*api.Service
 	endpoints map[key]map[string]*api.Endpoints // by service, by slice
 	apps      map[key]map[string]bool           // services of an app
@@ -40,6 +43,9 @@ func (s *Server) Reset(services []api.Service, endpoints []api.Endpoints, _ int6
 	z := &s.zone
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	if !z.known {
+		close(z.told)
+	}
 	z.known = true
 	z.services, z.endpoints = map[key]*api.Service{}, map[key]map[string]*api.Endpoints{}
 	z.headless = map[key]map[string]*api.Endpoints{}
