@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -15,36 +16,9 @@ import (
 // TestEtcdThreeMembers: what one member acknowledged every other reads at
 // once; when the leader goes, another leads, and watches on the rest go on.
 func TestEtcdThreeMembers(t *testing.T) {
-	cert, key := selfSigned(t)
-	members := map[string]string{}
-	for i := range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		members[fmt.Sprint("s", i)] = l.Addr().String()
-		l.Close()
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	stores := make([]*store.Etcd, 3)
-	var wg sync.WaitGroup
-	for i := range stores {
-		wg.Go(func() {
-			name := fmt.Sprint("s", i)
-			s, err := store.OpenEtcd(ctx, store.EtcdConfig{Dir: t.TempDir(), Name: name, PeerAddress: members[name],
-				PeerCert: cert, PeerKey: key, PeerCA: cert, Members: members})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			t.Cleanup(func() { s.Close() })
-			stores[i] = s
-		})
-	}
-	if wg.Wait(); t.Failed() {
-		return
-	}
+	stores := three(ctx, t)
 	put := func(s *store.Etcd, key string) int64 {
 		t.Helper()
 		for {
@@ -101,6 +75,73 @@ func TestEtcdThreeMembers(t *testing.T) {
 	case <-ctx.Done():
 		t.Error("the watch saw nothing")
 	}
+}
+
+// TestRemovedMemberIsAsked: a member that is taken out hears of it before it
+// stops, and what it is asked until then is answered.
+func TestRemovedMemberIsAsked(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stores := three(ctx, t)
+	leader := leaderOf(ctx, t, stores)
+	out := stores[(leader+1)%3]
+	members, err := out.Members(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := members[slices.IndexFunc(members, func(m store.Member) bool { return m.Self })]
+	for err = store.ErrUnsettled; errors.Is(err, store.ErrUnsettled); {
+		err = stores[leader].Remove(ctx, self.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := out.Space(ctx); err != nil && !errors.Is(err, store.ErrNoLeader) {
+			t.Fatal(err)
+		}
+		select {
+		case <-out.Stopped():
+			return
+		case <-ctx.Done():
+			t.Fatal("the member that was removed goes on")
+		default:
+		}
+	}
+}
+
+// three opens a store of three members.
+func three(ctx context.Context, t *testing.T) []*store.Etcd {
+	t.Helper()
+	cert, key := selfSigned(t)
+	members := map[string]string{}
+	for i := range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		members[fmt.Sprint("s", i)] = l.Addr().String()
+		l.Close()
+	}
+	stores := make([]*store.Etcd, 3)
+	var wg sync.WaitGroup
+	for i := range stores {
+		wg.Go(func() {
+			name := fmt.Sprint("s", i)
+			s, err := store.OpenEtcd(ctx, store.EtcdConfig{Dir: t.TempDir(), Name: name, PeerAddress: members[name],
+				PeerCert: cert, PeerKey: key, PeerCA: cert, Members: members})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { s.Close() })
+			stores[i] = s
+		})
+	}
+	if wg.Wait(); t.Failed() {
+		t.FailNow()
+	}
+	return stores
 }
 
 // leaderOf waits until one of the stores leads.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -27,14 +28,18 @@ type Spacious interface {
 var _ Spacious = (*Etcd)(nil)
 
 // Space implements Spacious. What is written is counted, also where it waits to
-// get into the file, which grows in large steps.
-func (s *Etcd) Space(ctx context.Context) (Space, error) {
-	s.member.Server.Backend().ForceCommit()
-	r, err := s.kv.Status(ctx, "")
-	if err != nil {
-		return Space{}, wrap("ask how full the store is", err)
+// get into the file, which grows in large steps. The member itself is asked: the
+// client's Status panics in one that is not, or no longer, of the cluster.
+func (s *Etcd) Space(context.Context) (Space, error) {
+	member := s.member.Server
+	select {
+	case <-member.StoppingNotify():
+		return Space{}, wrap("ask how full the store is", rpctypes.ErrStopped)
+	default:
 	}
-	return Space{Size: r.DbSize, InUse: r.DbSizeInUse, Quota: r.DbSizeQuota}, nil
+	file := member.Backend()
+	file.ForceCommit()
+	return Space{Size: file.Size(), InUse: file.SizeInUse(), Quota: member.Config().QuotaBackendBytes}, nil
 }
 
 // Defragment implements Spacious.
