@@ -157,7 +157,7 @@ resource "clusterd_app" "web" {
 	apply(t,
 		resource.TestStep{Config: app("nginx:1", "")},
 		resource.TestStep{Config: app("exit-1:1", ""), ConfigPlanChecks: again,
-			ExpectError: regexp.MustCompile(`(?s)rollout of exit-1:1 failed and was\s+rolled\s+back to\s+nginx:1.*[Pp]od web-.*on node\s+w\d.*exit code\s+1.*about to\s+exit with 1.*clusterd\s+describe`)},
+			ExpectError: regexp.MustCompile(`(?s)rollout of exit-1:1 failed and (was|is\s+being)\s+rolled\s+back to\s+nginx:1.*[Pp]od web-.*on node\s+w\d.*exit code\s+1.*about to\s+exit with 1.*clusterd\s+describe`)},
 		resource.TestStep{PreConfig: func() { serves("nginx:1") }, Config: app("missing:1", ""), ConfigPlanChecks: again,
 			ExpectError: regexp.MustCompile(`(?s)missing:1.*cannot\s+be\s+fetched`)},
 		resource.TestStep{PreConfig: func() { serves("nginx:1") }, Config: app("nginx:1", ""), ConfigPlanChecks: resource.ConfigPlanChecks{

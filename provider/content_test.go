@@ -47,7 +47,7 @@ resource "clusterd_app" "api" {
 		resource.TestStep{ResourceName: web, ImportState: true, ImportStateVerify: true},
 		resource.TestStep{Config: config("debug"), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate,
 			plancheck.ExpectResourceAction("clusterd_app.api", plancheck.ResourceActionNoop)), Check: rolledOut("debug")},
-		resource.TestStep{Config: config("bad"), ExpectError: regexp.MustCompile(`(?s)Config config/web: the change made app config/api fail and was rolled back.*exited\s+with\s+code\s+1.*will not run with LEVEL=bad`)},
+		resource.TestStep{Config: config("bad"), ExpectError: regexp.MustCompile(`(?s)Config config/web: the change made app config/api fail and (was|is\s+being)\s+rolled\s+back.*exited\s+with\s+code\s+1.*will not run with LEVEL=bad`)},
 		resource.TestStep{Config: config("debug"), ConfigPlanChecks: plans(web, plancheck.ResourceActionNoop), Check: rolledOut("debug")},
 		resource.TestStep{PreConfig: func() { // drift
 			o, err := configs.Get(t.Context(), ns, "web")
@@ -121,7 +121,7 @@ resource "clusterd_app" "api" {
 		resource.TestStep{ResourceName: db, ImportState: true, ImportStateVerify: true},
 		resource.TestStep{Config: config("hunter2-two", "length = 32"), ConfigPlanChecks: plans(db, plancheck.ResourceActionUpdate), Check: hash(false)},
 		resource.TestStep{Config: config("hunter2-two", "length = 40"), ConfigPlanChecks: plans(db, plancheck.ResourceActionUpdate), Check: hash(false)},
-		resource.TestStep{Config: config("hunter2-broken", "length = 40"), ExpectError: regexp.MustCompile(`(?s)Secret secret/db: the change made app secret/api fail and was rolled back.*exited\s+with\s+code\s+1.*will not run with URL=\(secret\)`)},
+		resource.TestStep{Config: config("hunter2-broken", "length = 40"), ExpectError: regexp.MustCompile(`(?s)Secret secret/db: the change made app secret/api fail and (was|is\s+being)\s+rolled\s+back.*exited\s+with\s+code\s+1.*will not run with URL=\(secret\)`)},
 		resource.TestStep{Config: config("hunter2-two", "length = 40"), ConfigPlanChecks: plans(db, plancheck.ResourceActionNoop), Check: hash(true)},
 		resource.TestStep{PreConfig: func() { // drift
 			o, err := secrets.Get(t.Context(), ns, "db")

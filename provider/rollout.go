@@ -100,7 +100,7 @@ func stuck(a *api.App) *failure {
 		return holds(a)
 	case ended && how != nil && how.Phase == api.RolloutRolledBack && a.Status.Rollout.IsRollback() && a.Status.Rollout.Generation == how.Generation:
 		// Its contents, or a restart, are back: no plan shows that.
-		return &failure{summary: "App " + id(&a.Meta) + ": rollout after a " + cmp.Or(how.Reason, "change of its contents") + " failed and was rolled back",
+		return &failure{summary: "App " + id(&a.Meta) + ": rollout after a " + cmp.Or(how.Reason, "change of its contents") + " failed and " + reverts(a, how),
 			detail: strings.Join(how.Cause.Story(), "\n") + "\n\nWhat it used before runs, until its contents change again.\n" + lookCloser(&a.Meta)}
 	case !ended:
 		return &failure{summary: "App " + id(&a.Meta) + ": its rollout still goes on", detail: "So far: " + progress(a) + ".\n\n" + lookCloser(&a.Meta)}
@@ -155,7 +155,7 @@ func explain(a *api.App, failed *api.Rollout) *failure {
 	next := "Correct the configuration and apply again."
 	switch failed.Phase {
 	case api.RolloutRolledBack:
-		f.summary = what + "failed and was rolled back"
+		f.summary = what + "failed and " + reverts(a, failed)
 		if a.Spec.Image != failed.Image {
 			f.summary += " to " + a.Spec.Image
 		}
@@ -181,6 +181,16 @@ func explain(a *api.App, failed *api.Rollout) *failure {
 	fmt.Fprintf(&b, "\nNow: %s, %s.\n%s\n%s", a.Spec.Image, now, next, lookCloser(&a.Meta))
 	f.detail = b.String()
 	return f
+}
+
+// reverts says how far what was before is back: an apply does not wait for all of it.
+func reverts(a *api.App, failed *api.Rollout) string {
+	r := a.Status.Rollout
+	decided := r.Phase == api.RolloutRolledBack && r.Generation == failed.Generation
+	if decided || r.IsRollback() && !r.Phase.Terminal() {
+		return "is being rolled back"
+	}
+	return "was rolled back"
 }
 
 func lookCloser(m *api.Meta) string {

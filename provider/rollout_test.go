@@ -34,14 +34,20 @@ func TestExplain(t *testing.T) {
 		Container: "main", ExitCode: new(137), OOM: true, Log: []string{"listening on :80", "panic: missing DATABASE_URL"}}
 	sidecar := &api.Cause{Reason: "cannot_start", Message: "log cannot start: no such program: /bin/v", Pod: "web-abc123-1", Node: "w1", Container: "log"}
 	nowhere := &api.Cause{Reason: "unschedulable", Message: "no node fits web-abc123-0: 2 have less than 4 cores free, 1 is cordoned"}
+	back := func(image string, phase api.RolloutPhase) *api.App {
+		a := app(image, 3)
+		a.Status.Rollout = api.Rollout{Generation: 3, Phase: phase, Reason: api.RollbackOf(2)}
+		return a
+	}
 	golden := &txtar.Archive{}
 	for _, test := range []struct {
 		name string
 		app  *api.App
 		r    *api.Rollout
 	}{
-		{"rolled back", app("nginx:1.28", 3), &api.Rollout{Generation: 2, Phase: api.RolloutRolledBack, Image: "nginx:crash", Cause: crash}},
-		{"rolled back, same image", app("nginx:1.28", 3), &api.Rollout{Generation: 2, Phase: api.RolloutRolledBack, Image: "nginx:1.28", Cause: sidecar}},
+		{"rolled back", back("nginx:1.28", api.RolloutComplete), &api.Rollout{Generation: 2, Phase: api.RolloutRolledBack, Image: "nginx:crash", Cause: crash}},
+		{"being rolled back", back("nginx:1.28", api.RolloutInProgress), &api.Rollout{Generation: 2, Phase: api.RolloutRolledBack, Image: "nginx:crash", Cause: crash}},
+		{"rolled back, same image", back("nginx:1.28", api.RolloutComplete), &api.Rollout{Generation: 2, Phase: api.RolloutRolledBack, Image: "nginx:1.28", Cause: sidecar}},
 		{"first rollout", app("nginx:crash", 1), &api.Rollout{Generation: 1, Phase: api.RolloutFailed, Image: "nginx:crash", Cause: crash}},
 		{"nothing to roll back to", app("nginx:2", 2), &api.Rollout{Generation: 2, Phase: api.RolloutFailed, Image: "nginx:2", Cause: nowhere}},
 		{"paused", app("nginx:2", 2), &api.Rollout{Generation: 2, Phase: api.RolloutPaused, Image: "nginx:2"}},

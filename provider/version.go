@@ -96,7 +96,7 @@ func (r *kindResource[S, T]) followIn(ctx context.Context, apps *appResource, ap
 	fail := explain(last, rollout)
 	fail.summary = what + ": the change made app " + id(&app.Meta) + " fail"
 	if fail.reverted {
-		fail.summary += " and was rolled back"
+		fail.summary += " and " + reverts(last, rollout)
 	}
 	return fail
 }
