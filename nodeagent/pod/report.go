@@ -19,6 +19,9 @@ func (p *planner) report() {
 	}
 	if st.Phase.Ended() {
 		st.Ready, st.Reason, st.Message = false, "", ""
+		if st.Phase == api.PhaseFailed && st.Fatal != nil {
+			st.Reason, st.Message = st.Fatal.Reason, st.Fatal.Message
+		}
 		if p.rec.Isolated {
 			st.Reason, st.Message = api.Isolated, p.isolation()
 		}
@@ -52,6 +55,8 @@ func (p *planner) report() {
 	}
 	main := st.Containers[api.MainContainer]
 	switch {
+	case st.Phase == api.PhaseStopping && p.rec.Outcome == api.PhaseFailed && st.Fatal != nil: // it ends by itself
+		st.Reason, st.Message = st.Fatal.Reason, st.Fatal.Message
 	case st.Phase == api.PhaseStopping:
 		st.Reason, st.Message = "", ""
 		if p.rec.Stop.Signal.IsZero() {
