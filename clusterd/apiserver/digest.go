@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,7 +17,7 @@ import (
 
 // A workload's images get their digests when its spec is written. A reference
 // that stays as it was keeps the digest it has, so nothing rolls because a tag
-// moved; one that is new has, in this order, what a plan of this very object
+// moved, unless the write asks for its images anew; one that is new has, in this order, what a plan of this very object
 // found, what was loaded by hand, and what its registry says. Registries are
 // asked between two attempts of a transaction, never within one: an attempt
 // that lacks a digest gives up and says which. An image whose digest nobody
@@ -101,7 +102,7 @@ func (t *txn) digests(old *object, in *incoming, effective api.PodTemplate) (map
 		return nil, nil
 	}
 	images, had := map[string]string{}, map[string]bool{}
-	if old != nil {
+	if old != nil && !in.anew {
 		declared, was, err := templatesOf(old)
 		if err != nil {
 			return nil, err
@@ -116,9 +117,12 @@ func (t *txn) digests(old *object, in *incoming, effective api.PodTemplate) (map
 			return images, nil
 		}
 	}
-	plan, err := t.takePlanned(in.ref())
-	if err != nil {
-		return nil, err
+	var plan plannedImages
+	if !in.anew {
+		var err error
+		if plan, err = t.takePlanned(in.ref()); err != nil {
+			return nil, err
+		}
 	}
 	p := &t.images
 	p.at, p.found, p.moved, p.absent = t.now, map[string]string{}, map[string]string{}, map[string]string{}
@@ -142,7 +146,18 @@ func (t *txn) digests(old *object, in *incoming, effective api.PodTemplate) (map
 	if len(p.lacks) > 0 {
 		return nil, errLacking
 	}
+	if in.anew && len(p.found) < len(floating) {
+		return nil, unknownNow(in.ref(), floating, p)
+	}
 	return images, nil
+}
+
+// unknownNow says that images were to be found anew and nobody knows them: what
+// runs is not given up for that.
+func unknownNow(ref api.Ref, floating []string, p *pinning) error {
+	i := slices.IndexFunc(floating, func(ref string) bool { return p.found[ref] == "" })
+	why := cmp.Or(p.absent[floating[i]], "its nodes find it for themselves")
+	return conflict(api.Precondition, ref, "the cluster cannot tell what image %s is now: %s", floating[i], why)
 }
 
 // ofRollout returns the digests of an earlier rollout that is put back.

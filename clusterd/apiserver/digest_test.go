@@ -214,6 +214,36 @@ func TestARolloutThatIsPutBackHasItsDigest(t *testing.T) {
 	})
 }
 
+// A write that asks for its images anew gets what their tags mean now, and is no
+// write where that is what they meant; nothing is given up for what nobody knows.
+func TestImagesAreFoundAnew(t *testing.T) {
+	onShelf(t, map[string]string{"nginx:1": sha(1), "log:1": sha(2)}, func(t *testing.T, s *Server, c *client.Client, r *shelf) {
+		const spec = `{"image":"nginx:1","sidecars":{"log":{"image":"log:1"}}}`
+		writeApp(t, c, spec)
+		anew := func() (*api.App, error) {
+			was := must(client.Of(c, api.Apps).Get(t.Context(), "default", "web"))(t)
+			d := &client.Declared{Meta: api.Meta{Namespace: "default", Name: "web"}, Spec: json.RawMessage(spec)}
+			return client.Of(c, api.Apps).FindImages(t.Context(), d, was.Meta.Generation)
+		}
+		if a := must(anew())(t); a.Meta.Generation != 1 {
+			t.Errorf("the same images are generation %d", a.Meta.Generation)
+		}
+		r.moves("nginx:1", sha(9))
+		if a := must(anew())(t); a.Meta.Generation != 2 || a.Effective.Image != "nginx:1@"+sha(9) || a.Effective.Sidecars["log"].Image != "log:1@"+sha(2) {
+			t.Errorf("generation %d runs %+v", a.Meta.Generation, a.Effective)
+		}
+		r.moves("log:1", "")
+		_, err := anew()
+		wantCode(t, err, api.Precondition)
+		if !strings.Contains(err.Error(), "cannot tell what image log:1 is now: the registry has no such image") {
+			t.Error(err)
+		}
+		if a := must(client.Of(c, api.Apps).Get(t.Context(), "default", "web"))(t); a.Meta.Generation != 2 || a.Effective.Sidecars["log"].Image != "log:1@"+sha(2) {
+			t.Errorf("generation %d runs %+v", a.Meta.Generation, a.Effective)
+		}
+	})
+}
+
 // Plans that no write came for are forgotten after a day, and the oldest of
 // too many before.
 func TestPlansAreForgotten(t *testing.T) {

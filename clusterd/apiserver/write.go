@@ -30,6 +30,8 @@ type incoming struct {
 	typed  api.Any // with the spec, for spec writes
 	// rollout is the number of the app's rollout whose images are put back; 0: none.
 	rollout int64
+	// anew has the digests of the images found again, also where tags are the same.
+	anew bool
 }
 
 func (in *incoming) ref() api.Ref { return in.kind.ref(in.meta.Namespace, in.meta.Name) }
@@ -205,7 +207,8 @@ func (t *txn) replace(old *object, in *incoming) (*object, error) {
 	if in.meta.Owner != nil {
 		o.meta.Owner = in.meta.Owner
 	}
-	same := sameJSON(old.spec, in.spec) && in.rollout == 0
+	asked := in.rollout != 0 || in.anew // for other images, though the spec may be the same
+	same := sameJSON(old.spec, in.spec) && !asked
 	if same && maps.Equal(old.meta.Labels, o.meta.Labels) && (in.meta.Owner == nil || old.meta.Owner != nil && *old.meta.Owner == *o.meta.Owner) {
 		return old, nil
 	}
@@ -216,8 +219,8 @@ func (t *txn) replace(old *object, in *incoming) (*object, error) {
 		if err := t.settle(old, o, in); err != nil {
 			return nil, err
 		}
-		if in.rollout != 0 && sameJSON(old.spec, o.spec) && sameJSON(old.effective, o.effective) {
-			return old, nil // what is put back is what there is
+		if asked && sameJSON(old.spec, o.spec) && sameJSON(old.effective, o.effective) {
+			return old, nil // what is asked for is what there is
 		}
 	}
 	t.put(o)
@@ -310,6 +313,12 @@ func (s *Server) servePut(w http.ResponseWriter, r *request) error {
 		if in.rollout, err = strconv.ParseInt(v, 10, 64); err != nil || in.rollout <= 0 {
 			return api.Errorf(api.BadRequest, "rollout: want the number of one of the app's history")
 		}
+	}
+	switch v := r.URL.Query().Get("images"); v {
+	case "", "anew":
+		in.anew = v != ""
+	default:
+		return api.Errorf(api.BadRequest, "images: want anew, to have their digests found again, or nothing")
 	}
 	return s.write(w, r, func(t *txn) (*object, int, error) {
 		o, created, err := t.putSpec(in, pre)

@@ -200,7 +200,11 @@ func (c *cli) abort(ctx context.Context, cl *client.Client, a *api.App) error {
 }
 
 func (c *cli) restart() *cobra.Command {
+	var pull bool
 	cmd := c.onApp("restart", "Replace an app's pods by new ones of the same spec", func(ctx context.Context, cl *client.Client, a *api.App) error {
+		if pull {
+			return c.findImages(ctx, cl, a)
+		}
 		stamp := api.Now()
 		if err := intend(ctx, cl, a, func(in *api.Intent) { in.Restart = stamp }); err != nil {
 			return err
@@ -214,12 +218,13 @@ func (c *cli) restart() *cobra.Command {
 			return nil
 		})
 	})
-	cmd.Example = "  clusterd restart app/web"
+	cmd.Flags().BoolVar(&pull, "pull", false, "find out anew what the tags of its images mean, and replace the pods if that has changed")
+	cmd.Example = "  clusterd restart app/web\n  clusterd restart app/web --pull"
 	cmd.Long = `Replace an app's pods by new ones of the same spec.
 
 It is a rollout like any other, and rolls back like one. What is declared stays
 as it is, Terraform shows no change, and the images are the same, whatever their
-tags mean by now.`
+tags mean by now: with --pull they are what the tags mean now.`
 	return cmd
 }
 
@@ -262,6 +267,32 @@ func (c *cli) declared(ctx context.Context, cl *client.Client, a *api.App, gener
 		return nil
 	}
 	fmt.Fprintf(c.err, "%s: generation %d; %s\n", a.Ref(), now.Meta.Generation, driftNote)
+	return c.followGeneration(ctx, cl, a, now)
+}
+
+// findImages has the digests of an app's images found anew.
+func (c *cli) findImages(ctx context.Context, cl *client.Client, a *api.App) error {
+	apps := client.Of(cl, api.Apps)
+	was, err := apps.GetDeclared(ctx, a.Meta.Namespace, a.Meta.Name)
+	if err != nil {
+		return err
+	}
+	now, err := apps.FindImages(ctx, was, was.Meta.Generation)
+	if err != nil {
+		return err
+	}
+	if now.Meta.Generation == a.Meta.Generation {
+		fmt.Fprintf(c.out, "%s: its images are what they were; nothing is replaced\n", a.Ref())
+		return nil
+	}
+	for _, l := range mapDiff("digest", api.DigestsOf(a.Spec.Template(), a.Effective.Template()), api.DigestsOf(now.Spec.Template(), now.Effective.Template())) {
+		fmt.Fprintf(plain{c.err}, "  %s\n", l)
+	}
+	return c.followGeneration(ctx, cl, a, now)
+}
+
+// followGeneration follows the rollout of what was written.
+func (c *cli) followGeneration(ctx context.Context, cl *client.Client, a, now *api.App) error {
 	return c.follow(ctx, cl, a, func(a *api.App) *api.Rollout {
 		if a.Status.ObservedGeneration < now.Meta.Generation {
 			return nil

@@ -101,6 +101,9 @@ func testRollout(t *testing.T, c *testcluster.Cluster) {
 	if out := ok(t, "rollout", "history", "app/steered"); !strings.Contains(out, "aborted: aborted by a user") || !strings.Contains(out, "~ image nginx:1.0 -> nginx:2.0") {
 		t.Errorf("history: %s", out)
 	}
+	if out := ok(t, "restart", "app/steered", "--pull"); !strings.Contains(out, "are what they were") {
+		t.Errorf("restart that finds the same images: %s", out)
+	}
 	if out := ok(t, "restart", "app/steered"); !strings.Contains(out, "canary of 1") {
 		t.Errorf("restart of an app with a canary: %s", out)
 	}

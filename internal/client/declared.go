@@ -37,10 +37,19 @@ func (r Kind[S, T]) ReplaceDeclared(ctx context.Context, o *Declared, generation
 // PutBack is ReplaceDeclared with what an earlier rollout of an app declared, by
 // its number: its images are those that ran, whatever their tags mean by now.
 func (r Kind[S, T]) PutBack(ctx context.Context, o *Declared, generation, rollout int64) (*api.Object[S, T], error) {
+	return r.replace(ctx, o, generation, url.Values{"rollout": {strconv.FormatInt(rollout, 10)}})
+}
+
+// FindImages is ReplaceDeclared that has the digests of the images found anew,
+// also where tags are the same. What is what it was keeps its generation.
+func (r Kind[S, T]) FindImages(ctx context.Context, o *Declared, generation int64) (*api.Object[S, T], error) {
+	return r.replace(ctx, o, generation, url.Values{"images": {"anew"}})
+}
+
+func (r Kind[S, T]) replace(ctx context.Context, o *Declared, generation int64, query url.Values) (*api.Object[S, T], error) {
 	o.Kind = r.k.Name
 	out := new(api.Object[S, T])
-	req := Request{Method: http.MethodPut, Path: r.path(o.Meta.Namespace, o.Meta.Name), Header: ifMatch(generation),
-		Query: url.Values{"rollout": {strconv.FormatInt(rollout, 10)}}}
+	req := Request{Method: http.MethodPut, Path: r.path(o.Meta.Namespace, o.Meta.Name), Header: ifMatch(generation), Query: query}
 	if err := r.c.call(ctx, req, o, out); err != nil {
 		return nil, err
 	}
