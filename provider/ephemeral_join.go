@@ -24,7 +24,7 @@ const (
 // ephemeralJoin is clusterd_join_token: a token by which a machine joins that
 // the run makes. It outlives the run, since machines boot after it: time and use
 // end it.
-type ephemeralJoin struct{ cluster *cluster }
+type ephemeralJoin struct{ onCluster }
 
 // joinModel is its attributes.
 type joinModel struct {
@@ -56,12 +56,6 @@ func (*ephemeralJoin) Schema(_ context.Context, _ ephemeral.SchemaRequest, resp 
 			"name":        schema.StringAttribute{Computed: true, MarkdownDescription: "What the cluster calls it."},
 			"token":       schema.StringAttribute{Computed: true, Sensitive: true, MarkdownDescription: "The join token, for `nodeagent run` or `clusterd server`."},
 		},
-	}
-}
-
-func (e *ephemeralJoin) Configure(_ context.Context, req ephemeral.ConfigureRequest, _ *ephemeral.ConfigureResponse) {
-	if c, ok := req.ProviderData.(*cluster); ok {
-		e.cluster = c
 	}
 }
 

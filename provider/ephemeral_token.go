@@ -23,7 +23,10 @@ const tokenTTL = api.Duration("5m")
 
 // ephemeralToken is clusterd_token: a token that is made for a run, is nowhere
 // on disk, and ends with it.
-type ephemeralToken struct{ cluster *cluster }
+type ephemeralToken struct{ onCluster }
+
+// onCluster is what makes its tokens on the provider's cluster.
+type onCluster struct{ cluster *cluster }
 
 // EphemeralResources lists what a run makes for itself.
 func (*clusterd) EphemeralResources(context.Context) []func() ephemeral.EphemeralResource {
@@ -69,7 +72,7 @@ func (*ephemeralToken) Schema(_ context.Context, _ ephemeral.SchemaRequest, resp
 	}
 }
 
-func (e *ephemeralToken) Configure(_ context.Context, req ephemeral.ConfigureRequest, _ *ephemeral.ConfigureResponse) {
+func (e *onCluster) Configure(_ context.Context, req ephemeral.ConfigureRequest, _ *ephemeral.ConfigureResponse) {
 	if c, ok := req.ProviderData.(*cluster); ok {
 		e.cluster = c
 	}
