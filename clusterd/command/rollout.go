@@ -281,7 +281,7 @@ func (c *cli) findImages(ctx context.Context, cl *client.Client, a *api.App) err
 	if err != nil {
 		return err
 	}
-	if now.Meta.Generation == a.Meta.Generation {
+	if now.Meta.Generation == was.Meta.Generation {
 		fmt.Fprintf(c.out, "%s: its images are what they were; nothing is replaced\n", a.Ref())
 		return nil
 	}
