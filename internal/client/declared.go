@@ -30,8 +30,7 @@ func (r Kind[S, T]) GetDeclared(ctx context.Context, namespace, name string) (*D
 // ReplaceDeclared replaces spec and labels if the object still has the
 // generation, with a spec that is passed on verbatim.
 func (r Kind[S, T]) ReplaceDeclared(ctx context.Context, o *Declared, generation int64) (*api.Object[S, T], error) {
-	o.Kind = r.k.Name
-	return r.send(ctx, o.Meta, "", ifMatch(generation), o)
+	return r.replace(ctx, o, generation, nil)
 }
 
 // PutBack is ReplaceDeclared with what an earlier rollout of an app declared, by
@@ -48,10 +47,5 @@ func (r Kind[S, T]) FindImages(ctx context.Context, o *Declared, generation int6
 
 func (r Kind[S, T]) replace(ctx context.Context, o *Declared, generation int64, query url.Values) (*api.Object[S, T], error) {
 	o.Kind = r.k.Name
-	out := new(api.Object[S, T])
-	req := Request{Method: http.MethodPut, Path: r.path(o.Meta.Namespace, o.Meta.Name), Header: ifMatch(generation), Query: query}
-	if err := r.c.call(ctx, req, o, out); err != nil {
-		return nil, err
-	}
-	return out, nil
+	return r.send(ctx, o.Meta, "", ifMatch(generation), query, o)
 }

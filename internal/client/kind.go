@@ -76,13 +76,13 @@ func (r Kind[S, T]) List(ctx context.Context, namespace string, filter Filter) (
 
 func (r Kind[S, T]) put(ctx context.Context, o *api.Object[S, T], sub string, h http.Header) (*api.Object[S, T], error) {
 	o.Kind = r.k.Name
-	return r.send(ctx, o.Meta, sub, h, o)
+	return r.send(ctx, o.Meta, sub, h, nil, o)
 }
 
 // send puts body at the object that meta names, or below it.
-func (r Kind[S, T]) send(ctx context.Context, meta api.Meta, sub string, h http.Header, body any) (*api.Object[S, T], error) {
+func (r Kind[S, T]) send(ctx context.Context, meta api.Meta, sub string, h http.Header, query url.Values, body any) (*api.Object[S, T], error) {
 	out := new(api.Object[S, T])
-	req := Request{Method: http.MethodPut, Path: r.path(meta.Namespace, meta.Name) + sub, Header: h}
+	req := Request{Method: http.MethodPut, Path: r.path(meta.Namespace, meta.Name) + sub, Header: h, Query: query}
 	if err := r.c.call(ctx, req, body, out); err != nil {
 		return nil, err
 	}
