@@ -48,7 +48,9 @@ func (t *txn) bind(b api.Binding) error {
 }
 
 // checkPlacement guards a pod's node: it is set once, and only to a node that
-// takes the pod, has room, and has the ports of its own that the pod wants.
+// is not known to be gone, takes the pod, has room, and has the ports of its own
+// that the pod wants. A pod that replaces one of a dead node would otherwise
+// follow it, by a scheduler that has not heard of the death yet.
 // Everyone who binds to a node reads and writes the node's guard key, so two
 // binds that each fit but not both cannot both commit.
 func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
@@ -67,6 +69,9 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	var node api.Node
 	if err := json.Unmarshal(no.body, &node); err != nil {
 		return fmt.Errorf("decode %s: %w", no.ref(), err)
+	}
+	if v := node.Status.Health.Verdict; v == api.VerdictDead || v == api.VerdictLeft {
+		return conflict(api.Conflict, o.ref(), "the verdict on node %s is %s", name, v)
 	}
 	if why := node.Effective.Refuses(node.Meta.Labels, pod.Spec.Placement); why != "" {
 		return conflict(api.Conflict, o.ref(), "node %s is %s", name, why)

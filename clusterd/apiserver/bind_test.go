@@ -82,6 +82,25 @@ func TestBindOnceAndOnlyWhatFits(t *testing.T) {
 	})
 }
 
+// TestNothingIsBoundToTheDead: what replaces a lost pod does not follow it, even
+// if the scheduler has not heard of the verdict yet.
+func TestNothingIsBoundToTheDead(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		n := makeNode(t, c, "w1", "1", "1Gi")
+		makePod(t, c, "a", "100m", "64Mi")
+		for _, v := range []api.Verdict{api.VerdictDead, api.VerdictLeft} {
+			n.Status.Health.Verdict = v
+			n = must(client.Of(c, api.Nodes).PutPart(t.Context(), n, "health"))(t)
+			if err := tryBind(t, c, "a", "w1"); !api.Is(err, api.Conflict) || !strings.Contains(err.Error(), "the verdict on node w1 is "+string(v)) {
+				t.Error(err)
+			}
+		}
+		n.Status.Health.Verdict = api.VerdictReady
+		must(client.Of(c, api.Nodes).PutPart(t.Context(), n, "health"))(t)
+		bindPod(t, c, "a", "w1")
+	})
+}
+
 // TestBatchIsAllOrNothing: the error names each write that stood in the way.
 func TestBatchIsAllOrNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Server, c *client.Client) {

@@ -283,11 +283,11 @@ func (c *cache) any(ctx context.Context) (*snapshot, error) {
 
 // latest returns a snapshot that has every write acknowledged before the call.
 func (c *cache) latest(ctx context.Context) (*snapshot, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, readTimeout, errSilent)
 	defer cancel()
 	revision, err := c.index.read(ctx, c.store.Revision)
 	if err != nil {
-		return nil, err
+		return nil, silent(ctx, err)
 	}
 	return c.at(ctx, revision)
 }
@@ -331,9 +331,10 @@ func (r *readIndex) read(ctx context.Context, ask func(context.Context) (int64, 
 	r.mu.Lock()
 	r.next = nil // who comes from now on needs another answer
 	r.mu.Unlock()
-	actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readIndexTimeout)
+	actx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), readIndexTimeout, errSilent)
 	defer cancel()
 	c.revision, c.err = ask(actx)
+	c.err = silent(actx, c.err)
 	close(c.done)
 	r.mu.Lock()
 	defer r.mu.Unlock()

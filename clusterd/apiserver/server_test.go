@@ -2,9 +2,12 @@ package apiserver
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
@@ -101,6 +104,42 @@ func TestLifeOfAnApp(t *testing.T) {
 		}
 		if len(seen) != 5 {
 			t.Fatalf("watch saw %v", seen)
+		}
+	})
+}
+
+// lost is a store whose member was cut off while it led: what it is asked for
+// is never answered.
+type lost struct{ store.Store }
+
+func (lost) Commit(ctx context.Context, _ store.Txn) (int64, error) {
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+func (lost) Revision(ctx context.Context) (int64, error) {
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+// TestSilentStore: what waits for a store that says nothing ends, and says why.
+func TestSilentStore(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		ctx, apps := t.Context(), client.Of(c, api.Apps)
+		synctest.Wait()
+		s.store = lost{s.store}
+		s.cache.store = s.store
+		_, write := apps.Create(ctx, newApp("web"))
+		_, read := apps.Get(ctx, "default", "web")
+		for what, err := range map[string]error{"write": write, "read": read} {
+			if wantCode(t, err, api.Unready); !strings.Contains(err.Error(), "majority") {
+				t.Errorf("a %s says: %v", what, err)
+			}
+		}
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if _, err := apps.Create(short, newApp("web")); err == nil || strings.Contains(err.Error(), "majority") {
+			t.Errorf("a caller who waited no longer is told: %v", err)
 		}
 	})
 }

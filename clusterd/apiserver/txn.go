@@ -95,13 +95,25 @@ func (t *txn) store() store.Txn {
 
 const writeTimeout = 20 * time.Second
 
+// errSilent is why a write or a read ended at its own bound, not at its
+// caller's. A proposal of a leader that was cut off is lost without a word.
+var errSilent = api.Errorf(api.Unready, "the store does not answer: perhaps no majority of the servers reaches each other; try again, or ask another server")
+
+// silent returns errSilent for an error of a context that ended with it.
+func silent(ctx context.Context, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && context.Cause(ctx) == error(errSilent) {
+		return errSilent
+	}
+	return err
+}
+
 // commit runs plan on the state of the cluster and writes what it staged, again
 // and again until nothing it read has changed in between. It begins with what
 // the cache has; only what is certainly newest may refuse a request, or find
 // that there is nothing to do. It returns the revision of the write, or of the
 // state that needed none.
 func (s *Server) commit(ctx context.Context, by caller, plan func(*txn) error) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, errSilent)
 	defer cancel()
 	snap, newest := s.cache.now.Load(), false
 	var known findings
@@ -137,7 +149,7 @@ func (s *Server) commit(ctx context.Context, by caller, plan func(*txn) error) (
 		}
 		clash, ok := errors.AsType[*store.ConflictError](err)
 		if !ok {
-			return 0, err
+			return 0, silent(ctx, err)
 		}
 		if by.fence != 0 && slices.ContainsFunc(clash.Failed, func(c store.Compare) bool { return c.Key == fenceKey }) {
 			return 0, api.Errorf(api.Precondition, "fenced off: another server leads since this write was decided")

@@ -343,8 +343,9 @@ type apps struct {
 	scaler *scaler
 	log    hclog.Logger
 
-	wroteApp, wrotePods reconcile.Written
-	doubt               sync.Map // by ref: a write whose fate is not known
+	wroteApp, wrotePods, wroteConfigs, wroteSecrets reconcile.Written
+
+	doubt sync.Map // by ref: a write whose fate is not known
 }
 
 func newApps(cfg Config) *apps {
@@ -373,15 +374,21 @@ func (l *apps) loop() reconcile.Loop {
 }
 
 func (l *apps) reconcile(ctx context.Context, ref api.Ref) (time.Duration, error) {
-	if err := cmp.Or(l.caches.Apps.Await(ctx, l.wroteApp.Of(ref)), l.caches.Pods.Await(ctx, l.wrotePods.Of(ref))); err != nil {
+	// A config that was put back with the app, seen as it was before, would be
+	// rolled out again.
+	if err := cmp.Or(
+		l.caches.Apps.Await(ctx, l.wroteApp.Of(ref)), l.caches.Pods.Await(ctx, l.wrotePods.Of(ref)),
+		l.caches.Configs.Await(ctx, l.wroteConfigs.Of(ref)), l.caches.Secrets.Await(ctx, l.wroteSecrets.Of(ref)),
+	); err != nil {
 		return 0, err
 	}
 	app := l.caches.Apps.Get(ref.Namespace, ref.Name)
 	pods := l.caches.Pods.By("app", ref.Namespace, ref.Name)
 	if app == nil && len(pods) == 0 {
 		l.scaler.forget(l.caches.Apps.List())
-		l.wroteApp.Forget(ref)
-		l.wrotePods.Forget(ref)
+		for _, w := range []*reconcile.Written{&l.wroteApp, &l.wrotePods, &l.wroteConfigs, &l.wroteSecrets} {
+			w.Forget(ref)
+		}
 		return 0, nil
 	}
 	if app == nil {
@@ -475,9 +482,14 @@ func (l *apps) apply(ctx context.Context, ref api.Ref, app *api.App, p appPlan) 
 		l.doubt.Store(ref, true)
 	}
 	err := batches(ctx, l.client, demand, ops, func(wrote api.Ref, revision int64) {
-		if wrote.Kind == api.Pods.Name {
+		switch wrote.Kind {
+		case api.Pods.Name:
 			l.wrotePods.Note(ref, revision)
-		} else {
+		case api.Configs.Name:
+			l.wroteConfigs.Note(ref, revision)
+		case api.Secrets.Name:
+			l.wroteSecrets.Note(ref, revision)
+		case api.Apps.Name:
 			l.wroteApp.Note(ref, revision)
 		}
 	})
