@@ -348,7 +348,7 @@ func (w *world) audit(machines []*hollowNode) (stop func()) {
 func (l *ledger) look(machines []*hollowNode) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	holders := map[string]string{}
+	holders := map[string]holder{}
 	for _, h := range machines {
 		runs, err := h.Runtime.List(context.Background())
 		if err != nil {
@@ -359,11 +359,37 @@ func (l *ledger) look(machines []*hollowNode) {
 			if r.State != runtime.Running || p == nil || p.Spec.Ordinal == nil {
 				continue
 			}
-			ordinal, me := fmt.Sprintf("%d of %s", *p.Spec.Ordinal, p.Spec.App), fmt.Sprintf("%s on %s", p.Meta.Name, h.name)
-			if other := holders[ordinal]; other != "" && other != me {
-				l.fail("two pods of ordinal %s run: %s and %s", ordinal, other, me)
+			ordinal, me := fmt.Sprintf("%d of %s", *p.Spec.Ordinal, p.Spec.App), holder{h, r, p.Meta.Name}
+			if other, ok := holders[ordinal]; ok && other.pod != me.pod && other.overlaps(me) {
+				l.fail("two pods of ordinal %s run: %s, and %s", ordinal, other, me)
 			}
 			holders[ordinal] = me
 		}
 	}
+}
+
+// holder is a container that runs for an ordinal.
+type holder struct {
+	on  *hollowNode
+	is  runtime.Status
+	pod string
+}
+
+func (h holder) String() string {
+	return fmt.Sprintf("%s on %s since %s", h.pod, h.on.name, h.is.StartedAt.Format("04:05.000"))
+}
+
+// overlaps reports whether it runs still, or ended after the other began: the
+// machines were looked at one after the other.
+func (h holder) overlaps(other holder) bool {
+	runs, err := h.on.Runtime.List(context.Background())
+	if err != nil {
+		return false
+	}
+	for _, r := range runs {
+		if r.ID == h.is.ID && r.StartedAt.Equal(h.is.StartedAt) {
+			return r.State == runtime.Running || r.Exit.At.After(other.is.StartedAt)
+		}
+	}
+	return false
 }

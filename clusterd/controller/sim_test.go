@@ -112,6 +112,7 @@ type simMachine struct {
 	until  time.Time
 	models map[string]*pod.Model // by UID
 	pods   map[string]*api.Pod
+	shown  map[string]*api.Pod // the view before, which may be shown again
 }
 
 const (
@@ -302,6 +303,7 @@ func (s *sim) work(m *simMachine) {
 	for _, uid := range slices.Sorted(maps.Keys(m.models)) {
 		for range 2 { // what the API takes lets it go on
 			st, done := m.models[uid].Step(s.now, m.era, max(0, m.until.Sub(s.now)))
+			s.checkOrdinals() // before anybody can object
 			if m.linked {
 				s.tell(m, uid, st)
 			}
@@ -314,6 +316,8 @@ func (s *sim) work(m *simMachine) {
 	}
 }
 
+// hear takes in a view of the API. Of a pod that is new to the machine it may be
+// an older one, of another server, from before the pod's end.
 func (s *sim) hear(m *simMachine) {
 	all := map[string]*api.Pod{}
 	for _, p := range s.pods {
@@ -321,14 +325,22 @@ func (s *sim) hear(m *simMachine) {
 			all[p.Meta.UID] = p
 		}
 	}
-	for uid, p := range all {
+	stale := m.shown != nil && s.chance(3)
+	if !stale {
+		m.shown = all
+	}
+	for uid, p := range m.shown {
 		if m.models[uid] == nil && !p.Status.Phase.Ended() {
-			m.models[uid] = pod.NewModel(*p)
+			m.models[uid], m.pods[uid] = pod.NewModel(*p), p
 		}
-		m.pods[uid] = p
+		if !stale {
+			m.pods[uid] = p
+		}
 	}
 	for uid, model := range m.models {
-		model.Heard(all[uid])
+		if !stale {
+			model.Heard(all[uid])
+		}
 	}
 }
 
@@ -336,14 +348,14 @@ func (s *sim) hear(m *simMachine) {
 func (s *sim) tell(m *simMachine, uid string, st api.PodStatus) {
 	p := s.pods[m.pods[uid].Meta.Name]
 	if p == nil || p.Meta.UID != uid || !p.Status.Phase.MayBecome(st.Phase) {
-		m.models[uid].Heard(nil)
+		m.models[uid].Told(nil)
 		return
 	}
 	next := *p
 	next.Status = st
 	s.commit(nil)
 	s.pods[p.Meta.Name] = &next
-	m.models[uid].Heard(&next)
+	m.models[uid].Told(&next)
 }
 
 // view is what a loop sees: now and then, what was so a turn ago.
@@ -491,20 +503,7 @@ func (s *sim) bind() {
 
 // check is what must hold at all times.
 func (s *sim) check() {
-	holder := map[int]string{}
-	for _, m := range s.machines {
-		for _, uid := range slices.Sorted(maps.Keys(m.models)) {
-			p := m.pods[uid]
-			if p.Spec.Ordinal == nil || !m.models[uid].Runs() {
-				continue
-			}
-			me := p.Meta.Name + " on " + m.name
-			if other := holder[*p.Spec.Ordinal]; other != "" {
-				s.fail("two pods of ordinal %d run: %s and %s", *p.Spec.Ordinal, other, me)
-			}
-			holder[*p.Spec.Ordinal] = me
-		}
-	}
+	s.checkOrdinals()
 	dead := map[string]bool{}
 	for _, n := range s.nodes {
 		dead[n.Meta.Name] = n.Status.Health.Gone()
@@ -534,6 +533,24 @@ func (s *sim) check() {
 		}
 		if r.Phase.Terminal() {
 			s.ends[r.Number] = r.Phase
+		}
+	}
+}
+
+// checkOrdinals demands that no two pods of an ordinal run.
+func (s *sim) checkOrdinals() {
+	holder := map[int]string{}
+	for _, m := range s.machines {
+		for _, uid := range slices.Sorted(maps.Keys(m.models)) {
+			p := m.pods[uid]
+			if p.Spec.Ordinal == nil || !m.models[uid].Runs() {
+				continue
+			}
+			me := p.Meta.Name + " on " + m.name
+			if other := holder[*p.Spec.Ordinal]; other != "" {
+				s.fail("two pods of ordinal %d run: %s and %s", *p.Spec.Ordinal, other, me)
+			}
+			holder[*p.Spec.Ordinal] = me
 		}
 	}
 }

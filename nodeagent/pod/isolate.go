@@ -11,9 +11,11 @@ import (
 
 // A pod of on_isolation = stop runs on its node's lease. Once that has ended,
 // if only for a moment, the pod may run elsewhere: it is killed at once, and
-// for good. It starts nothing unless the node has the lease it began with, and
-// the API has taken the word that it starts: what was given up meanwhile is
-// refused there.
+// for good. It starts nothing unless the node has the lease it began with.
+//
+// No pod of an ordinal starts anything before the API has taken the word that it
+// does, under the lease it has: what was given up meanwhile is refused there.
+// What the API shows is no such word, as a view may be older than the end.
 
 // leaseFact is what the node knows of its run lease.
 type leaseFact struct {
@@ -43,10 +45,29 @@ func (p *planner) onLease() (isolated bool) {
 		return true
 	}
 	p.again(p.now.Add(p.see.Lease.Left))
-	if a := p.see.Acked; a != api.PhaseStarting && a != api.PhaseRunning {
-		p.see.Unsaid = true
-	}
 	return false
+}
+
+// terms are those on which a pod of an ordinal may start: once for all, or the
+// era of the lease it needs. 0: it needs nobody's leave.
+func (r *record) terms(pod *api.Pod) int64 {
+	if pod.Spec.Ordinal == nil {
+		return 0
+	}
+	return max(r.Era, 1)
+}
+
+// unsaid reports whether the API has to take its word first.
+func (r *record) unsaid(pod *api.Pod) bool { return r.Word != r.terms(pod) }
+
+// isWord reports whether a status in that phase is the word.
+func isWord(p api.Phase) bool { return p == api.PhaseStarting || p == api.PhaseRunning }
+
+// said takes in that the API took a status, given on those terms.
+func (r *record) said(phase api.Phase, terms int64) {
+	if isWord(phase) {
+		r.Word = terms
+	}
 }
 
 // isolate kills what runs, and ends the pod.

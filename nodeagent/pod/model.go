@@ -28,7 +28,7 @@ func NewModel(p api.Pod) *Model {
 	return m
 }
 
-// Heard takes in the pod as the API has it; nil: it has none.
+// Heard takes in the pod as a view of the API has it; nil: it has none.
 func (m *Model) Heard(p *api.Pod) {
 	m.see.Hold = false
 	if p == nil || p.Status.Phase.Ended() && !m.rec.Status.Phase.Ended() {
@@ -36,6 +36,14 @@ func (m *Model) Heard(p *api.Pod) {
 		return
 	}
 	m.pod, m.see.Acked = *p, p.Status.Phase
+}
+
+// Told takes in that the API took a status, told on the terms of before, and
+// the pod as it is with it; nil: it refused.
+func (m *Model) Told(p *api.Pod) {
+	if m.Heard(p); p != nil {
+		m.rec.said(p.Status.Phase, m.rec.terms(p))
+	}
 }
 
 // Restarted is the agent's restart: it goes on with its record, and starts

@@ -108,29 +108,30 @@ func (w *worker) publish(ctx context.Context) {
 		return
 	}
 	b := encode(w.rec.Status)
-	w.out.dirty = !w.out.writing && !bytes.Equal(b, w.out.acked)
+	w.out.dirty = !w.out.writing && (!bytes.Equal(b, w.out.acked) || isWord(w.rec.Status.Phase) && w.rec.unsaid(&w.pod))
 	if !w.out.dirty || time.Now().Before(w.out.retry.at) {
 		return
 	}
 	w.out.writing, w.out.dirty = true, false
-	st := api.Clone(w.rec.Status)
+	st, terms := api.Clone(w.rec.Status), w.rec.terms(&w.pod)
 	m := w.pod.Meta
 	p := &api.Pod{Kind: api.Pods.Name, Meta: api.Meta{Name: m.Name, Namespace: m.Namespace, UID: m.UID}, Spec: w.pod.Spec, Status: st}
 	w.async.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		stored, err := w.cfg.API.PutStatus(ctx, p)
-		w.post(func() { w.wrote(st, stored, err) })
+		w.post(func() { w.wrote(st, terms, stored, err) })
 	})
 }
 
-// wrote takes in how a status write went.
-func (w *worker) wrote(st api.PodStatus, stored *api.Pod, err error) {
+// wrote takes in how a write of the status went, on those terms.
+func (w *worker) wrote(st api.PodStatus, terms int64, stored *api.Pod, err error) {
 	w.out.writing = false
 	switch api.CodeOf(err) {
 	case 0:
 		w.see.Offline = false
 		w.out.retry = retry{}
+		w.rec.said(st.Phase, terms)
 		if stored.Meta.Revision >= w.out.rev {
 			w.acked(st, stored.Meta.Revision)
 		}

@@ -50,6 +50,7 @@ type record struct {
 
 	Era      int64 `json:"era,omitempty"`      // of the lease it runs on
 	Isolated bool  `json:"isolated,omitempty"` // … which has ended
+	Word     int64 `json:"word,omitempty"`     // terms on which the API took its word that it starts
 }
 
 // life is the story of one container: a run after a run.
@@ -103,7 +104,6 @@ type facts struct {
 
 	Lease   leaseFact
 	NoLease bool // … and waits for one
-	Unsaid  bool // the API must take the word first that it starts
 
 	Disowned bool      // gone from the API, or lost: stop it without ceremony
 	Offline  bool      // the control plane does not answer

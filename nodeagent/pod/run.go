@@ -21,7 +21,7 @@ func (p *planner) run() {
 		p.rec.Begun = false
 	}
 	p.disk()
-	p.see.Hold = p.see.Hold || p.see.Unsaid
+	p.see.Hold = p.see.Hold || p.rec.unsaid(p.pod)
 	for _, name := range p.names() {
 		p.book(name)
 	}
