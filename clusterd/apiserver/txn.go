@@ -101,7 +101,7 @@ var errSilent = api.Errorf(api.Unready, "the store does not answer: perhaps no m
 
 // silent returns errSilent for an error of a context that ended with it.
 func silent(ctx context.Context, err error) error {
-	if errors.Is(err, context.DeadlineExceeded) && context.Cause(ctx) == error(errSilent) {
+	if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), errSilent) {
 		return errSilent
 	}
 	return err
