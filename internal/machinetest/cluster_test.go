@@ -1,7 +1,8 @@
 // Package machinetest runs the product as a user would: the built binaries,
 // the real Terraform, a cluster of network namespaces with real containerd and
-// nginx. It knows no package of ours but the vocabulary, and the client where it
-// asks more often than a command line can.
+// nginx. It knows no package of ours but the vocabulary, the client where it
+// asks more often than a command line can, and networktest where it breaks what
+// is in a machine's kernel.
 //
 // It needs root, bin/ (make build) and the example images (make images), and
 // skips with a printed reason without them.

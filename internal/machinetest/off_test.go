@@ -33,13 +33,8 @@ func TestServersOff(t *testing.T) {
 	for _, server := range []string{"1", "2", "3"} {
 		c.must(t, "dev", "server", "stop", server, "--name", c.name)
 	}
-	supervisors := processes(t, "nodeagent run ", "/"+c.name+"/")
-	for _, pid := range processes(t, "nodeagent agent") {
-		if slices.Contains(supervisors, parent(pid)) {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-		}
+	for _, node := range []string{"w1", "w2", "w3"} {
+		c.killAgent(t, node)
 	}
 	time.Sleep(off - time.Since(began))
 	for name, was := range before { // the containers themselves, as nobody can be asked
