@@ -29,6 +29,9 @@ func (t *txn) joinServer(req pki.JoinRequest) (pki.JoinNode, error) {
 	if err != nil || again {
 		return none, err
 	}
+	if err := t.checkJoinLevel(req); err != nil {
+		return none, err
+	}
 	if t.s.membership() == nil {
 		return none, api.Errorf(api.Conflict, "this server keeps its state in memory: no other can join it")
 	}

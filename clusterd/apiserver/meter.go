@@ -29,6 +29,7 @@ func (s *Server) measure(rt route, r *http.Request, code int, took time.Duration
 // Vitals are how a server is at a moment.
 type Vitals struct {
 	Leads    bool
+	Level    int   // of the cluster
 	Watches  int   // that are served
 	Revision int64 // up to which this server has seen everything
 	// Behind is how many revisions the store is ahead of that; -1 says that it
@@ -50,6 +51,9 @@ func (s *Server) Vitals(ctx context.Context) Vitals {
 	}
 	if now := s.cache.now.Load(); now != nil {
 		v.Revision = now.revision
+		if at, err := levelOf(now); err == nil {
+			v.Level = at.Level
+		}
 	}
 	if newest, err := s.store.Revision(ctx); err == nil {
 		v.Behind = max(0, newest-v.Revision)

@@ -48,8 +48,12 @@ const (
 
 // Config says how a Server keeps its state and whom it trusts.
 type Config struct {
-	Name string      // of this server
-	Etcd *EtcdConfig // nil keeps the state in memory, for tests
+	Name string // of this server
+	// Version is what it runs, and Level up to which level of the cluster that
+	// knows what servers write; by default api.Level.
+	Version string
+	Level   int
+	Etcd    *EtcdConfig // nil keeps the state in memory, for tests
 
 	PodsCIDR     string // by default DefaultPods
 	ServicesCIDR string // by default DefaultServices
@@ -156,6 +160,12 @@ func (s *Server) init(ctx context.Context) error {
 	s.handler = s.mux()
 	s.cleanSpool()
 	s.openapi = sync.OnceValues(OpenAPI)
+	if s.cfg.Level == 0 {
+		s.cfg.Level = api.Level
+	}
+	if err := s.checkLevel(ctx); err != nil {
+		return err
+	}
 	if err := s.foundKeys(ctx); err != nil {
 		return err
 	}
@@ -167,8 +177,9 @@ func (s *Server) init(ctx context.Context) error {
 	return s.bootstrap(ctx)
 }
 
-// bootstrap creates the default namespace. Only a store that has never had one
-// gets it: it cannot be deleted.
+// bootstrap creates the default namespace, and says at which level the cluster
+// begins. Only a store that has never had the namespace gets them: it cannot be
+// deleted.
 func (s *Server) bootstrap(ctx context.Context) error {
 	t := s.newTxn(newSnapshot(0), caller{Identity: Identity{RoleSystem, "bootstrap"}})
 	in, err := openSpec(s.kinds["namespaces"], "", api.DefaultNamespace, []byte(`{"spec":{"description":"For what has no namespace of its own."}}`))
@@ -178,6 +189,8 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	if _, _, err := t.putSpec(in, precondition{}); err != nil {
 		return err
 	}
+	t.read(levelKey)
+	t.set(levelKey, marshal(levelRecord{s.cfg.Level, s.cfg.Name, s.cfg.Version}))
 	_, err = s.store.Commit(ctx, t.store())
 	if _, exists := errors.AsType[*store.ConflictError](err); exists {
 		return nil
@@ -203,9 +216,16 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() { s.tendMembers(ctx) })
 	parts.Go(func() { s.tendKeys(ctx) })
 	parts.Go(func() { s.watchSpace(ctx) })
+	misfit := make(chan error, 1)
+	parts.Go(func() {
+		if err := s.tendLevel(ctx); err != nil {
+			misfit <- err
+		}
+	})
 	var err error
 	select {
 	case <-ctx.Done():
+	case err = <-misfit:
 	case <-s.store.Stopped():
 		err = errors.New("the store ended by itself, as that of a server does that was removed from the cluster: its log says why")
 	}

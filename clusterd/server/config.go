@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver"
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
 // Ports and networks of a cluster that says nothing else.
@@ -61,6 +62,8 @@ type Config struct {
 	InMemory bool
 	// NoSync trades durability for speed. For tests.
 	NoSync bool
+	// Level is what the server knows of what others write; api.Level. For tests.
+	Level int
 
 	Log hclog.Logger
 }
@@ -105,6 +108,7 @@ func (c Config) withDefaults() (Config, error) {
 	case AuditOff:
 		c.AuditLog = ""
 	}
+	c.Level = cmp.Or(c.Level, api.Level)
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()
 	}

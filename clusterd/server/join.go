@@ -31,7 +31,7 @@ func (s *Server) join(ctx context.Context, gossipAddr string) (j joined, err err
 	if err != nil {
 		return j, fmt.Errorf("--join needs a token of role server, by --token-file or CLUSTERD_JOIN_TOKEN: %w", err)
 	}
-	req := pki.JoinRequest{Role: pki.Server, Name: s.cfg.Name, Address: s.addr, Gossip: gossipAddr, Peer: s.peer}
+	req := pki.JoinRequest{Role: pki.Server, Name: s.cfg.Name, Address: s.addr, Gossip: gossipAddr, Peer: s.peer, Level: s.cfg.Level}
 	for wait, i := time.Second, 0; ; i++ {
 		at, err := hostPort("--join", s.cfg.Join[i%len(s.cfg.Join)], DefaultPort)
 		if err != nil {

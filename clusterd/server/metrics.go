@@ -174,6 +174,7 @@ type scrape struct{ *metrics }
 
 var (
 	leaderDesc   = prometheus.NewDesc("clusterd_leader", "1 if this server leads.", nil, nil)
+	levelDesc    = prometheus.NewDesc("clusterd_level", "Level of the cluster: what all its servers know.", nil, nil)
 	watchesDesc  = prometheus.NewDesc("clusterd_watches", "Watches that this server serves.", nil, nil)
 	seatsDesc    = prometheus.NewDesc("clusterd_api_seats", "Seats that requests at work take: one each, and a list one more for some hundred objects.", nil, nil)
 	waitingDesc  = prometheus.NewDesc("clusterd_api_requests_waiting", "Requests that wait for their turn.", nil, nil)
@@ -188,7 +189,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (scrape) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leaderDesc, watchesDesc, seatsDesc, waitingDesc, refusedDesc, revisionDesc, behindDesc, reachedDesc, sizeDesc, inUseDesc, quotaDesc} {
+	for _, d := range []*prometheus.Desc{leaderDesc, levelDesc, watchesDesc, seatsDesc, waitingDesc, refusedDesc, revisionDesc, behindDesc, reachedDesc, sizeDesc, inUseDesc, quotaDesc} {
 		ch <- d
 	}
 }
@@ -209,6 +210,7 @@ func (s scrape) Collect(ch chan<- prometheus.Metric) {
 	}
 	is := map[bool]int64{true: 1}
 	send(leaderDesc, is[now.Leads])
+	send(levelDesc, int64(now.Level))
 	send(watchesDesc, int64(now.Watches))
 	send(seatsDesc, int64(now.Seats))
 	send(waitingDesc, int64(now.Waiting))

@@ -24,7 +24,7 @@ func (s *Server) register(ctx context.Context) error {
 	me := &api.Server{
 		Meta:   api.Meta{Name: s.cfg.Name},
 		Spec:   api.ServerSpec{Address: s.addr, Gossip: s.gossip.Addr(), Peer: s.peer},
-		Status: api.ServerStatus{Version: daemon.Version(), StartedAt: time.Now()},
+		Status: api.ServerStatus{Version: daemon.Version(), Level: s.cfg.Level, StartedAt: time.Now()},
 	}
 	if err := s.insist(ctx, func() error { _, err := servers.Put(ctx, me); return err }); err != nil {
 		return err

@@ -113,6 +113,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	conf := apiserver.Config{
 		Name: s.cfg.Name, PodsCIDR: s.cfg.Pods.String(), ServicesCIDR: s.cfg.Services.String(),
+		Version: daemon.Version(), Level: s.cfg.Level,
 		Lease: s.cfg.Lease, Dead: s.witness.dead,
 		Peer: peer, Issuer: issuer{s.creds}, Tunnels: tunnels{s.hub}, Planner: s.planner, Registry: images,
 		Keys:     s.creds.now.Load().set,

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net"
+	"strconv"
 	"time"
 )
 
@@ -16,6 +17,7 @@ var Servers = Kind[ServerSpec, ServerStatus]{
 		{Name: "STORE", Of: func(s *Server) string { return fmt.Sprintf("%d%%", s.Status.StoreUsed*10) }},
 		{Name: "PEER", Wide: true, Of: func(s *Server) string { return s.Spec.Peer }},
 		{Name: "VERSION", Of: func(s *Server) string { return s.Status.Version }},
+		{Name: "LEVEL", Wide: true, Of: func(s *Server) string { return strconv.Itoa(max(s.Status.Level, 1)) }},
 		{Name: "AGE", Of: func(s *Server) string { return Age(s.Meta.CreatedAt) }},
 	},
 }
@@ -64,5 +66,6 @@ type ServerStatus struct {
 	Version   string     `json:"version,omitempty" doc:"What it runs."`
 	StartedAt time.Time  `json:"started_at,omitzero" doc:"When it was started."`
 	StoreUsed int        `json:"store_used,omitempty" doc:"How full its store is, in tenths; from 9 on only deletes and statuses are taken."`
+	Level     int        `json:"level,omitempty" doc:"Up to which level of the cluster its version knows what servers write; the cluster is at the level that all of them know."`
 	Keys      KeyIDs     `json:"keys,omitzero" doc:"The keys it has of those that members share."`
 }

@@ -26,6 +26,7 @@ type JoinRequest struct {
 	// Gossip and Peer are where the others reach a server's gossip and store.
 	Gossip string `json:"gossip,omitempty"`
 	Peer   string `json:"peer,omitempty"`
+	Level  int    `json:"level,omitempty"` // that a server knows, see api.Level
 }
 
 // JoinResponse answers POST /v1/join and, without Node changed,

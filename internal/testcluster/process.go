@@ -21,6 +21,9 @@ type Process struct {
 	start func(ctx context.Context) (running, error)
 	t     testing.TB
 
+	// Level is what a server knows with the next start; 0: what this build does.
+	Level int
+
 	running
 	cancel context.CancelFunc
 	done   chan error

@@ -109,7 +109,9 @@ func (c *Cluster) AddServer() *Process {
 		at = place{freePort(c.t), freePort(c.t), at.peer}
 	}
 	c.at, c.Servers = append(c.at, at), append(c.Servers, p)
-	p.start = func(ctx context.Context) (running, error) { return c.startServer(ctx, p.name, dir, &c.at[i]) }
+	p.start = func(ctx context.Context) (running, error) {
+		return c.startServer(ctx, p, dir, &c.at[i])
+	}
 	if i == 0 {
 		c.Server = p
 	}
@@ -129,9 +131,10 @@ func freePort(t testing.TB) string {
 }
 
 // startServer starts a server in this process, or in one of its own.
-func (c *Cluster) startServer(ctx context.Context, name, dir string, at *place) (running, error) {
+func (c *Cluster) startServer(ctx context.Context, p *Process, dir string, at *place) (running, error) {
+	name := p.name
 	cfg := server.Config{
-		Name: name, DataDir: dir, Listen: at.api, Gossip: at.gossip, Peer: at.peer,
+		Name: name, Level: p.Level, DataDir: dir, Listen: at.api, Gossip: at.gossip, Peer: at.peer,
 		InMemory: !c.cfg.Etcd && !c.cfg.Separate && c.cfg.Servers < 2, NoSync: true,
 	}
 	if _, err := os.Stat(dir); name != "s1" && errors.Is(err, os.ErrNotExist) {
