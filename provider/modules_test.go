@@ -5,15 +5,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
 
 // modules are those of examples/modules, each with the variables its own tests
 // start from.
 var modules = map[string]string{
 	"team":     "  name        = \"module-team\"\n  description = \"Whoever is on call.\"\n  quota       = { cpu = \"2\", memory = \"2Gi\", replicas = 20 }\n",
-	"web-app":  "  name  = \"web\"\n  image = \"nginx:1.27\"\n",
-	"worker":   "  name  = \"worker\"\n  image = \"worker:1.0\"\n",
-	"cron":     "  name     = \"cron\"\n  image    = \"cleanup:1.0\"\n  schedule = \"15 2 * * *\"\n",
+	"web-app":  "  name  = \"web\"\n  image = \"nginx:1.0\"\n",
+	"worker":   "  name  = \"worker\"\n  image = \"nginx:1.0\"\n",
+	"cron":     "  name     = \"cron\"\n  image    = \"nginx:1.0\"\n  schedule = \"15 2 * * *\"\n",
 	"postgres": "  name                = \"db\"\n  deletion_protection = false\n",
 }
 
@@ -40,8 +43,12 @@ func testModules(t *testing.T, c *cluster) {
 				t.Fatal(err)
 			}
 			own := &workspace{t: t, dir: filepath.Join(w.dir, "module"), env: w.env}
+			own.must(0, "get") // what its tests are made of
 			if out := own.must(0, "test"); !strings.Contains(out, "Success!") || strings.Contains(out, " 0 passed") {
 				t.Errorf("terraform test tests nothing:\n%s", out)
+			}
+			if left, _, err := client.Of(c.Client(), api.Volumes).List(t.Context(), w.env["CLUSTERD_NAMESPACE"], nil); err != nil || len(left) > 0 {
+				t.Errorf("terraform test leaves volumes: %v (%v)", left, err)
 			}
 			w.write("main.tf", "module \"it\" {\n  source = \"./module\"\n"+variables+"}\n")
 			w.must(0, "get")

@@ -2,6 +2,7 @@ resource "clusterd_app" "this" {
   namespace = var.namespace
   name      = var.name
   image     = var.image
+  command   = var.command
   replicas  = var.scale == null ? var.replicas : null
   scale     = var.scale
   cpu       = var.cpu

@@ -20,6 +20,12 @@ variable "image" {
   }
 }
 
+variable "command" {
+  description = "Replaces the image's entrypoint."
+  type        = list(string)
+  default     = null
+}
+
 variable "replicas" {
   description = "How many pods to keep running; at least two, so that one may fail. Without effect when scale is set."
   type        = number

@@ -1,6 +1,7 @@
 variables {
   name     = "module-cron"
-  image    = "cleanup:1.0"
+  image    = "nginx:1.0"
+  command  = ["sh", "-c", "rm -rf /tmp/*"]
   schedule = "15 2 * * *"
 }
 

@@ -3,6 +3,13 @@ variables {
   deletion_protection = false
 }
 
+# Its data would stay, as it is meant to, if the test did not declare the volume.
+run "declares_the_volume" {
+  module {
+    source = "./tests/volume"
+  }
+}
+
 run "runs" {
   assert {
     condition     = clusterd_app.this.mounts["/var/lib/postgresql/data"].volume == "module-db-data"

@@ -1,6 +1,8 @@
 variables {
-  name  = "module-web"
-  image = "nginx:1.27"
+  name        = "module-web"
+  image       = "nginx:1.0"
+  command     = ["sh", "-c", "trap exit QUIT; httpd -f -p 8080 -h /srv/www & wait"] # needs no powers, unlike nginx
+  health_path = "/"
 }
 
 run "serves" {

@@ -1,6 +1,6 @@
 variables {
   name  = "module-worker"
-  image = "worker:1.0"
+  image = "nginx:1.0"
 }
 
 run "works" {
@@ -12,7 +12,7 @@ run "works" {
 
 run "replaces_without_overlap" {
   variables {
-    image   = "worker:1.1"
+    image   = "nginx:2.0"
     overlap = false
   }
   assert {
@@ -24,7 +24,7 @@ run "replaces_without_overlap" {
 run "refuses_latest" {
   command = plan
   variables {
-    image = "worker:latest"
+    image = "nginx:latest"
   }
   expect_failures = [var.image]
 }
