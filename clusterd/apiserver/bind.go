@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -28,12 +29,10 @@ func (t *txn) bind(b api.Binding) error {
 		return conflict(api.Conflict, ref, "has ended: %s", phaseOf(old))
 	}
 	o := old.with()
-	var spec map[string]json.RawMessage
-	if err := json.Unmarshal(old.spec, &spec); err != nil {
+	var err error
+	if o.spec, err = withNode(old.spec, b.Node); err != nil {
 		return fmt.Errorf("decode spec of %s: %w", ref, err)
 	}
-	spec["node"] = marshal(b.Node)
-	o.spec = marshal(spec)
 	o.meta.Generation++
 	t.sign(o)
 	typed, err := o.typed()
@@ -43,8 +42,23 @@ func (t *txn) bind(b api.Binding) error {
 	if err := t.checkPlacement(old, o, typed.(*api.Pod)); err != nil {
 		return err
 	}
+	o.known = typed
 	t.put(o)
 	return nil
+}
+
+// withNode returns a pod's spec with its node. One that says nothing of a node,
+// as nearly all do, is extended as it is.
+func withNode(spec json.RawMessage, node string) (json.RawMessage, error) {
+	if end := len(spec) - 1; end > 1 && spec[end] == '}' && !bytes.Contains(spec, []byte(`"node"`)) {
+		return slices.Concat(spec[:end], []byte(`,"node":`), marshal(node), []byte(`}`)), nil
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(spec, &all); err != nil {
+		return nil, err
+	}
+	all["node"] = marshal(node)
+	return marshal(all), nil
 }
 
 // checkPlacement guards a pod's node: it is set once, and only to a node that
@@ -66,9 +80,13 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	if no == nil {
 		return conflict(api.Conflict, o.ref(), "node %s does not exist", name)
 	}
-	var node api.Node
-	if err := json.Unmarshal(no.body, &node); err != nil {
-		return fmt.Errorf("decode %s: %w", no.ref(), err)
+	node := no.node
+	if node == nil { // it is written by this very transaction
+		written, err := no.typed()
+		if err != nil {
+			return err
+		}
+		node = written.(*api.Node)
 	}
 	if v := node.Status.Health.Verdict; v == api.VerdictDead || v == api.VerdictLeft {
 		return conflict(api.Conflict, o.ref(), "the verdict on node %s is %s", name, v)

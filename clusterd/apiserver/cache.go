@@ -24,6 +24,8 @@ type cache struct {
 	log    hclog.Logger
 	hub    hub
 
+	written handover
+
 	now atomic.Pointer[snapshot] // nil until the first load
 
 	mu       sync.Mutex
@@ -165,6 +167,7 @@ func (c *cache) load(ctx context.Context) (*snapshot, error) {
 		r.After = p.Entries[len(p.Entries)-1].Key
 	}
 	frozen := building.freeze()
+	c.written.clear()
 	c.hub.reset(frozen.revision, func() { c.now.Store(frozen) })
 	c.announce()
 	return building, nil
@@ -225,7 +228,9 @@ func (c *cache) apply(building *snapshot, b store.Batch) {
 			old = building.remove(ev.Key)
 		} else {
 			var err error
-			if o, err = c.decode(ev.Entry); err != nil {
+			if o = c.written.take(ev.Entry); o != nil {
+				old = building.put(o)
+			} else if o, err = c.decode(ev.Entry); err != nil {
 				c.log.Error("stored object is unreadable and left out", "error", err)
 				old = building.remove(ev.Key)
 			} else {

@@ -74,10 +74,13 @@ type object struct {
 	spec, effective, status json.RawMessage
 
 	body  []byte            // as served
-	index map[string]string // of the kind's index filters
+	index map[string]string // of the kind's index filters; nil of what is to be written
 	load  load              // of pods
 	uses  []api.VolumeUse   // of pods that have not ended
 	ports []api.Port        // of its node, that a pod takes for itself
+
+	node  *api.Node // typed, of a node: each bind to it reads it
+	known api.Any   // typed, of what is to be written; may be nil
 
 	charge  api.Charge // of its namespace's quota, for what it declares
 	elastic bool       // its pods may be more than that
@@ -130,13 +133,18 @@ func (o *object) seal() {
 
 // derive computes what the cache selects by. The object is complete otherwise.
 func (o *object) derive() error {
-	if len(o.kind.info.Indexes) == 0 && !takesQuota(o.kind) {
+	if len(o.kind.info.Indexes) == 0 && !takesQuota(o.kind) && o.kind.info.Name != api.Nodes.Name {
 		return nil
 	}
 	typed, err := o.typed()
 	if err != nil {
 		return err
 	}
+	o.deriveFrom(typed)
+	return nil
+}
+
+func (o *object) deriveFrom(typed api.Any) {
 	o.charge, o.elastic, _ = declaredCharge(typed)
 	o.index = make(map[string]string, len(o.kind.info.Indexes))
 	for _, name := range o.kind.info.Indexes {
@@ -148,7 +156,7 @@ func (o *object) derive() error {
 		cpu, memory := pod.Spec.Requests()
 		o.load, o.uses, o.ports = load{cpu, memory, 1}, pod.Spec.Uses(), pod.Spec.NodePorts()
 	}
-	return nil
+	o.node, _ = typed.(*api.Node)
 }
 
 // encode renders the object; meta.revision is left out when it is 0.
@@ -191,7 +199,7 @@ func (o *object) ref() api.Ref { return o.kind.ref(o.meta.Namespace, o.meta.Name
 // with returns a copy to change.
 func (o *object) with() *object {
 	c := *o
-	c.body = nil
+	c.body, c.index, c.node, c.known = nil, nil, nil, nil
 	return &c
 }
 

@@ -21,6 +21,14 @@ import (
 // repeated and mistyped fields, each with its path. What it accepts,
 // json.Unmarshal decodes. It never repeats a value: one may be a secret.
 func strict(raw []byte, into reflect.Type, path string) api.Errors {
+	if fits(raw, into) {
+		return nil
+	}
+	return misfits(raw, into, path)
+}
+
+// misfits is strict without the short way.
+func misfits(raw []byte, into reflect.Type, path string) api.Errors {
 	w := walker{dec: json.NewDecoder(bytes.NewReader(raw))}
 	w.dec.UseNumber()
 	err := w.value(into, path)

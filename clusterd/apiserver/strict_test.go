@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"strings"
@@ -56,6 +57,51 @@ func TestStrict(t *testing.T) {
 	}
 }
 
+// TestFits: what is plain and right takes the short way, whatever its white
+// space; a mistake at any byte does not get through on it.
+func TestFits(t *testing.T) {
+	for name, spec := range samples {
+		k, err := api.Lookup(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		of := k.Info().Spec
+		var spaced bytes.Buffer
+		if err := json.Indent(&spaced, []byte(spec), " ", "\t"); err != nil {
+			t.Fatal(err)
+		}
+		for _, raw := range [][]byte{[]byte(spec), spaced.Bytes()} {
+			if !fits(raw, of) {
+				t.Errorf("%s: the short way does not take %s", name, raw)
+			}
+			for i := range raw {
+				for _, c := range []byte(`x"{}[]:,0 `) {
+					bad := bytes.Clone(raw)
+					bad[i] = c
+					if errs := misfits(bad, of, ""); len(errs) > 0 && fits(bad, of) {
+						t.Errorf("%s: the short way takes %s: %v", name, bad, errs)
+					}
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkStrict(b *testing.B) {
+	raw := []byte(`{"image":"docker.io/library/nginx:1.27","cpu":"50m","memory":"32Mi","replicas":100,"env":{"A":"b","LONGER_NAME":"and a longer value"},"ports":{"http":"80"}}`)
+	for name, f := range map[string]func(){
+		"walker": func() { misfits(raw, api.Apps.Info().Spec, "spec") },
+		"strict": func() { strict(raw, api.Apps.Info().Spec, "spec") },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				f()
+			}
+		})
+	}
+}
+
 // FuzzStrict: what strict accepts, json.Unmarshal decodes, for every kind; and
 // no input makes either fall over.
 func FuzzStrict(f *testing.F) {
@@ -67,7 +113,10 @@ func FuzzStrict(f *testing.F) {
 	f.Add([]byte("{\"a\":[[[[[[[[[[[{}]]]]]]]]]]]}"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, k := range api.Kinds {
-			errs := strict(raw, k.Info().Spec, "spec")
+			errs := misfits(raw, k.Info().Spec, "spec")
+			if len(errs) > 0 && fits(raw, k.Info().Spec) {
+				t.Errorf("%s: the short way takes %q: %v", k.Info().Name, raw, errs)
+			}
 			spec := reflect.New(k.Info().Spec)
 			err := json.Unmarshal(raw, spec.Interface())
 			if len(errs) == 0 && err != nil {

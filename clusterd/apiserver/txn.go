@@ -143,10 +143,12 @@ func (s *Server) commit(ctx context.Context, by caller, plan func(*txn) error) (
 			snap = nil
 			continue
 		}
+		s.cache.written.expect(t.staged)
 		revision, err := s.store.Commit(ctx, t.store())
 		if err == nil {
 			return revision, nil
 		}
+		s.cache.written.forget(t.staged)
 		clash, ok := errors.AsType[*store.ConflictError](err)
 		if !ok {
 			return 0, silent(ctx, err)

@@ -193,6 +193,9 @@ func (t *txn) create(in *incoming) (*object, error) {
 	if err := t.settle(nil, o, in); err != nil {
 		return nil, err
 	}
+	if pod, ok := in.typed.(*api.Pod); ok {
+		o.known = pod
+	}
 	t.put(o)
 	return o, nil
 }
@@ -362,9 +365,10 @@ func (s *Server) write(w http.ResponseWriter, r *request, plan func(*txn) (*obje
 		return err
 	}
 	body := out.body
-	if out.meta.Revision == 0 { // it was staged, not only read
-		out.meta.Revision = revision
-		body = out.encode()
+	if out.meta.Revision == 0 { // it was staged, not only read, and by now is the cache's
+		written := *out
+		written.meta.Revision = revision
+		body = written.encode()
 	}
 	w.Header().Set("ETag", `"`+strconv.FormatInt(out.meta.Generation, 10)+`"`)
 	answer(w, code, revision, body)

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -87,6 +88,10 @@ func planContent(v versioned, now time.Time) (p contentPlan) {
 	return p
 }
 
+// byContent is the index of apps and pods by the configs and secrets that they
+// use: one that changes must not have everything looked through.
+const byContent = "content"
+
 // contents is the loop that keeps and removes versions.
 type contents struct {
 	client  *client.Client
@@ -97,6 +102,8 @@ type contents struct {
 }
 
 func newContents(cfg Config) *contents {
+	cfg.Caches.Apps.Index(byContent, func(a *api.App) []string { return slices.Collect(maps.Keys(usedBy(a))) })
+	cfg.Caches.Pods.Index(byContent, func(p *api.Pod) []string { return slices.Collect(maps.Keys(p.Spec.Contents)) })
 	return &contents{client: cfg.Client, configs: client.Of(cfg.Client, api.Configs), secrets: client.Of(cfg.Client, api.Secrets),
 		caches: cfg.Caches, log: cfg.Log.Named("content")}
 }
@@ -165,19 +172,13 @@ func (l *contents) gather(ref api.Ref) *versioned {
 	if v.Hash == "" && len(v.Versions) == 0 {
 		return nil
 	}
-	for _, a := range l.caches.Apps.List() {
-		if a.Meta.Namespace != ref.Namespace {
-			continue
-		}
-		hashes, uses := usedBy(a)[v.Of]
-		for _, hash := range hashes {
+	for _, a := range l.caches.Apps.By(byContent, ref.Namespace, v.Of) {
+		for _, hash := range usedBy(a)[v.Of] {
 			v.Needed[hash] = true
 		}
-		if uses {
-			v.UsedBy = append(v.UsedBy, "app/"+a.Meta.Name)
-		}
+		v.UsedBy = append(v.UsedBy, "app/"+a.Meta.Name)
 	}
-	for p := range l.caches.Pods.All() {
+	for p := range l.caches.Pods.Where(byContent, v.Of) {
 		if hash := p.Spec.Contents[v.Of]; p.Meta.Namespace == ref.Namespace && hash != "" && !p.Status.Phase.Ended() {
 			v.Needed[hash] = true
 			if p.Spec.Job != "" {

@@ -30,6 +30,7 @@ type Cache[S api.Spec[S], T any] struct {
 
 	mu       sync.RWMutex
 	objects  map[id]*api.Object[S, T]
+	indexed  map[string]func(*api.Object[S, T]) []string    // by index, beside those of the kind
 	indexes  map[string]map[string]map[id]*api.Object[S, T] // by index, then value
 	revision int64
 	waiting  chan struct{} // closed by the next advance; nil when nobody waits
@@ -57,6 +58,7 @@ func NewCache[S api.Spec[S], T any](c *client.Client, k api.Kind[S, T], log hclo
 		kind: k, client: client.Of(c, k), log: log.Named(k.Plural), synced: make(chan struct{}),
 		handlers: map[int]func(was, is *api.Object[S, T]){},
 		objects:  map[id]*api.Object[S, T]{},
+		indexed:  map[string]func(*api.Object[S, T]) []string{},
 		indexes:  map[string]map[string]map[id]*api.Object[S, T]{},
 	}
 	for name := range k.Indexes {
@@ -127,6 +129,31 @@ func (c *Cache[S, T]) By(index, namespace, value string) []*api.Object[S, T] {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return sorted(c.indexes[index][value], func(k id) bool { return namespace == "" || k.namespace == namespace })
+}
+
+// Index keeps the objects by of their values, for By: a loop that looks for the
+// few that name something must not go through all, each time. Everybody who
+// names an index means the same by it.
+func (c *Cache[S, T]) Index(name string, of func(*api.Object[S, T]) []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.indexed[name], c.indexes[name] = of, map[string]map[id]*api.Object[S, T]{}
+	for k, o := range c.objects {
+		c.file(name, k, nil, of(o), o)
+	}
+}
+
+// Where yields the objects of By of all namespaces as All does.
+func (c *Cache[S, T]) Where(index, value string) iter.Seq[*api.Object[S, T]] {
+	return func(yield func(*api.Object[S, T]) bool) {
+		c.mu.RLock()
+		defer c.mu.RUnlock()
+		for _, o := range c.indexes[index][value] {
+			if !yield(o) {
+				return
+			}
+		}
+	}
 }
 
 // Values returns every value of an index that some object has, in order.
@@ -339,20 +366,41 @@ func (c *Cache[S, T]) remove(k id) {
 func (c *Cache[S, T]) reindex(k id, was, is *api.Object[S, T]) {
 	c.listed.Store(nil)
 	for name, of := range c.kind.Indexes {
-		values := c.indexes[name]
+		var before, after []string
 		if was != nil {
-			v := of(was)
-			if delete(values[v], k); len(values[v]) == 0 {
-				delete(values, v)
-			}
+			before = []string{of(was)}
 		}
 		if is != nil {
-			v := of(is)
-			if values[v] == nil {
-				values[v] = map[id]*api.Object[S, T]{}
-			}
-			values[v][k] = is
+			after = []string{of(is)}
 		}
+		c.file(name, k, before, after, is)
+	}
+	for name, of := range c.indexed {
+		var before, after []string
+		if was != nil {
+			before = of(was)
+		}
+		if is != nil {
+			after = of(is)
+		}
+		c.file(name, k, before, after, is)
+	}
+}
+
+// file moves an object from its values of an index before to those after. The
+// caller holds mu.
+func (c *Cache[S, T]) file(name string, k id, before, after []string, is *api.Object[S, T]) {
+	values := c.indexes[name]
+	for _, v := range before {
+		if delete(values[v], k); len(values[v]) == 0 {
+			delete(values, v)
+		}
+	}
+	for _, v := range after {
+		if values[v] == nil {
+			values[v] = map[id]*api.Object[S, T]{}
+		}
+		values[v][k] = is
 	}
 }
 

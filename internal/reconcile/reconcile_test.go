@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"pgregory.net/rapid"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -111,6 +112,48 @@ func TestCacheFollows(t *testing.T) {
 		}
 		stop()
 		<-done
+	})
+}
+
+// TestIndexOfManyValues: an index that was added before there are objects, and
+// one that was added after, show what a search through all objects finds.
+func TestIndexOfManyValues(t *testing.T) {
+	letters := func(p *api.Pod) (out []string) {
+		for _, r := range p.Meta.Labels["letters"] {
+			out = append(out, string(r))
+		}
+		return out
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		cache := NewCache(client.InProcess(http.NotFoundHandler()), api.Pods, nullLog)
+		cache.Index("early", letters)
+		for i := range rapid.IntRange(1, 30).Draw(t, "changes") {
+			p := newPod(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name"))
+			if rapid.Bool().Draw(t, "remove") {
+				cache.remove(id{p.Meta.Namespace, p.Meta.Name})
+				continue
+			}
+			p.Meta.Revision = int64(i + 1)
+			p.Meta.Labels = map[string]string{"letters": rapid.SampledFrom([]string{"", "x", "y", "xy", "yy"}).Draw(t, "letters")}
+			cache.apply(p)
+		}
+		cache.Index("late", letters)
+		for _, letter := range []string{"x", "y"} {
+			var want []*api.Pod
+			for _, p := range cache.List() {
+				if slices.Contains(letters(p), letter) {
+					want = append(want, p)
+				}
+			}
+			for _, index := range []string{"early", "late"} {
+				if got := cache.By(index, "", letter); !slices.Equal(got, want) {
+					t.Fatalf("%s index of %s: %v, want %v", index, letter, names(got), names(want))
+				}
+				if got := slices.Collect(cache.Where(index, letter)); len(got) != len(want) {
+					t.Fatalf("%s index yields %v for %s, want %v", index, names(got), letter, names(want))
+				}
+			}
+		}
 	})
 }
 
