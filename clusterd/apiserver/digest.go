@@ -182,7 +182,7 @@ func (t *txn) ofRollout(old *object, in *incoming) (map[string]string, error) {
 // registry said since the transaction began. Otherwise it notes the question.
 func (t *txn) digest(q question, pull string) (a finding) {
 	if r, err := api.ParseImage(q.reference); err == nil {
-		if o := t.peek(t.s.kinds["images"].key("", imageName(r.String()))); o != nil {
+		if o := t.peek(t.s.kinds["images"].key("", api.ImageName(r.String()))); o != nil {
 			var have api.ImageSpec
 			if json.Unmarshal(o.spec, &have) == nil && have.Reference == r.String() && len(have.Nodes) > 0 {
 				return finding{digest: have.Digest}

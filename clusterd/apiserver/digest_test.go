@@ -154,7 +154,7 @@ func TestAnImageNobodyKnowsGoesWithout(t *testing.T) {
 // What was loaded by hand is what its name means, and no registry is asked.
 func TestAnImageLoadedByHandHasItsDigest(t *testing.T) {
 	onShelf(t, map[string]string{"team/web:2": sha(8)}, func(t *testing.T, s *Server, c *client.Client, r *shelf) {
-		img := &api.Image{Meta: api.Meta{Name: imageName("docker.io/team/web:2")}, Spec: api.ImageSpec{Reference: "docker.io/team/web:2", Digest: sha(7), Nodes: []string{"w1"}}}
+		img := &api.Image{Meta: api.Meta{Name: api.ImageName("docker.io/team/web:2")}, Spec: api.ImageSpec{Reference: "docker.io/team/web:2", Digest: sha(7), Nodes: []string{"w1"}}}
 		must(client.Of(c, api.Images).Create(t.Context(), img))(t)
 		if a := writeApp(t, c, `{"image":"team/web:2"}`); a.Effective.Image != "team/web:2@"+sha(7) || r.log() != "" {
 			t.Errorf("%s", a.Effective.Image)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"net/http"
 	"net/url"
@@ -269,7 +268,7 @@ func (s *Server) serveRemoveImage(w http.ResponseWriter, r *request) error {
 		by.rights = api.AllRights() // who may take it off the nodes may take it off the list
 		_, err := s.commit(context.WithoutCancel(r.Context()), by, func(t *txn) error {
 			k := s.kinds["images"]
-			_, err := t.delete(k, k.ref("", imageName(ref)), deletion{})
+			_, err := t.delete(k, k.ref("", api.ImageName(ref)), deletion{})
 			if api.Is(err, api.NotFound) {
 				return nil // it came from a registry
 			}
@@ -358,25 +357,11 @@ func fullReference(ref string) string {
 	return r.String()
 }
 
-// imageName makes an object's name of a reference: readable, and unique.
-func imageName(ref string) string {
-	h := fnv.New32a()
-	h.Write([]byte(ref))
-	base := ref[strings.LastIndex(ref, "/")+1:]
-	base = strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '-'
-	}, strings.ToLower(base[:min(len(base), 48)]))
-	return fmt.Sprintf("i-%s-%08x", strings.Trim(base, "-"), h.Sum32())
-}
-
 // recordImage writes which nodes have an image. Another digest of the name
 // takes its place: the nodes of the old one are not counted.
 func (s *Server) recordImage(r *request, img api.ImageSpec) error {
 	k := s.kinds["images"]
-	name := imageName(img.Reference)
+	name := api.ImageName(img.Reference)
 	_, err := s.commit(context.WithoutCancel(r.Context()), r.by, func(t *txn) error {
 		want := img
 		if old := t.peek(k.key("", name)); old != nil {

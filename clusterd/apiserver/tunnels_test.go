@@ -240,7 +240,7 @@ func TestFullReference(t *testing.T) {
 		if got := fullReference(in); got != want {
 			t.Errorf("%s is %s, want %s", in, got, want)
 		}
-		if name := imageName(want); want != "" && api.CheckName(name) != nil {
+		if name := api.ImageName(want); want != "" && api.CheckName(name) != nil {
 			t.Errorf("%s makes the name %s", want, name)
 		}
 	}

@@ -247,7 +247,7 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 	if out := ok(t, "keys", "rotate", "secrets"); !strings.Contains(out, "1 versions of secrets were sealed anew") || !strings.Contains(out, "(the last seals)") {
 		t.Errorf("keys rotate secrets says:\n%s", out)
 	}
-	image := &api.Image{Meta: api.Meta{Name: "i-web"}, Spec: api.ImageSpec{Reference: "docker.io/library/web:1", Nodes: []string{"w1"}}}
+	image := &api.Image{Meta: api.Meta{Name: api.ImageName("docker.io/library/web:1")}, Spec: api.ImageSpec{Reference: "docker.io/library/web:1", Nodes: []string{"w1"}}}
 	if _, err := client.Of(cl, api.Images).Create(ctx, image); err != nil {
 		t.Fatal(err)
 	}
@@ -265,6 +265,11 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 		s, err := client.Of(cl, api.EndpointSlices).Get(ctx, api.DefaultNamespace, "web-0")
 		return err == nil && len(s.Spec.Addresses) == 2, nil
 	})
+	for _, args := range [][]string{{"describe", "image", "web:1"}, {"get", "image/docker.io/library/web:1"}} {
+		if out := ok(t, args...); !strings.Contains(out, "library/web:1") {
+			t.Errorf("%v says:\n%s", args, out)
+		}
+	}
 	says := map[string][]string{
 		"App":       {"Rollout"},
 		"Job":       {"suspended: no run starts by itself", "next"},

@@ -135,7 +135,8 @@ func list[S api.Spec[S], T any](ctx context.Context, t *target, k api.Kind[S, T]
 	return items, err
 }
 
-// find reads "kind/name", or a kind and a name as two words.
+// find reads "kind/name", or a kind and a name as two words. An image may be
+// called what pods call it.
 func find(args []string) (api.AnyKind, string, error) {
 	word, name, ok := strings.Cut(args[0], "/")
 	switch {
@@ -150,6 +151,11 @@ func find(args []string) (api.AnyKind, string, error) {
 	}
 	if ok && name == "" {
 		return nil, "", fmt.Errorf("%q lacks the name: want %s/<name>", args[0], word)
+	}
+	if k.Info().Name == api.Images.Name && api.CheckName(name) != nil {
+		if ref, err := api.ParseImage(name); err == nil {
+			name = api.ImageName(ref.String())
+		}
 	}
 	return k, name, nil
 }

@@ -1,6 +1,10 @@
 package api
 
-import "strings"
+import (
+	"fmt"
+	"hash/fnv"
+	"strings"
+)
 
 // ImageRef is an image reference in parts, completed as every registry client
 // does: nginx is docker.io, library/nginx, latest.
@@ -51,4 +55,19 @@ func (r ImageRef) String() string {
 		s += "@" + r.Digest
 	}
 	return s
+}
+
+// ImageName makes the name of the Image object of a whole reference: readable,
+// and unique.
+func ImageName(ref string) string {
+	h := fnv.New32a()
+	h.Write([]byte(ref))
+	base := ref[strings.LastIndex(ref, "/")+1:]
+	base = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(base[:min(len(base), 48)]))
+	return fmt.Sprintf("i-%s-%08x", strings.Trim(base, "-"), h.Sum32())
 }
