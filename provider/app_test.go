@@ -295,7 +295,7 @@ resource "clusterd_app" "web" {
 }`, rest)
 	}
 	apply(t,
-		resource.TestStep{Config: app(""), ExpectError: regexp.MustCompile(`(?s)App appclash/web exists already.*written by user:.*testcluster.* at 20\d\d-.*import \{\s+to = clusterd_app.web.*id = "appclash/web".*adopt = true`)},
+		resource.TestStep{Config: app(""), ExpectError: regexp.MustCompile(`(?s)App appclash/web exists already.*written by user:.*testcluster.* at 20\d\d-.*import \{\s+to = clusterd_app.NAME.*id = "appclash/web".*adopt = true`)},
 		resource.TestStep{PreConfig: func() {
 			if a := c.app(t, ns, "web"); a.Spec.Image != "theirs:1" {
 				t.Errorf("a clash changed the image to %s", a.Spec.Image)

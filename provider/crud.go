@@ -146,12 +146,12 @@ func clash(kind string, m *api.Meta) string {
 	return fmt.Sprintf(`It was last written by %s at %s, and was not touched. To manage it with this resource, import it:
 
   import {
-    to = clusterd_%s.%s # this resource's address
+    to = clusterd_%s.NAME # as this resource is called here
     id = %q
   }
 
 Or set adopt = true to take it over as it is declared here, or choose another name.`,
-		m.WrittenBy, stamp(m.WrittenAt), kind, m.Name, id(m))
+		m.WrittenBy, stamp(m.WrittenAt), kind, id(m))
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }

@@ -60,8 +60,8 @@ func (s *Server) identify(r *http.Request) (by caller, err error) {
 			return by, s.admit(r.Context(), by.still)
 		}
 	}
-	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
+	scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
 		return by, api.Errorf(api.Unauthenticated, "no token: send the header Authorization: Bearer ct_<id>_<secret>, or use a client certificate (the CLI reads CLUSTERD_TOKEN)")
 	}
 	user, err := pki.ParseUserToken(strings.TrimSpace(bearer))

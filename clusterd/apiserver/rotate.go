@@ -91,7 +91,10 @@ func (p *keysPlan) wait(members []member, ready func([]string) bool, which func(
 func (s *Server) keyMembers(snap *snapshot) (all []member, err error) {
 	snap.each(s.kinds["servers"].prefix(""), "", func(o *object) bool {
 		var st api.ServerStatus
-		if err = json.Unmarshal(o.status, &st); err == nil && st.Role != api.ServerDead {
+		if len(o.status) > 0 { // it has said something
+			err = json.Unmarshal(o.status, &st)
+		}
+		if err == nil && st.Role != api.ServerDead {
 			all = append(all, member{name: "server " + o.meta.Name, has: st.Keys})
 		}
 		return err == nil

@@ -445,6 +445,7 @@ func testCordon(t *testing.T) {
 }
 
 func testToken(t *testing.T, c *testcluster.Cluster) {
+	refused(t, "over before it begins", "token", "create", "--role", "admin", "--ttl=-1h")
 	join, err := pki.ParseJoinToken(ok(t, "token", "create", "--role", "node", "--ttl", "1h", "--uses", "2"))
 	if err != nil {
 		t.Fatal(err)

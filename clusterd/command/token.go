@@ -53,6 +53,9 @@ func (c *cli) token() *cobra.Command {
 			if o.Spec.Joins() && !cmd.Flags().Changed("ttl") {
 				ttl = joinTTL
 			}
+			if ttl < 0 {
+				return fmt.Errorf("--ttl %s is over before it begins: want such as 1h, or 0 for no end", ttl)
+			}
 			if ttl > 0 {
 				o.Spec.ExpiresAt = api.Now().Add(ttl)
 			}

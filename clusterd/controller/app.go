@@ -183,6 +183,9 @@ func planApp(app *api.App, see facts) (p appPlan) {
 	} else {
 		r.heal()
 	}
+	if p.status.Rollout.Revision != r.is.revision { // what was before is put back
+		p.count(newFleet(see.pods, p.status.Rollout.Revision))
+	}
 	p.status.Message = r.message()
 	if len(p.create) > 0 {
 		p.event(false, "created", "created %s", names(p.create))
