@@ -60,7 +60,15 @@ func upWith(t *testing.T, name string, nodes, servers int) *cluster {
 		c.must(t, "dev", "down", "--name", name)
 	})
 	c.must(t, "dev", "up", "--name", name, "--nodes", fmt.Sprint(nodes), "--servers", fmt.Sprint(servers))
-	for line := range strings.Lines(c.must(t, "dev", "env", "--name", name)) {
+	c.meet(t)
+	return c
+}
+
+// meet takes over how users reach the cluster, and with what token.
+func (c *cluster) meet(t testing.TB) {
+	t.Helper()
+	c.env = nil
+	for line := range strings.Lines(c.must(t, "dev", "env", "--name", c.name)) {
 		if kv, ok := strings.CutPrefix(strings.TrimSpace(line), "export "); ok {
 			c.env = append(c.env, strings.ReplaceAll(kv, `"`, ""))
 		}
@@ -68,7 +76,6 @@ func upWith(t *testing.T, name string, nodes, servers int) *cluster {
 	for i, kv := range c.env { // values may be quoted for the shell
 		c.env[i] = strings.ReplaceAll(kv, "'", "")
 	}
-	return c
 }
 
 // variables are those of the environment that speak of the cluster.

@@ -130,6 +130,13 @@ func (c *cluster) slow(t *testing.T, node string, percent int) {
 		return os.WriteFile(filepath.Join(to, "cgroup.procs"), []byte(fmt.Sprint(pid)), 0o644)
 	}
 	t.Cleanup(func() {
+		b, _ := os.ReadFile(filepath.Join(group, "cpu.stat"))
+		_, rest, _ := strings.Cut(string(b), "nr_throttled ")
+		held, _, _ := strings.Cut(rest, "\n")
+		t.Logf("the daemons of %s had to wait in %s periods of %d ms", node, held, period/1000)
+		if held == "" || held == "0" {
+			t.Errorf("the daemons of %s were not slowed", node)
+		}
 		for _, pid := range pids {
 			if err := move(pid, home[pid]); err != nil {
 				t.Errorf("%s again: %v", home[pid], err)
