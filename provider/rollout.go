@@ -175,7 +175,7 @@ func explain(a *api.App, failed *api.Rollout) *failure {
 		b.WriteString("The cluster recorded no cause.\n")
 	}
 	now := ready(a)
-	if r := a.Status.Rollout; f.reverted && r.IsRollback() && !r.Phase.Terminal() && a.Status.Updated < a.Status.Desired {
+	if r := a.Status.Rollout; f.reverted && r.IsRollback() && !r.Phase.Terminal() && a.Status.Updated < a.Status.Ready {
 		now += fmt.Sprintf(", %d of them what was before: the others follow", a.Status.Updated)
 	}
 	fmt.Fprintf(&b, "\nNow: %s, %s.\n%s\n%s", a.Spec.Image, now, next, lookCloser(&a.Meta))

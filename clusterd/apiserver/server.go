@@ -163,18 +163,29 @@ func (s *Server) init(ctx context.Context) error {
 	if s.cfg.Level == 0 {
 		s.cfg.Level = api.Level
 	}
-	if err := s.checkLevel(ctx); err != nil {
-		return err
-	}
-	if err := s.foundKeys(ctx); err != nil {
-		return err
-	}
+	steps := []func(context.Context) error{s.checkLevel, s.foundKeys, s.bootstrap}
 	if s.cfg.Alone {
-		if err := s.forgetServers(ctx); err != nil {
+		steps = []func(context.Context) error{s.checkLevel, s.foundKeys, s.forgetServers, s.bootstrap}
+	}
+	for _, step := range steps {
+		if err := s.patiently(ctx, step); err != nil {
 			return err
 		}
 	}
-	return s.bootstrap(ctx)
+	return nil
+}
+
+// patiently takes a step that needs a majority of the servers as soon as there
+// is one: a server that starts while another dies would end with it otherwise.
+func (s *Server) patiently(ctx context.Context, step func(context.Context) error) error {
+	for {
+		err := step(ctx)
+		if !errors.Is(err, store.ErrNoLeader) || ctx.Err() != nil {
+			return err
+		}
+		s.log.Warn("waits for a majority of the servers", "error", err)
+		pause(ctx, time.Second)
+	}
 }
 
 // bootstrap creates the default namespace, and says at which level the cluster
