@@ -189,7 +189,7 @@ var subjects = map[string]*subject{
 			`{"secret_wo": "1123456789abcdefghijklmnopqrstuvwxyzABCD"}`,
 			`{"description": "For CI."}`,
 			`{"expires_at": "2099-12-31T23:59:59+01:00"}`,
-			`{"role": null, "roles": ["walked", "walkers"]}`,
+			`{"role": null, "roles": ["looks", "walks"]}`,
 			`{"secret_wo_version": 1}`,
 			`{"labels": {"team": "shop"}}`,
 			`{"adopt": true}`, `{"timeouts": {"delete": "1m"}}`,
@@ -197,7 +197,7 @@ var subjects = map[string]*subject{
 		replaces: []string{`{"name": "walked2"}`},
 		silent:   []string{"secret_wo", "hash"},
 		prepare: func(t *testing.T, c *cluster, _ string) {
-			for _, name := range []string{"walked", "walkers"} {
+			for _, name := range []string{"looks", "walks"} {
 				role := &api.Role{Meta: api.Meta{Name: name}, Spec: api.RoleSpec{Rules: map[string]api.Rule{"read": {Kinds: []string{"nodes"}, Verbs: []string{"read"}}}}}
 				if _, err := client.Of(c.Client(), api.Roles).Create(t.Context(), role); err != nil {
 					t.Fatal(err)

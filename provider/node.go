@@ -45,6 +45,9 @@ func awaitNode(ctx context.Context, r *kindResource[api.NodeSpec, api.NodeStatus
 			if now != nil && now.Meta.UID != "" {
 				last, ready = fmt.Sprintf("it is %s", now.Status.Health.Verdict), now.Status.Health.Schedulable()
 			}
+			if ready && now.Status.Address == "" { // gossip is faster than its first report
+				last, ready = "nodeagent has not reported where it is reached", false
+			}
 			return ready
 		})
 	}

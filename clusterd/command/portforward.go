@@ -139,7 +139,7 @@ func (c *cli) forward(ctx context.Context, target, address string, all []forward
 			return fmt.Errorf("listen for port %d: %w", f.remote, err)
 		}
 		fmt.Fprintf(c.out, "%s -> %s port %d\n", l.Addr(), target, f.remote)
-		defer context.AfterFunc(ctx, func() { l.Close() })()
+		defer l.Close() // before the wait: what accepts ends with it
 		wg.Go(func() {
 			for {
 				conn, err := l.Accept()
