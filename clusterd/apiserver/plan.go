@@ -18,8 +18,8 @@ type Planner interface {
 	// Place tries the pods that an app, or a run of a job, wants as it is to be;
 	// with nodes it says of each node whether one could run there.
 	Place(ctx context.Context, o api.Any, nodes bool) (*api.PlanPlacement, error)
-	// Rebalance says which pods to move so that the fullest nodes have less to
-	// do, of those that may.
+	// Rebalance says which pods to move, of those that may, so that apps are
+	// spread again and the fullest nodes have less to do.
 	Rebalance(ctx context.Context, movable func(*api.Pod) bool) (*api.Rebalance, error)
 }
 

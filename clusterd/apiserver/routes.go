@@ -70,7 +70,7 @@ func (s *Server) routes() []route {
 		route{method: "POST", path: "/v1/nodes/{name}/lease", kind: nodes, act: api.VerbStatus, routine: true, serve: (*Server).serveLease, doc: doc{
 			summary: "A node renews its run lease with the leader", out: reflect.TypeFor[api.LeaseAnswer]()}},
 		route{method: "POST", path: "/v1/rebalance", act: api.VerbMove, serve: (*Server).serveRebalance, doc: doc{
-			summary: "Move pods of apps off the fullest nodes, each once its replacement is ready; answers which", out: reflect.TypeFor[api.Rebalance](),
+			summary: "Spread apps over the nodes again and move pods off the fullest, each once its replacement is ready; answers which", out: reflect.TypeFor[api.Rebalance](),
 			query: []param{{"namespace", "Only pods of this one."}, askDryRun}}},
 		route{method: "POST", path: "/v1/batch", verb: "batch", act: api.VerbWrite, routine: true, serve: (*Server).serveBatch, doc: doc{
 			summary: "Many writes in one transaction, or none", in: reflect.TypeFor[api.Batch](), out: reflect.TypeFor[api.BatchAnswer](), header: writes}},

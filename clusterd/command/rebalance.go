@@ -17,8 +17,9 @@ func (c *cli) rebalance() *cobra.Command {
 	var planOnly bool
 	cmd := &cobra.Command{
 		Use:   "rebalance",
-		Short: "Move pods of apps off the fullest nodes",
-		Long: `Move pods of apps off the fullest nodes, to where the scheduler places them now.
+		Short: "Spread apps over the nodes again, and move pods off the fullest",
+		Long: `Spread apps over the nodes again, and move pods off the fullest, to where the
+scheduler places them now: after a node has come back, or others have joined.
 
 Each pod goes once its replacement is ready, as many at a time as its app's
 max_parallel says, and no app falls below its min_available. Pods with volumes or

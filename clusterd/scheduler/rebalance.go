@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -32,11 +33,13 @@ func (p movesPlan) String() string {
 }
 
 // planRebalance decides which pods to move, at most limit, each once and only
-// those that may. From the fullest node on, it takes the pod whose going to where
-// the scheduler would place its replacement leaves both nodes the least full. So
-// with every move the loads of the nodes, the fullest first, are less than
-// before. Nodes that take no pods are left alone: whoever shut them has plans.
-// The picture is as before when it returns.
+// those that may, to where the scheduler would place their replacements. First
+// those whose revision is farther apart then; after them, from the fullest node
+// on, the pod whose going leaves both nodes the least full, if that crowds no
+// revision. So with every move the pods of a revision in a domain, their pods on
+// a node, or the loads of the nodes, the fullest first, are less than before, in
+// this order: no plan undoes another. Nodes that take no pods are left alone:
+// whoever shut them has plans. The picture is as before when it returns.
 func planRebalance(p *picture, movable func(*api.Pod) bool, limit int) (plan movesPlan) {
 	plan.Moves = []api.PodMove{}
 	on := p.movable(movable)
@@ -55,7 +58,11 @@ func planRebalance(p *picture, movable func(*api.Pod) bool, limit int) (plan mov
 	}
 	plan.Message = "no other move is worth it"
 	for {
-		next, to := p.bestMove(nodes, on, wanted)
+		next, to := p.apart(nodes, on, wanted)
+		spreads := next != nil
+		if !spreads {
+			next, to = p.lighter(nodes, on, wanted)
+		}
 		if next == nil {
 			break
 		}
@@ -67,6 +74,10 @@ func planRebalance(p *picture, movable func(*api.Pod) bool, limit int) (plan mov
 		m := api.PodMove{Namespace: next.Meta.Namespace, Pod: next.Meta.Name, UID: uid, From: p.names[at.node], To: p.names[to]}
 		m.Before, m.Resource = p.load(at.node, 0, 0)
 		m.After = p.share(m.Resource, at.node, -at.cpu, -at.mem)
+		m.Why = fmt.Sprintf("%s %d %% -> %d %% %s", m.From, m.Before, m.After, m.Resource)
+		if spreads {
+			m.Why = p.sayCrowd(at, to)
+		}
 		plan.Moves = append(plan.Moves, m)
 		on[at.node] = slices.DeleteFunc(on[at.node], func(pod *api.Pod) bool { return pod == next })
 		moved[uid] = at.node
@@ -116,27 +127,31 @@ func (p *picture) wanted() map[string][]string {
 	return out
 }
 
-// bestMove returns the pod to move next and where to, from the fullest node
-// that has one worth it; nil: there is none.
-func (p *picture) bestMove(nodes []int, on map[int][]*api.Pod, wanted map[string][]string) (best *api.Pod, to int) {
+// apart returns a pod that is to move so that its revision is spread better, and
+// where to; nil: there is none.
+func (p *picture) apart(nodes []int, on map[int][]*api.Pod, wanted map[string][]string) (pod *api.Pod, to int) {
+	for _, from := range nodes {
+		for pod, to := range p.prospects(from, on[from], wanted, p.crowded) {
+			if p.crowds(p.placed[pod.Meta.UID], to) < 0 {
+				return pod, to
+			}
+		}
+	}
+	return nil, 0
+}
+
+// lighter returns the pod whose going makes the loads least, and where to, from
+// the fullest node that has one worth it; nil: there is none.
+func (p *picture) lighter(nodes []int, on map[int][]*api.Pod, wanted map[string][]string) (best *api.Pod, to int) {
 	for _, from := range nodes {
 		before, _ := p.load(from, 0, 0)
 		least := before
-		tried := map[string]bool{} // equal pods have equal prospects
-		for _, pod := range on[from] {
+		for pod, i := range p.prospects(from, on[from], wanted, nil) {
 			at := p.placed[pod.Meta.UID]
-			if tried[at.key] || p.needed(at, wanted) {
-				continue
-			}
-			tried[at.key] = true
-			i := p.choose(p.newClass(at.request)) // beside it, as it is done
-			if i < 0 || i == from || !p.suits(at, i) {
-				continue
-			}
 			there, _ := p.load(i, at.cpu, at.mem)
 			here, _ := p.load(from, -at.cpu, -at.mem)
-			if here == before {
-				continue // it takes nothing that would make room
+			if here == before || p.crowds(at, i) > 0 {
+				continue // it takes nothing that would make room, or its kind needs the distance
 			}
 			if there <= before-worthwhile && max(there, here) < least {
 				best, to, least = pod, i, max(there, here)
@@ -147,6 +162,80 @@ func (p *picture) bestMove(nodes []int, on map[int][]*api.Pod, wanted map[string
 		}
 	}
 	return nil, 0
+}
+
+// prospects yields the pods of a node that another would take, with that node:
+// those that only lets through, if there is one.
+func (p *picture) prospects(from int, pods []*api.Pod, wanted map[string][]string, only func(placement) bool) iter.Seq2[*api.Pod, int] {
+	return func(yield func(*api.Pod, int) bool) {
+		tried := map[string]bool{} // equal pods have equal prospects
+		for _, pod := range pods {
+			at := p.placed[pod.Meta.UID]
+			if tried[at.key] || only != nil && !only(at) || p.needed(at, wanted) {
+				continue
+			}
+			tried[at.key] = true
+			i := p.choose(p.newClass(at.request)) // beside it, as it is done
+			if i < 0 || i == from || !p.suits(at, i) {
+				continue
+			}
+			if !yield(pod, i) {
+				return
+			}
+		}
+	}
+}
+
+// crowded reports whether a pod could be better off elsewhere: one that is alone
+// could not.
+func (p *picture) crowded(at placement) bool {
+	if p.apps[at.group.revision].onNode[at.node] > 1 {
+		return true
+	}
+	if at.spread == "" {
+		return false
+	}
+	d := p.domainOf(at.spread).of[at.node]
+	return d < 0 || p.perDomain(at.group.revision, at.spread)[d] > 1
+}
+
+// crowds compares how close the pods of a revision are once one of them has gone
+// to a node with how close they are: less than 0, it spreads them.
+func (p *picture) crowds(at placement, to int) int {
+	if at.spread != "" {
+		of := p.domainOf(at.spread).of
+		switch from, there := of[at.node], of[to]; {
+		case from == there:
+		case from < 0:
+			return -1
+		case there < 0:
+			return +1
+		default:
+			in := p.perDomain(at.group.revision, at.spread)
+			if c := cmp.Compare(in[there]+1, in[from]); c != 0 {
+				return c
+			}
+		}
+	}
+	on := p.apps[at.group.revision].onNode
+	return cmp.Compare(on[to]+1, on[at.node])
+}
+
+// sayCrowd says why a pod's going to a node spreads its revision.
+func (p *picture) sayCrowd(at placement, to int) string {
+	noun := nounOf(at.group.app)
+	if at.spread != "" && at.spread != api.DomainNode {
+		of := p.domainOf(at.spread).of
+		from, there := p.labels[at.node][at.spread], p.labels[to][at.spread]
+		switch in := p.perDomain(at.group.revision, at.spread); {
+		case of[at.node] < 0:
+			return fmt.Sprintf("%s has no %s, which %s spreads over", p.names[at.node], at.spread, noun)
+		case of[at.node] != of[to] && in[of[to]]+1 < in[of[at.node]]:
+			return fmt.Sprintf("%s has %d pods in %s %s and %d in %s", noun, in[of[at.node]], at.spread, from, in[of[to]], there)
+		}
+	}
+	on := p.apps[at.group.revision].onNode
+	return fmt.Sprintf("%s has %d pods on %s and %d on %s", noun, on[at.node], p.names[at.node], on[to], p.names[to])
 }
 
 // needed reports whether a pod is the last of its app where pods of others want

@@ -30,7 +30,9 @@ func TestPlanRebalanceGolden(t *testing.T) {
 }
 
 // TestRebalanceKeepsItsPromises: whatever the cluster is like, each move leaves
-// the nodes' loads, the fullest first, lower than before; it breaks nothing that
+// less than before of what is outside all domains, close together in a domain,
+// close together on a node, and the nodes' loads, the fullest first, in this
+// order; it breaks nothing that
 // pods want; no pod moves twice or without leave, and no more than the limit; and
 // the picture is as it was.
 func TestRebalanceKeepsItsPromises(t *testing.T) {
@@ -62,7 +64,8 @@ func TestRebalanceKeepsItsPromises(t *testing.T) {
 		}
 		may := func(pod *api.Pod) bool { return pod.Spec.App != "r" }
 		limit := rapid.IntRange(1, 4).Draw(t, "limit")
-		loads := func() (out []int) {
+		measure := func() (out []int) {
+			out = o.closeness(placements)
 			for _, i := range p.fullest() {
 				n, _ := p.load(i, 0, 0)
 				out = append(out, n)
@@ -82,7 +85,7 @@ func TestRebalanceKeepsItsPromises(t *testing.T) {
 		if !slices.Equal(free, p.freeCPU) || len(plan.Moves) > limit {
 			t.Fatalf("free %v, was %v; %d moves", p.freeCPU, free, len(plan.Moves))
 		}
-		before, moved := loads(), map[string]bool{}
+		before, moved := measure(), map[string]bool{}
 		for _, m := range plan.Moves {
 			pod := all[slices.IndexFunc(all, func(pod *api.Pod) bool { return pod.Meta.UID == m.UID })]
 			if moved[m.UID] || !may(pod) || !pod.Status.Ready || m.From == m.To || o.nodes[m.From].Spec.Closed() != "" {
@@ -100,11 +103,43 @@ func TestRebalanceKeepsItsPromises(t *testing.T) {
 			r := p.placed[m.UID].request
 			p.unplace(m.UID)
 			p.take(m.UID, r, p.at(m.To), pod)
-			after := loads()
+			after := measure()
 			if slices.Compare(after, before) >= 0 {
-				t.Fatalf("%s: loads %v, were %v\n%s", m, after, before, plan)
+				t.Fatalf("%s: is %v, was %v\n%s", m, after, before, plan)
 			}
 			before = after
 		}
 	})
+}
+
+// closeness counts how many pods are in none of the domains they spread over,
+// and adds the squares of how many of one revision are in one, and on one node.
+func (o oracle) closeness(placements map[string]*api.Placement) []int {
+	outside, perDomain, perNode := 0, map[string]int{}, map[string]int{}
+	for name, pods := range o.on {
+		for _, pod := range pods {
+			revision := pod.Spec.App + "@" + pod.Spec.Revision
+			perNode[revision+" "+name]++
+			at := placements[pod.Spec.App]
+			if at == nil || at.Spread == "" {
+				continue
+			}
+			value, has := o.nodes[name].Meta.Labels[at.Spread]
+			if at.Spread == api.DomainNode {
+				value, has = name, true
+			}
+			if has {
+				perDomain[revision+" "+value]++
+			} else {
+				outside++
+			}
+		}
+	}
+	squares := func(counts map[string]int) (sum int) {
+		for _, n := range counts {
+			sum += n * n
+		}
+		return sum
+	}
+	return []int{outside, squares(perDomain), squares(perNode)}
 }

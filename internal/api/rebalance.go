@@ -19,8 +19,8 @@ func (m *Move) Over(now time.Time) bool { return m == nil || !now.Before(m.At.Ad
 // MoveLapses is how long a move is tried: after that the pod stays.
 const MoveLapses = 10 * time.Minute
 
-// Rebalance is what POST /v1/rebalance answers: pods to move, so that the
-// fullest nodes have less to do. They are moved by their apps, as from a node
+// Rebalance is what POST /v1/rebalance answers: pods to move, so that apps are
+// spread again and the fullest nodes have less to do. They are moved by their apps, as from a node
 // that is drained: each goes once its replacement is ready.
 type Rebalance struct {
 	Moves   []PodMove `json:"moves"`
@@ -39,8 +39,9 @@ type PodMove struct {
 	Resource  string `json:"resource" enum:"cpu,memory" doc:"What its node has least left of."`
 	Before    int    `json:"before" doc:"Percentage of it that is reserved on its node."`
 	After     int    `json:"after" doc:"The same without the pod."`
+	Why       string `json:"why" doc:"What is wrong now, in words: its node is full, or its app close together."`
 }
 
 func (m PodMove) String() string {
-	return fmt.Sprintf("~ %s/%s  %s -> %s  (%s %d %% -> %d %% %s)", m.Namespace, m.Pod, m.From, m.To, m.From, m.Before, m.After, m.Resource)
+	return fmt.Sprintf("~ %s/%s  %s -> %s  (%s)", m.Namespace, m.Pod, m.From, m.To, m.Why)
 }
