@@ -55,7 +55,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, command []string, tty boo
 	if err != nil {
 		return 0, fmt.Errorf("exec in container %s: %w", id, execError(err))
 	}
-	code, err := run(ctx, p, stdin, streams.Resize)
+	code, err := run(ctx, t, p, stdin, streams.Resize)
 	// Whatever happened, the process and its pipes are not left behind.
 	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
 	defer cancel()
@@ -91,13 +91,16 @@ func (r *Runtime) connect(tty bool, streams runtime.ExecIO) (*ending, []cio.Opt)
 	return end, opts
 }
 
-// run starts a prepared process and stays with it to its end.
-func run(ctx context.Context, p client.Process, stdin *ending, sizes <-chan runtime.Size) (int, error) {
+// run starts a prepared process of a task and stays with it to its end.
+func run(ctx context.Context, t client.Task, p client.Process, stdin *ending, sizes <-chan runtime.Size) (int, error) {
 	exited, err := p.Wait(ctx)
 	if err != nil {
 		return 0, err
 	}
 	if err := p.Start(ctx); err != nil {
+		if full := noRoom(int(t.Pid())); full != nil && ctx.Err() == nil {
+			return 0, full
+		}
 		return 0, execError(err)
 	}
 	var typed <-chan struct{}
@@ -162,6 +165,19 @@ func (e *ending) Read(b []byte) (int, error) {
 		close(e.ended)
 	}
 	return n, err
+}
+
+// beginning is how many processes and threads a command takes while it begins.
+const beginning = 8
+
+// noRoom says that a container has about as many processes as it may, so that no
+// command can begin in it; nil: that is not what is wrong.
+func noRoom(pid int) error {
+	has, may, err := crowd(pid)
+	if err != nil || may == 0 || has+beginning <= may {
+		return nil
+	}
+	return fmt.Errorf("%w: the container has %d of the %d processes and threads it may have (limits.pids), so no other can begin", runtime.ErrCannotStart, has, may)
 }
 
 func execError(err error) error {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,10 @@ func TestHostile(t *testing.T) {
 		if err != nil || code != 0 || out.String() != "well\n" {
 			t.Errorf("the neighbour: %d %v %s%s", code, err, out.String(), said.String())
 		}
+	}
+	_, err := p.m.runtime.Exec(t.Context(), bad.ID, []string{"/toolbox", "print=in"}, false, runtime.ExecIO{})
+	if !errors.Is(err, runtime.ErrCannotStart) || !strings.Contains(err.Error(), "of the 64 processes and threads it may have (limits.pids)") {
+		t.Errorf("a command in a full container: %v", err)
 	}
 	if err := p.m.runtime.Signal(t.Context(), bad.ID, "SIGTERM"); err != nil {
 		t.Error(err)

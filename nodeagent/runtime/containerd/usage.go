@@ -4,6 +4,7 @@ package containerd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,19 +38,9 @@ const cgroupRoot = "/sys/fs/cgroup"
 
 // usageOf reads what the groups of a process have used, in version 2 or 1.
 func usageOf(pid int) (u runtime.Usage, err error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	groups, err := groupsOf(pid)
 	if err != nil {
 		return u, err
-	}
-	groups := map[string]string{} // by controller; "" is version 2
-	for line := range strings.Lines(string(b)) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 {
-			continue
-		}
-		for controller := range strings.SplitSeq(parts[1], ",") {
-			groups[controller] = parts[2]
-		}
 	}
 	if dir, ok := groups["cpuacct"]; ok {
 		var ns int64
@@ -72,6 +63,45 @@ func usageOf(pid int) (u runtime.Usage, err error) {
 	cache, err := field(stat, idle)
 	u.Memory = max(0, u.Memory-cache)
 	return u, err
+}
+
+// crowd returns how many processes and threads the group of a process has, and
+// how many it may have; 0 is any number.
+func crowd(pid int) (has, may int64, err error) {
+	groups, err := groupsOf(pid)
+	if err != nil {
+		return 0, 0, err
+	}
+	dir := filepath.Join(cgroupRoot, groups[""])
+	if v1, ok := groups["pids"]; ok {
+		dir = filepath.Join(cgroupRoot, "pids", v1)
+	}
+	if has, err = number(filepath.Join(dir, "pids.current")); err != nil {
+		return 0, 0, err
+	}
+	if may, err = number(filepath.Join(dir, "pids.max")); errors.Is(err, strconv.ErrSyntax) {
+		return has, 0, nil // "max"
+	}
+	return has, may, err
+}
+
+// groupsOf returns the control groups of a process by controller; "" is version 2.
+func groupsOf(pid int) (map[string]string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return nil, err
+	}
+	groups := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		for controller := range strings.SplitSeq(parts[1], ",") {
+			groups[controller] = parts[2]
+		}
+	}
+	return groups, nil
 }
 
 func number(path string) (int64, error) {
