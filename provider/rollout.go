@@ -98,8 +98,8 @@ func stuck(a *api.App) *failure {
 	switch {
 	case ended && how != nil && held(how):
 		return holds(a)
-	case ended && how != nil && how.Phase == api.RolloutRolledBack && a.Status.Rollout.IsRollback() && a.Status.Rollout.Generation == how.Generation:
-		// Its contents, or a restart, are back: no plan shows that.
+	case ended && how != nil && how.Phase == api.RolloutRolledBack && a.Status.Rollout.Generation == how.Generation && a.Status.Rollout.Behind():
+		// Its contents, or a restart, are not what is declared: no plan shows that.
 		return &failure{summary: "App " + id(&a.Meta) + ": rollout after a " + cmp.Or(how.Reason, "change of its contents") + " failed and " + reverts(a, how),
 			detail: strings.Join(how.Cause.Story(), "\n") + "\n\nWhat it used before runs, until its contents change again.\n" + lookCloser(&a.Meta)}
 	case !ended:

@@ -116,17 +116,26 @@ func TestStuck(t *testing.T) {
 			Status:    api.AppStatus{ObservedGeneration: observed, Rollout: api.Rollout{Generation: observed, Phase: phase}},
 		}
 	}
+	earlier, later := map[string]string{"config/web": "a"}, map[string]string{"config/web": "b"}
+	back := func(declared map[string]string) *api.App {
+		a := app(2, api.RolloutComplete)
+		a.Status.History = []api.Rollout{{Generation: 2, Phase: api.RolloutRolledBack, Reason: "change of config/web", Cause: &api.Cause{}, Contents: later, Asked: api.Asked(later, time.Time{})}}
+		a.Status.Rollout.Reason, a.Status.Rollout.Contents, a.Status.Rollout.Asked = api.RollbackOf(2), earlier, api.Asked(declared, time.Time{})
+		return a
+	}
 	for name, test := range map[string]struct {
 		app  *api.App
 		want string
 	}{
-		"paused":           {app(2, api.RolloutPaused), "App shop/web: rollout of nginx:2 failed and is paused"},
-		"failed":           {app(2, api.RolloutFailed), "App shop/web: rollout of nginx:2 failed"},
-		"complete":         {app(2, api.RolloutComplete), ""},
-		"in progress":      {app(2, api.RolloutInProgress), "App shop/web: its rollout still goes on"},
-		"not looked at":    {app(1, api.RolloutPaused), "App shop/web: its rollout still goes on"},
-		"being put back":   {app(2, api.RolloutRolledBack), ""},
-		"nothing seen yet": {app(0, ""), "App shop/web: its rollout still goes on"},
+		"contents put back":     {back(earlier), ""},
+		"contents as they were": {back(later), "App shop/web: rollout after a change of config/web failed and was rolled back"},
+		"paused":                {app(2, api.RolloutPaused), "App shop/web: rollout of nginx:2 failed and is paused"},
+		"failed":                {app(2, api.RolloutFailed), "App shop/web: rollout of nginx:2 failed"},
+		"complete":              {app(2, api.RolloutComplete), ""},
+		"in progress":           {app(2, api.RolloutInProgress), "App shop/web: its rollout still goes on"},
+		"not looked at":         {app(1, api.RolloutPaused), "App shop/web: its rollout still goes on"},
+		"being put back":        {app(2, api.RolloutRolledBack), ""},
+		"nothing seen yet":      {app(0, ""), "App shop/web: its rollout still goes on"},
 	} {
 		got := ""
 		if f := stuck(test.app); f != nil {

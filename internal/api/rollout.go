@@ -79,6 +79,11 @@ func RollbackOf(generation int64) string { return fmt.Sprint(rollbackOf, generat
 // IsRollback reports whether the rollout puts back an earlier one by itself.
 func (r *Rollout) IsRollback() bool { return strings.HasPrefix(r.Reason, rollbackOf) }
 
+// Behind reports whether it puts back earlier contents, or what was before a
+// restart, than are declared still: when its configs and secrets were put back
+// with it, it is not.
+func (r *Rollout) Behind() bool { return r.IsRollback() && r.Asked != Asked(r.Contents, r.Restarted) }
+
 // Asked names the versions of contents, and the restart, that a rollout is to bring.
 func Asked(contents map[string]string, restart time.Time) string {
 	if len(contents) == 0 && restart.IsZero() {
