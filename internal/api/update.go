@@ -16,13 +16,13 @@ type Update struct {
 	HealthyFor    Duration `json:"healthy_for,omitempty" doc:"A new pod counts once it has been ready this long." default:"5s"`
 	Deadline      Duration `json:"deadline,omitempty" doc:"A rollout that has not made progress for this long has failed." default:"5m"`
 	FailureBudget *int     `json:"failure_budget,omitempty" doc:"How many pods of the change may fail for certain, and be replaced, before the rollout has failed." default:"0"`
-	OnFailure     string   `json:"on_failure,omitempty" doc:"What a failed rollout does: rollback to the last healthy revision, or pause." enum:"rollback,pause" default:"rollback"`
+	OnFailure     string   `json:"on_failure,omitempty" doc:"What a failed rollout does: rollback to what was healthy last, or pause, which keeps all that is there. A change that only asks for more pods is a rollout, too: it fails when some have fitted nowhere for 20s and nothing under way makes room." enum:"rollback,pause" default:"rollback"`
 }
 
 func (u Update) validate(s AppSpec) error {
 	var errs Errors
 	if u.Strategy != "" && u.Strategy != "rolling" && u.Strategy != "recreate" {
-		errs.Addf("strategy", "%q is unknown: want rolling or recreate", u.Strategy)
+		errs.Addf("strategy", "%q is unknown: want rolling or recreate; a canary is update.canary, the number of pods to try", u.Strategy)
 	}
 	replicas := *or(s.Replicas, 1)
 	if s.Scale != nil {
