@@ -23,11 +23,11 @@ func (c *Cause) Story() []string {
 		add("container", c.Container)
 	}
 	if c.ExitCode != nil {
-		oom := "no"
+		fact := fmt.Sprintf("exit code %d", *c.ExitCode)
 		if c.OOM {
-			oom = "yes"
+			fact += ", for it ran out of memory"
 		}
-		facts = append(facts, fmt.Sprintf("exit code %d (out of memory: %s)", *c.ExitCode, oom))
+		facts = append(facts, fact)
 	}
 	if len(facts) > 0 {
 		line := strings.Replace(strings.Join(facts, ", "), ", on node", " on node", 1)
