@@ -15,7 +15,7 @@ type write func(t *txn) error
 
 // serveBatch answers POST /v1/batch.
 func (s *Server) serveBatch(w http.ResponseWriter, r *request) error {
-	b, err := decodeBody[api.Batch](w, r, api.MaxBatch)
+	b, err := decodeBody[api.Batch](w, r, api.MaxBatch, strict)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (s *Server) open(by caller, op api.BatchWrite) (write, error) {
 	}
 	switch {
 	case op.Status != nil:
-		return s.openStatus(op.Status)
+		return s.openStatus(by, op.Status)
 	case op.Delete != nil:
 		k, err := s.kindOf(op.Delete.Ref.Kind)
 		if err != nil {
@@ -139,16 +139,16 @@ func (s *Server) open(by caller, op api.BatchWrite) (write, error) {
 	return func(t *txn) error { _, _, err := t.putSpec(in, pre); return err }, nil
 }
 
-func (s *Server) openStatus(raw json.RawMessage) (write, error) {
+func (s *Server) openStatus(by caller, raw json.RawMessage) (write, error) {
 	k, ns, name, err := s.nameOf(raw)
 	if err != nil {
 		return nil, err
 	}
-	in, err := open(k, ns, name, raw)
+	in, err := open(k, ns, name, raw, by.check)
 	if err != nil {
 		return nil, err
 	}
-	if err := in.checkStatus(); err != nil {
+	if err := in.checkStatus(by.check); err != nil {
 		return nil, err
 	}
 	return func(t *txn) error { _, err := t.putStatus(k.key(ns, name), in, ""); return err }, nil

@@ -54,7 +54,7 @@ func (s *Server) serveApplied(w http.ResponseWriter, r *request) error {
 	if err := s.onlyNode(r.by, node); err != nil {
 		return err
 	}
-	rep, err := decodeBody[api.AppliedReport](w, r, 1<<10)
+	rep, err := decodeBody[api.AppliedReport](w, r, 1<<10, r.by.check)
 	if err != nil {
 		return err
 	}

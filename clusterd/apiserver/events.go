@@ -43,7 +43,7 @@ func (s *Server) ringKey(subject api.Ref) string {
 
 // serveEvent answers POST /v1/events.
 func (s *Server) serveEvent(w http.ResponseWriter, r *request) error {
-	rep, err := decodeBody[api.EventReport](w, r, maxReport)
+	rep, err := decodeBody[api.EventReport](w, r, maxReport, r.by.check)
 	if err != nil {
 		return err
 	}

@@ -2,15 +2,19 @@ package apiserver
 
 import (
 	"context"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/clusterd/terraform-provider-clusterd/clusterd/keys"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
 // hostile are bodies that break parsers: cut, deep, huge, of strange types and
@@ -27,37 +31,85 @@ func hostile() []string {
 	}
 }
 
-// besieged is a server in this process that anything may be asked of.
+// besieged is a server in this process that anything may be asked of. Nothing
+// of it works by itself, so that what a request changes is known once it is
+// answered, and what it leaves for later is done at once.
 type besieged struct {
 	s      *Server
 	routes []route
+	keys   *keys.Set // that it began with
 }
 
 func besiege(t testing.TB) *besieged {
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := Open(ctx, Config{})
+	ca, err := pki.NewCA("test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done; s.Close() })
-	nodes := client.Of(client.InProcess(s.InProcess(system)), api.Nodes)
-	if _, err := nodes.Create(ctx, &api.Node{Meta: api.Meta{Name: "w1"}}); err != nil {
+	tunnels := &agents{nodes: map[string]*http.Client{"w1": {Transport: mute{}}}}
+	s, err := Open(ctx, Config{Issuer: issuing{ca}, Tunnels: tunnels})
+	if err != nil {
 		t.Fatal(err)
 	}
-	b := &besieged{s: s}
-	for _, rt := range s.routes() {
-		// What these do goes on after their answer.
-		if !slices.Contains([]string{"/v1/events", "/v1/keys/{what}", "/v1/snapshot"}, rt.path) {
-			b.routes = append(b.routes, rt)
+	var parts sync.WaitGroup
+	parts.Go(func() { s.cache.run(ctx) })
+	parts.Go(func() { s.followLeader(ctx) })
+	t.Cleanup(func() { cancel(); parts.Wait(); s.Close() })
+	c := client.InProcess(s.InProcess(system))
+	if _, err := client.Of(c, api.Nodes).Create(ctx, &api.Node{Meta: api.Meta{Name: "w1"}}); err != nil {
+		t.Fatal(err)
+	}
+	return &besieged{s: s, routes: s.routes(), keys: s.cfg.Keys}
+}
+
+// finish does what requests have left for later, and takes back what would make
+// each next one dearer.
+func (b *besieged) finish(t testing.TB, rt route) {
+	ctx := context.Background()
+	ready, _ := b.s.rings.due(time.Now(), true)
+	for subject, events := range ready {
+		if err := b.s.writeRing(ctx, subject, events); err != nil {
+			t.Errorf("events of %s: %v", subject, err)
 		}
 	}
-	return b
+	if rt.act != api.VerbRotate {
+		return
+	}
+	if code, got := call(b.s, system, "POST", "/v1/keys/secrets?forget=true", ""); code != http.StatusOK {
+		t.Errorf("forget the older keys of secrets: %d %s", code, got)
+	}
+	if _, err := b.s.changeKeys(ctx, caller{Identity: system}, func(_ *snapshot, set *keys.Set) (*keys.Set, error) {
+		set.CA, set.Gossip, set.Fresh = b.keys.CA, b.keys.Gossip, b.keys.Fresh
+		return set, nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// changed are the keys of the store that were written or deleted since.
+func (b *besieged) changed(t testing.TB, from int64) (all []string) {
+	to, err := b.s.store.Revision(context.Background())
+	if err != nil || from == to {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for batch, err := range b.s.store.Watch(ctx, root, from) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range batch.Events {
+			all = append(all, e.Key)
+		}
+		if batch.Revision >= to {
+			break
+		}
+	}
+	return all
 }
 
 // ask sends a request, and expects neither a crash nor, if it is refused, a
-// change of anything.
+// change of anything; nor, whatever is answered, of what is not the caller's.
 func (b *besieged) ask(t testing.TB, who int, rt route, name, query, body string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
@@ -66,19 +118,21 @@ func (b *besieged) ask(t testing.TB, who int, rt route, name, query, body string
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := strings.NewReplacer("{namespace}", "default", "{name}", url.PathEscape(name), "{hash}", "ab", "{what}", "x").Replace(rt.path)
+	path := strings.NewReplacer("{namespace}", "default", "{name}", url.PathEscape(name), "{hash}", "ab", "{what}", url.PathEscape(name)).Replace(rt.path)
 	r := httptest.NewRequest(rt.method, "/v1/nodes", strings.NewReader(body)).WithContext(ctx)
 	r.URL = &url.URL{Path: path, RawQuery: query}
 	if unescaped, err := url.PathUnescape(path); err == nil {
 		r.URL.Path, r.URL.RawPath = unescaped, path
 	}
 	w := httptest.NewRecorder()
+	var mine []string // keys of the store
 	switch who % 3 {
 	case 0: // a stranger
 		b.s.ServeHTTP(w, r)
 	case 1:
 		b.s.InProcess(Identity{RoleNode, "w1"}).ServeHTTP(w, r)
-	case 2:
+		mine = []string{b.s.kinds["nodes"].key("", "w1"), b.s.ringKey(api.Nodes.Ref("", "w1"))}
+	case 2: // an admin
 		b.s.InProcess(Identity{RoleUser, "ada"}).ServeHTTP(w, r)
 	}
 	after, err := b.s.store.Revision(context.Background())
@@ -93,6 +147,15 @@ func (b *besieged) ask(t testing.TB, who int, rt route, name, query, body string
 		t.Errorf("%s %s?%s %q: %d %s, and yet something was written", rt.method, path, query, cut, w.Code, w.Body)
 	case who%3 == 0 && !rt.open && w.Code < 300:
 		t.Errorf("%s %s?%s: a stranger is answered: %d %s", rt.method, path, query, w.Code, w.Body)
+	}
+	if w.Code >= 300 {
+		return
+	}
+	b.finish(t, rt)
+	for _, key := range b.changed(t, before) {
+		if who%3 != 2 && !slices.Contains(mine, key) {
+			t.Errorf("%s %s?%s %q by %d: %s was changed", rt.method, path, query, cut, who%3, key)
+		}
 	}
 }
 
@@ -119,6 +182,17 @@ func FuzzRequest(f *testing.F) {
 	for i, body := range hostile() {
 		if len(body) < 1<<16 {
 			f.Add(i, uint16(i), "x", "dry_run=true", body)
+		}
+	}
+	for path, name := range map[string]string{"/v1/events": "", "/v1/keys/{what}": "secrets", "/v1/snapshot": "", "/v1/join": "", "/v1/renew": ""} {
+		at := slices.IndexFunc(b.routes, func(rt route) bool { return rt.path == path && rt.method == http.MethodPost })
+		for who := range 3 {
+			for _, body := range []string{
+				`{"subject":{"kind":"Node","name":"w1"},"event":{"reason":"r","message":"m","by":"user:ada","count":9}}`, `{"passphrase":""}`,
+				`{"id":"t1","secret":"s","role":"server","name":"s2","address":"10.0.0.9:7443","gossip":"10.0.0.9:7946","peer":"10.0.0.9:7444","csr":"x","labels":{"a":"b"},"level":1}`,
+			} {
+				f.Add(who, uint16(at), name, "forget=true", body)
+			}
 		}
 	}
 	f.Add(2, uint16(3), "..%2f", "limit=-1&continue=AAAA&from=9223372036854775807", `{"spec":{"image":"nginx","replicas":-1}}`)

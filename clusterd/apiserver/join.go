@@ -30,7 +30,7 @@ func (s *Server) serveJoin(w http.ResponseWriter, r *request) error {
 	if s.cfg.Issuer == nil {
 		return api.Errorf(api.Unready, "this server lets no machines in")
 	}
-	req, err := decodeBody[pki.JoinRequest](w, r, maxJoin)
+	req, err := decodeBody[pki.JoinRequest](w, r, maxJoin, r.by.check)
 	if err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (s *Server) serveRenew(w http.ResponseWriter, r *request) error {
 	if r.by.Role != RoleNode {
 		return api.Errorf(api.Denied, "only a node can renew its certificate here, by showing it")
 	}
-	req, err := decodeBody[pki.RenewRequest](w, r, maxJoin)
+	req, err := decodeBody[pki.RenewRequest](w, r, maxJoin, r.by.check)
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func (s *Server) serveSnapshot(w http.ResponseWriter, r *request) error {
 	if err := allow(r.by, ask{verb: api.VerbSnapshot, kind: s.kinds["servers"]}); err != nil {
 		return err
 	}
-	req, err := decodeBody[api.SnapshotRequest](w, r, 4<<10)
+	req, err := decodeBody[api.SnapshotRequest](w, r, 4<<10, strict)
 	if err != nil {
 		return err
 	}

@@ -22,11 +22,11 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *request, part string) err
 	if err != nil {
 		return err
 	}
-	in, err := open(r.kind, r.PathValue("namespace"), r.PathValue("name"), raw)
+	in, err := open(r.kind, r.PathValue("namespace"), r.PathValue("name"), raw, r.by.check)
 	if err != nil {
 		return err
 	}
-	if err := in.checkStatus(); err != nil {
+	if err := in.checkStatus(r.by.check); err != nil {
 		return err
 	}
 	return s.write(w, r, func(t *txn) (*object, int, error) {
@@ -35,19 +35,12 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *request, part string) err
 	})
 }
 
-// checkStatus refuses mistyped fields, but takes unknown ones: a newer agent
-// may know more than this server. A zero status may be left out.
-func (in *incoming) checkStatus() error {
+// checkStatus refuses what does not fit. A zero status may be left out.
+func (in *incoming) checkStatus(check checker) error {
 	if len(in.status) == 0 || string(in.status) == "null" {
 		in.status = json.RawMessage("{}")
 	}
-	var errs api.Errors
-	for _, e := range strict(in.status, in.kind.info.Status, "status") {
-		if !isUnknown(e) {
-			errs = append(errs, e)
-		}
-	}
-	if errs != nil {
+	if errs := check(in.status, in.kind.info.Status, "status"); errs != nil {
 		return invalid(in.ref(), errs)
 	}
 	return nil

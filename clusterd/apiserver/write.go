@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,13 +59,31 @@ func readBody(w http.ResponseWriter, r *request, most int64) ([]byte, error) {
 	return b, nil
 }
 
-// decodeBody reads a small body strictly.
-func decodeBody[T any](w http.ResponseWriter, r *request, most int64) (v T, err error) {
+// checker says how JSON does not fit a Go type: strict, or what a caller may send.
+type checker func(raw []byte, into reflect.Type, path string) api.Errors
+
+// check is strict with people, whose typos must not pass for what they mean. A
+// machine may be of a newer version than this server, and say more than it
+// knows: that is passed over. It is no way to make a write depend on anything,
+// for what is not known is not kept: specs and batches are strict for all.
+func (c caller) check(raw []byte, into reflect.Type, path string) api.Errors {
+	errs := strict(raw, into, path)
+	if c.Role != RoleUser {
+		errs = slices.DeleteFunc(errs, isUnknown)
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return errs
+}
+
+// decodeBody reads a small body.
+func decodeBody[T any](w http.ResponseWriter, r *request, most int64, check checker) (v T, err error) {
 	raw, err := readBody(w, r, most)
 	if err != nil {
 		return v, err
 	}
-	if errs := strict(raw, reflect.TypeFor[T](), ""); errs != nil {
+	if errs := check(raw, reflect.TypeFor[T](), ""); errs != nil {
 		return v, invalid(api.Ref{}, errs)
 	}
 	if err := json.Unmarshal(raw, &v); err != nil {
@@ -75,8 +94,8 @@ func decodeBody[T any](w http.ResponseWriter, r *request, most int64) (v T, err 
 
 // open reads the outside of an object sent to k. The path, where there is
 // one, says what it is called.
-func open(k *kind, namespace, name string, raw []byte) (*incoming, error) {
-	if errs := strict(raw, reflect.TypeFor[envelope](), ""); errs != nil {
+func open(k *kind, namespace, name string, raw []byte, check checker) (*incoming, error) {
+	if errs := check(raw, reflect.TypeFor[envelope](), ""); errs != nil {
 		return nil, invalid(k.ref(namespace, name), errs)
 	}
 	var env envelope
@@ -104,7 +123,7 @@ func open(k *kind, namespace, name string, raw []byte) (*incoming, error) {
 
 // openSpec reads an object for a write of its spec, and validates it.
 func openSpec(k *kind, namespace, name string, raw []byte) (*incoming, error) {
-	in, err := open(k, namespace, name, raw)
+	in, err := open(k, namespace, name, raw, strict)
 	if err != nil {
 		return nil, err
 	}

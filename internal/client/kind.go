@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"net/http"
@@ -114,9 +115,26 @@ func (r Kind[S, T]) PutStatus(ctx context.Context, o *api.Object[S, T]) (*api.Ob
 	return r.put(ctx, o, "/status", nil)
 }
 
-// PutPart replaces one part of the status, such as "health" of a node.
+// PutPart replaces one part of the status, such as "health" of a node. It sends
+// nothing else: a server of an older version might not know all the rest.
 func (r Kind[S, T]) PutPart(ctx context.Context, o *api.Object[S, T], part string) (*api.Object[S, T], error) {
-	return r.put(ctx, o, "/"+part, nil)
+	var status map[string]json.RawMessage
+	b, err := json.Marshal(o.Status)
+	if err == nil {
+		err = json.Unmarshal(b, &status)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encode the %s of %s: %w", part, r.k.Ref(o.Meta.Namespace, o.Meta.Name), err)
+	}
+	only := map[string]json.RawMessage{}
+	if is, set := status[part]; set {
+		only[part] = is
+	}
+	return r.send(ctx, o.Meta, "/"+part, nil, nil, struct {
+		Kind   string                     `json:"kind"`
+		Meta   api.Meta                   `json:"meta"`
+		Status map[string]json.RawMessage `json:"status"`
+	}{r.k.Name, o.Meta, only})
 }
 
 // Delete asks for the deletion of an object: two-step kinds are only marked.
@@ -135,7 +153,8 @@ func (r Kind[S, T]) Finalize(ctx context.Context, namespace, name, uid string) e
 }
 
 // Watch yields every change after revision from, and bookmarks. It ends with
-// an error when the stream breaks; Gone means list again.
+// an error when the stream breaks; Gone means list again. Lines of other types
+// are for clients of a newer version.
 func (r Kind[S, T]) Watch(ctx context.Context, namespace string, filter Filter, from int64) iter.Seq2[api.WatchEvent[S, T], error] {
 	return func(yield func(api.WatchEvent[S, T], error) bool) {
 		q := url.Values{"watch": {"true"}, "from": {strconv.FormatInt(from, 10)}}
@@ -167,7 +186,8 @@ func (r Kind[S, T]) Watch(ctx context.Context, namespace string, filter Filter, 
 				yield(api.WatchEvent[S, T]{}, err)
 				return
 			}
-			if !yield(ev, nil) {
+			known := ev.Type == api.EventBookmark || ev.Object != nil && (ev.Type == api.EventPut || ev.Type == api.EventDelete)
+			if known && !yield(ev, nil) {
 				return
 			}
 		}

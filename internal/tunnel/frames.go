@@ -3,6 +3,7 @@ package tunnel
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -51,17 +52,27 @@ type Frames struct {
 // NewFrames returns Frames over rw.
 func NewFrames(rw io.ReadWriter) *Frames { return &Frames{r: rw, w: rw} }
 
-// Read returns the next frame. Its data is valid until the next Read. The
-// stream's end between two frames is io.EOF.
+// Read returns the next frame. Its data is valid until the next Read. Frames of
+// types that only a newer version knows are passed over. The stream's end
+// between two frames is io.EOF.
 func (f *Frames) Read() (FrameType, []byte, error) {
+	for {
+		t, b, err := f.read()
+		if err != nil || t < frameEnd {
+			return t, b, err
+		}
+	}
+}
+
+func (f *Frames) read() (FrameType, []byte, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(f.r, head[:]); err != nil {
 		return 0, nil, err
 	}
 	t, n := FrameType(head[0]), binary.BigEndian.Uint32(head[1:])
 	switch {
-	case t == 0 || t >= frameEnd:
-		return 0, nil, fmt.Errorf("frame of unknown type %d", t)
+	case t == 0:
+		return 0, nil, errors.New("a frame without a type")
 	case n > MaxFrame:
 		return 0, nil, fmt.Errorf("frame of %d bytes: at most %d", n, MaxFrame)
 	}
