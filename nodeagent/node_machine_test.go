@@ -23,6 +23,7 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/internal/testbuild"
 )
 
 // host is a machine made of a network namespace, with this test's control
@@ -72,10 +73,8 @@ func newHost(t *testing.T) *host {
 		}
 	}
 	h.control(at(1))
-	shim := exec.Command("go", "build", "-o", h.dir+"/clusterd-shim", "./clusterd-shim")
-	shim.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := shim.CombinedOutput(); err != nil {
-		t.Fatalf("build the shim: %v: %s", err, out)
+	if err := testbuild.Programs(h.dir, "nodeagent/clusterd-shim"); err != nil {
+		t.Fatal(err)
 	}
 	return h
 }

@@ -1,3 +1,5 @@
+//go:build !race
+
 package provider_test
 
 import (
@@ -12,6 +14,7 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/testbuild"
 )
 
 // workspace is a directory in which the real Terraform runs the real binary.
@@ -29,9 +32,8 @@ func newWorkspace(t testing.TB, env map[string]string) *workspace {
 	w.env["TF_CLI_CONFIG_FILE"] = filepath.Join(w.dir, "dev.tfrc")
 	w.write("dev.tfrc", fmt.Sprintf("provider_installation {\n  dev_overrides { \"clusterd/clusterd\" = %q }\n}\n", w.dir))
 	w.write("versions.tf", "terraform {\n  required_providers {\n    clusterd = { source = \"clusterd/clusterd\" }\n  }\n}\n")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", w.dir, "./terraform-provider-clusterd")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the provider: %v\n%s", err, out)
+	if err := testbuild.Programs(w.dir, "provider/terraform-provider-clusterd"); err != nil {
+		t.Fatal(err)
 	}
 	return w
 }

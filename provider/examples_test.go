@@ -1,3 +1,5 @@
+//go:build !race
+
 package provider_test
 
 import (
@@ -7,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	tfconfig "github.com/hashicorp/terraform-plugin-testing/config"
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
 	"github.com/hashicorp/terraform-plugin-testing/plancheck"
@@ -15,10 +18,11 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
 
-// testExamples applies what the registry's pages show: it works as written, a
-// second plan is empty, and what import.sh imports is what was made.
+// testExamples applies what the registry's pages show, with the program that is
+// shipped: it works as written, a second plan is empty, and what import.sh
+// imports is what was made. Each is a module with a namespace of its own to be
+// in; that of namespaces makes one that another makes, so it has its turn alone.
 func testExamples(t *testing.T, c *cluster) {
-	ns := c.namespace(t)
 	nodes := client.Of(c.Client(), api.Nodes)
 	w1, err := nodes.Get(t.Context(), "", "w1")
 	if err != nil {
@@ -32,19 +36,30 @@ func testExamples(t *testing.T, c *cluster) {
 	if err != nil || len(dirs) == 0 {
 		t.Fatal("no examples", err)
 	}
+	w := newWorkspace(t, c.Env())
+	var all, alone []string
 	for _, dir := range dirs {
-		if filepath.Base(dir) == "clusterd_node" {
-			continue // it takes a node away: TestNode has a cluster of its own
+		switch kind := filepath.Base(dir); kind {
+		case "clusterd_node": // it takes a node away: TestNode has a cluster of its own
+		case "clusterd_namespace":
+			alone = append(alone, w.example(dir, c))
+		default:
+			all = append(all, w.example(dir, c))
 		}
-		config := c.config(ns, "%s", read(t, filepath.Join(dir, "resource.tf")))
-		words := strings.Fields(read(t, filepath.Join(dir, "import.sh")))
-		address, id := words[len(words)-2], words[len(words)-1]
-		apply(t,
-			resource.TestStep{Config: config, ConfigPlanChecks: plans(address, plancheck.ResourceActionCreate)},
-			resource.TestStep{ResourceName: address, ImportState: true, ImportStateVerify: true, ImportStateVerifyIgnore: []string{"timeouts"},
-				ImportStateId: strings.Replace(id, "default/", ns+"/", 1)},
-		)
 	}
+	for _, kinds := range [][]string{all, alone} {
+		w.write("main.tf", main(kinds))
+		w.must(0, "get")
+		w.must(0, "apply", "-auto-approve")
+		w.must(0, "plan", "-detailed-exitcode")
+		for _, kind := range kinds {
+			words := strings.Fields(read(t, filepath.Join("../examples/resources", kind, "import.sh")))
+			id := strings.Replace(words[len(words)-1], "default/", inExamples(kind)+"/", 1)
+			importable(t, c, kind, id)
+		}
+		w.must(0, "destroy", "-auto-approve")
+	}
+	ns := c.namespace(t)
 	dirs, err = filepath.Glob("../examples/data-sources/*")
 	if err != nil || len(dirs) == 0 {
 		t.Fatal("no examples", err)
@@ -65,6 +80,49 @@ func testExamples(t *testing.T, c *cluster) {
 	apply(t, resource.TestStep{Config: c.config(ns, "%s", app)}, resource.TestStep{Config: c.config(ns, "%s", data)})
 	t.Run("provider", func(t *testing.T) { testProviderExample(t, c) })
 	t.Run("nginx", func(t *testing.T) { testNginxExample(t, c) })
+}
+
+// inExamples is the namespace of a resource's example.
+func inExamples(kind string) string { return "examples-" + strings.TrimPrefix(kind, "clusterd_") }
+
+// example takes an example into the workspace, as a module.
+func (w *workspace) example(dir string, c *cluster) (kind string) {
+	w.t.Helper()
+	kind = filepath.Base(dir)
+	if err := os.CopyFS(filepath.Join(w.dir, kind), os.DirFS(dir)); err != nil {
+		w.t.Fatal(err)
+	}
+	w.write(filepath.Join(kind, "versions.tf"), requirement)
+	if _, err := client.Of(c.Client(), api.Namespaces).Create(w.t.Context(), &api.Namespace{Meta: api.Meta{Name: inExamples(kind)}}); err != nil {
+		w.t.Fatal(err)
+	}
+	return kind
+}
+
+// main is a configuration of examples.
+func main(kinds []string) string {
+	var b strings.Builder
+	for _, kind := range kinds {
+		fmt.Fprintf(&b, "provider \"clusterd\" {\n  alias     = %[1]q\n  namespace = %[2]q\n}\nmodule %[1]q {\n  source    = \"./%[1]s\"\n  providers = { clusterd = clusterd.%[1]s }\n}\n", kind, inExamples(kind))
+	}
+	return b.String()
+}
+
+// importable expects that there is an object to import by an id.
+func importable(t *testing.T, c *cluster, kind, id string) {
+	t.Helper()
+	p, _ := newPlugin(t, c.settings())
+	resp, err := p.server.ImportResourceState(t.Context(), &tfprotov6.ImportResourceStateRequest{TypeName: kind, ID: id})
+	if err != nil || len(resp.Diagnostics) > 0 || len(resp.ImportedResources) != 1 {
+		t.Fatalf("import of %s %s says %s (%v)", kind, id, say(resp.Diagnostics), err)
+	}
+	there, err := p.server.ReadResource(t.Context(), &tfprotov6.ReadResourceRequest{TypeName: kind, CurrentState: resp.ImportedResources[0].State})
+	if err != nil || len(there.Diagnostics) > 0 {
+		t.Fatalf("what is imported of %s %s: %s (%v)", kind, id, say(there.Diagnostics), err)
+	}
+	if state, err := there.NewState.Unmarshal(p.resource(kind).ValueType()); err != nil || state.IsNull() {
+		t.Errorf("%s %s is imported, and not there (%v)", kind, id, err)
+	}
 }
 
 // requirement is what a module has that is more than an excerpt. A provider

@@ -49,6 +49,7 @@ var rules = map[string]rule{
 	"internal/golden":      {"", "golang.org/x/tools/txtar"},
 	"internal/arch":        {"", ""},
 	"internal/guidetest":   {"", cli},
+	"internal/testbuild":   {"", ""},
 
 	"clusterd":                          {"clusterd/command", ""},
 	"clusterd/command":                  {"internal clusterd/server clusterd/dev", log + " " + cli + " " + term + " " + sys},

@@ -48,7 +48,7 @@ resource "clusterd_app" "keeper" {
     "/etc/greeting" = { config = "${clusterd_config.greeting.name}/text", mode = "0640" }
   }
   update  = { healthy_for = "0s" }
-  health  = { exec = ["bash", "-c", "test \"$(cat /run/url)\" = \"$URL\" -a \"$(cat /etc/greeting)\" = 'hello, keeper'"], interval = "300ms" }
+  health  = { exec = ["bash", "-c", "test \"$(cat /run/url)\" = \"$URL\" -a \"$(cat /etc/greeting)\" = 'hello, keeper'"], interval = "1s", timeout = "10s" }
   command = ["bash", "-c", "trap 'exit 0' TERM; while :; do sleep 1 & wait; done"]
 }
 `

@@ -28,6 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/clusterd/terraform-provider-clusterd/internal/testbuild"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/containerd"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime/containerd/daemon"
@@ -85,12 +86,8 @@ func (m *machine) start(tb testing.TB) error {
 	if m.dir, err = os.MkdirTemp("/tmp", "cd"); err != nil {
 		return err
 	}
-	for _, program := range []string{"clusterd-shim", "runtime/runtimetest/toolbox"} {
-		build := exec.Command("go", "build", "-ldflags=-s -w", "-o", m.dir+"/", "github.com/clusterd/terraform-provider-clusterd/nodeagent/"+program)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
+	if err := testbuild.Programs(m.dir, "nodeagent/clusterd-shim", "nodeagent/runtime/runtimetest/toolbox"); err != nil {
+		return err
 	}
 	m.daemon = daemon.Config{DataDir: m.dir + "/data/containerd", RunDir: m.dir + "/run"}
 	m.config = containerd.Config{
