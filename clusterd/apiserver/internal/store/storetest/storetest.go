@@ -200,8 +200,9 @@ func conflictChangesNothing(h *harness) {
 func deletes(h *harness) {
 	before := h.revision()
 	h.del("/absent")
-	h.want(h.revision(), before)
 	h.put("/a", "1")
+	h.want(h.watch("/", before, last("/a")), []string{"/a=1"})
+	before = h.revision()
 	if rev := h.del("/a"); rev <= before {
 		h.Fatalf("revision %d", rev)
 	}
