@@ -10,7 +10,6 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
-	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
 // TestNobodyGivesWhatHeHasNot: writing roles and tokens is no way to more.
@@ -123,72 +122,3 @@ func TestRolesTakeEffectAtOnce(t *testing.T) {
 		}
 	})
 }
-
-// TestNodesOverTheWire: with the certificate it got by joining, a node reads no
-// secret but those of its own pods, and says nothing of others; and a join token
-// of one role, or that is used up, lets nobody in as another.
-func TestNodesOverTheWire(t *testing.T) {
-	c := startTLS(t, Config{})
-	ctx := t.Context()
-	once := c.token(t, api.TokenSpec{MaxUses: 2})
-	put(t, c.Server, db, `{"spec":{"data":{"k":"hunter2"}}}`, 201)
-	hash := must(client.Of(c.system, api.Secrets).Get(ctx, "default", "db"))(t).Spec.Hash
-	agents := map[string]*client.Client{}
-	for _, n := range []string{"w1", "w2"} {
-		res, err := pki.Join(ctx, c.addr, once, pki.JoinRequest{Name: n, Address: "10.0.0.1:7946"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		agents[n] = c.client(t, "", res.Identity.ClientTLS())
-		o := must(client.Of(c.system, api.Nodes).Get(ctx, "", n))(t)
-		o.Status.Allocatable = api.Resources{CPU: "2", Memory: "1Gi"}
-		must(client.Of(agents[n], api.Nodes).PutStatus(ctx, o))(t)
-		pod := &api.Pod{Meta: api.Meta{Name: "on-" + n, Namespace: "default"}, Spec: api.PodSpec{PodTemplate: api.PodTemplate{Container: api.Container{Image: "nginx:1", CPU: "10m", Memory: "16Mi"}}}}
-		if n == "w2" {
-			pod.Spec.Contents = map[string]string{"secret/db": hash}
-		}
-		must(client.Of(c.system, api.Pods).Create(ctx, pod))(t)
-		bindPod(t, c.system, "on-"+n, n)
-	}
-	version := db + "/versions/" + hash
-	var got api.ContentVersion
-	if err := agents["w2"].Call(ctx, "GET", version, nil, nil, &got); err != nil || got.Data["k"] != "hunter2" {
-		t.Errorf("the node that runs it: %+v, %v", got, err)
-	}
-	w1 := agents["w1"]
-	other := must(client.Of(c.system, api.Nodes).Get(ctx, "", "w2"))(t)
-	pod := must(client.Of(c.system, api.Pods).Get(ctx, "default", "on-w2"))(t)
-	for what, err := range map[string]error{
-		"its secret":         w1.Call(ctx, "GET", version, nil, nil, nil),
-		"its pod":            w1.Call(ctx, "GET", "/v1/namespaces/default/pods/on-w2", nil, nil, nil),
-		"its pods":           w1.Call(ctx, "GET", "/v1/pods", map[string][]string{"node": {"w2"}}, nil, nil),
-		"the secret's name":  w1.Call(ctx, "GET", db, nil, nil, nil),
-		"its status":         second(client.Of(w1, api.Nodes).PutStatus(ctx, other)),
-		"its verdict":        second(client.Of(w1, api.Nodes).PutPart(ctx, other, "health")),
-		"its own verdict":    w1.Call(ctx, "PUT", "/v1/nodes/w1/health", nil, map[string]any{"status": map[string]any{}}, nil),
-		"its pod's status":   second(client.Of(w1, api.Pods).PutStatus(ctx, pod)),
-		"its lease":          w1.Call(ctx, "POST", "/v1/nodes/w2/lease", nil, nil, nil),
-		"its proxy's word":   w1.Call(ctx, "POST", "/v1/nodes/w2/applied", nil, map[string]any{"revision": 1}, nil),
-		"a role":             w1.Call(ctx, "PUT", "/v1/roles/r", nil, map[string]any{"spec": api.RoleSpec{Rules: named([]api.Rule{rule("*", "*", "*")})}}, nil),
-		"a token":            w1.Call(ctx, "PUT", "/v1/tokens/t", nil, map[string]any{"spec": api.TokenSpec{Role: api.RoleAdmin, Hash: strings.Repeat("0", 64)}}, nil),
-		"everything at once": w1.Call(ctx, "POST", "/v1/snapshot", nil, map[string]any{}, nil),
-	} {
-		if !api.Is(err, api.Denied) {
-			t.Errorf("another node's certificate, %s: %v", what, err)
-		}
-	}
-	for what, tc := range map[string]struct {
-		tok  pki.JoinToken
-		role pki.Role
-	}{
-		"a used up token": {once, pki.Node},
-		"a node's token":  {c.token(t, api.TokenSpec{}), pki.Server},
-		"a server's":      {c.token(t, api.TokenSpec{Role: api.RoleServer}), pki.Node},
-	} {
-		if _, err := pki.Join(ctx, c.addr, tc.tok, pki.JoinRequest{Role: tc.role, Name: "w3", Address: "10.0.0.1:7443", Gossip: "10.0.0.1:7946", Peer: "10.0.0.1:7444"}); err == nil {
-			t.Errorf("%s let a %s in", what, tc.role)
-		}
-	}
-}
-
-func second[T any](_ T, err error) error { return err }
