@@ -48,11 +48,6 @@ resource "clusterd_app" "web" {
 				}
 				return nil
 			}),
-		step("web", `replicas = 3
-  env = { A = 1 }`, plancheck.ResourceActionUpdate),
-		step("web", `replicas = 3
-  labels = { team = "shop" }`, plancheck.ResourceActionUpdate),
-		step("web", `replicas = 0`, plancheck.ResourceActionUpdate),
 		step("web", `wait = false`, plancheck.ResourceActionUpdate),
 		step("web2", ``, plancheck.ResourceActionReplace,
 			func(*terraform.State) error { c.gone(t, ns, "web"); return nil }),
@@ -254,10 +249,10 @@ resource "clusterd_app" "web" {
 	three := 3
 	apply(t,
 		resource.TestStep{Config: config},
-		resource.TestStep{PreConfig: func() { c.writeApp(t, ns, "web", func(a *api.App) { a.Spec.Replicas = &three }) }, Config: config, ConfigPlanChecks: update},
-		resource.TestStep{PreConfig: func() { c.writeApp(t, ns, "web", func(a *api.App) { a.Spec.Env = map[string]string{"X": "1"} }) }, Config: config, ConfigPlanChecks: update},
 		resource.TestStep{PreConfig: func() {
-			c.writeApp(t, ns, "web", func(a *api.App) { a.Spec.Health = &api.Health{TCP: new(true), Port: "80"} })
+			c.writeApp(t, ns, "web", func(a *api.App) {
+				a.Spec.Replicas, a.Spec.Env, a.Spec.Health = &three, map[string]string{"X": "1"}, &api.Health{TCP: new(true), Port: "80"}
+			})
 		}, Config: config, ConfigPlanChecks: update},
 		resource.TestStep{PreConfig: func() { c.deleteApp(t, ns, "web") }, Config: config, ConfigPlanChecks: plans(web, plancheck.ResourceActionCreate)},
 	)

@@ -46,7 +46,6 @@ resource "clusterd_app" "api" {
 	}
 	apply(t,
 		resource.TestStep{Config: config("info"), ConfigPlanChecks: plans(web, plancheck.ResourceActionCreate), Check: rolledOut("info")},
-		resource.TestStep{ResourceName: web, ImportState: true, ImportStateVerify: true},
 		resource.TestStep{Config: config("debug"), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate,
 			plancheck.ExpectResourceAction("clusterd_app.api", plancheck.ResourceActionNoop)), Check: rolledOut("debug")},
 		resource.TestStep{Config: config("bad"), ExpectError: regexp.MustCompile(`(?s)Config config/web: the change made app config/api fail and (was|is\s+being)\s+rolled\s+back.*exited\s+with\s+code\s+1.*will not run with LEVEL=bad`)},
@@ -120,7 +119,6 @@ resource "clusterd_app" "api" {
 	apply(t,
 		resource.TestStep{Config: config("hunter2-one", ""), ConfigPlanChecks: plans(db, plancheck.ResourceActionCreate), Check: hash(false)},
 		resource.TestStep{Config: config("hunter2-one", "length = 32"), ConfigPlanChecks: plans(db, plancheck.ResourceActionUpdate), Check: hash(true)},
-		resource.TestStep{ResourceName: db, ImportState: true, ImportStateVerify: true},
 		resource.TestStep{Config: config("hunter2-two", "length = 32"), ConfigPlanChecks: plans(db, plancheck.ResourceActionUpdate), Check: hash(false)},
 		resource.TestStep{Config: config("hunter2-two", "length = 40"), ConfigPlanChecks: plans(db, plancheck.ResourceActionUpdate), Check: hash(false)},
 		resource.TestStep{Config: config("hunter2-broken", "length = 40"), ExpectError: regexp.MustCompile(`(?s)Secret secret/db: the change made app secret/api fail and (was|is\s+being)\s+rolled\s+back.*exited\s+with\s+code\s+1.*will not run with URL=\(secret\)`)},

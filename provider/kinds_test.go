@@ -45,7 +45,6 @@ resource "clusterd_service" "web" {
 			resource.TestCheckResourceAttr(svc, "id", ns+"/web"),
 			resource.TestCheckResourceAttr(svc, "dns_name", "web."+ns+".svc.cluster.local"),
 			resource.TestCheckNoResourceAttr(svc, "ip")),
-		resource.TestStep{ResourceName: svc, ImportState: true, ImportStateVerify: true},
 		step("web", `ports = { http = { port = 80, node_port = 31701 } }`, plancheck.ResourceActionUpdate, sameIP),
 		step("web", `ports = { http = { port = 80, target = 8080, protocol = "tcp" }, dns = { port = 53, protocol = "udp" } }`, plancheck.ResourceActionUpdate, sameIP),
 		step("web", `ports = { http = { port = 80 } }
@@ -82,7 +81,6 @@ resource "clusterd_app" "web" {
 	namespaces := client.Of(c.Client(), api.Namespaces)
 	apply(t,
 		resource.TestStep{Config: config("one"), ConfigPlanChecks: plans(bazaar, plancheck.ResourceActionCreate)},
-		resource.TestStep{ResourceName: bazaar, ImportState: true, ImportStateVerify: true},
 		resource.TestStep{Config: config("two"), ConfigPlanChecks: plans(bazaar, plancheck.ResourceActionUpdate)},
 		resource.TestStep{PreConfig: func() {
 			_, err := client.Of(c.Client(), api.Services).Create(t.Context(), &api.Service{Meta: api.Meta{Namespace: "bazaar", Name: "theirs"},

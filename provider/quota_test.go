@@ -39,7 +39,6 @@ resource "clusterd_app" "web" {
 	tooMany := regexp.MustCompile(`(?is)wants\s+5\s+pods;\s+namespace\s+stall\s+has\s+3\s+of\s+3\s+pods\s+left`)
 	apply(t,
 		resource.TestStep{Config: config("3", "2"), ConfigPlanChecks: plans(stall, plancheck.ResourceActionCreate)},
-		resource.TestStep{ResourceName: stall, ImportState: true, ImportStateVerify: true},
 		resource.TestStep{Config: config("3", "2"), Check: func(*terraform.State) error {
 			if a := c.app(t, "stall", "web"); a.Effective.CPU != "50m" || a.Effective.Memory != "48Mi" {
 				t.Errorf("the namespace's defaults are not in effect: %s, %s", a.Effective.CPU, a.Effective.Memory)

@@ -38,7 +38,6 @@ resource "clusterd_app" "db" {
 	apply(t,
 		resource.TestStep{Config: config(`size = "64Mi"`, ""), ConfigPlanChecks: plans(data, plancheck.ResourceActionCreate),
 			Check: resource.TestCheckNoResourceAttr(data, "deletion_protection")},
-		resource.TestStep{ResourceName: data, ImportState: true, ImportStateVerify: true},
 		resource.TestStep{Config: config(`size = "64Mi"`, app), ConfigPlanChecks: plans("clusterd_app.db", plancheck.ResourceActionCreate)},
 		resource.TestStep{PreConfig: func() {
 			v, err := volumes.Get(t.Context(), ns, "data")
