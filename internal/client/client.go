@@ -13,6 +13,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -256,13 +257,24 @@ func (c *Client) once(ctx context.Context, r Request, base, id string) (*http.Re
 	return resp, nil
 }
 
-// connectError says what keeps the client from the server, and the way out. A
-// certificate that does not verify is final: trying again cannot help.
+// connectError says what keeps the client from the server, and the way out. To
+// people a certificate that does not verify is final: trying again cannot help.
+// Machines, who verify by themselves, find another server perhaps.
 func connectError(base string, err error) error {
+	err = unwrapURL(err)
 	if _, bad := errors.AsType[*tls.CertificateVerificationError](err); bad {
-		return api.Errorf(api.Denied, "%s shows a certificate that this cluster's CA did not sign: check the address and CLUSTERD_CACERT (%s)", base, unwrapURL(err))
+		return api.Errorf(api.Denied, "%s shows a certificate that this cluster's CA did not sign: check the address and CLUSTERD_CACERT (%s)", base, err)
 	}
-	return api.Errorf(api.Unready, "cannot reach %s: %s", base, unwrapURL(err))
+	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
+		return api.Errorf(api.Unready, "%s does not take this machine's certificate (%s): a node whose certificate has expired, or is of another cluster, has to join with a new token", base, alert.Err)
+	}
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, another := errors.AsType[x509.HostnameError](err)
+	_, invalid := errors.AsType[x509.CertificateInvalidError](err)
+	if unknown || another || invalid {
+		return api.Errorf(api.Unready, "%s is no server of this cluster, by its certificate (%s): is the address right, and the clock?", base, err)
+	}
+	return api.Errorf(api.Unready, "cannot reach %s: %s", base, err)
 }
 
 func unwrapURL(err error) error {
