@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -173,6 +175,44 @@ func TestHostileRequests(t *testing.T) {
 				b.ask(t, who, rt, "x", "", body)
 			}
 		}
+	}
+}
+
+// TestHostileSnapshots: of a store on disk, which alone can be saved. Nobody gets
+// half a one, or changes anything by asking.
+func TestHostileSnapshots(t *testing.T) {
+	t.Parallel()
+	s := runEtcd(t, t.TempDir())
+	must(client.Of(s.c, api.Nodes).Create(t.Context(), &api.Node{Meta: api.Meta{Name: "w1"}}))(t)
+	before := must(s.store.Revision(t.Context()))(t)
+	bodies := append(hostile(), `{"passphrase":7}`, `{"passphrase":"a","passphrase":"b"}`, `{"passphrase":"`+strings.Repeat("a", 5<<10)+`"}`, `{"passphrase":"\u0000\ud800"}`)
+	saved := 0
+	for _, body := range bodies {
+		for who, want := range map[Identity]int{{}: 401, {RoleNode, "w1"}: 403, {RoleUser, "ada"}: 200} {
+			var code int
+			var got string
+			if who == (Identity{}) {
+				w := attempt{method: "POST", path: "/v1/snapshot", body: body}.by(s.Server, "")
+				code, got = w.Code, w.Body.String()
+			} else {
+				code, got = call(s.Server, who, "POST", "/v1/snapshot", body)
+			}
+			switch path := filepath.Join(t.TempDir(), "s"); {
+			case code == 200 && want == 200:
+				saved++
+				if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if head, err := OpenSnapshot(path, ""); err != nil || head.Revision != before {
+					t.Errorf("%.80q: %+v, %v", body, head, err)
+				}
+			case code != want && (want != 200 || code < 400 || code >= 500):
+				t.Errorf("%s, %.80q: %d %.200s", who, body, code, got)
+			}
+		}
+	}
+	if after := must(s.store.Revision(t.Context()))(t); after != before || saved == 0 || saved == len(bodies) {
+		t.Errorf("%d of %d saved, at revision %d, before %d", saved, len(bodies), after, before)
 	}
 }
 
