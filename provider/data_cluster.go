@@ -25,7 +25,7 @@ type clusterView struct {
 
 type serverView struct {
 	Address string `json:"address" doc:"Host and port of its API."`
-	Role    string `json:"role" doc:"leader, voter, or learner while it joins."`
+	Role    string `json:"role" doc:"leader, voter, or learner while it joins; standby is one that does not lead where an etcd of the operator's has the state."`
 	Version string `json:"version" doc:"Its version."`
 }
 

@@ -31,6 +31,9 @@ func (s *Server) foundKeys(ctx context.Context) error {
 		}
 		s.cfg.Keys = set
 	}
+	if s.cfg.Founded {
+		return s.checkKeys(ctx)
+	}
 	_, err := s.store.Commit(ctx, store.Txn{
 		If:   []store.Compare{{Key: keysKey}},
 		Then: []store.Op{store.Put(keysKey, s.cfg.Keys.Seal())},
@@ -38,7 +41,14 @@ func (s *Server) foundKeys(ctx context.Context) error {
 	if _, there := errors.AsType[*store.ConflictError](err); !there {
 		return err
 	}
+	return s.checkKeys(ctx)
+}
+
+func (s *Server) checkKeys(ctx context.Context) error {
 	e, err := s.store.Get(ctx, keysKey)
+	if errors.Is(err, store.ErrNotFound) {
+		return errors.New("the store has no cluster, and this server is of one")
+	}
 	if err != nil {
 		return err
 	}

@@ -32,11 +32,15 @@ func (t *txn) joinServer(req pki.JoinRequest) (pki.JoinNode, error) {
 	if err := t.checkJoinLevel(req); err != nil {
 		return none, err
 	}
-	if t.s.membership() == nil {
-		return none, api.Errorf(api.Conflict, "this server keeps its state in memory: no other can join it")
+	if err := t.keepsStore(req); err != nil {
+		return none, err
 	}
 	var errs api.Errors
-	for path, a := range map[string]string{"address": req.Address, "gossip": req.Gossip, "peer": req.Peer} {
+	want := map[string]string{"address": req.Address, "gossip": req.Gossip, "peer": req.Peer}
+	if t.s.cfg.External != nil {
+		delete(want, "peer")
+	}
+	for path, a := range want {
 		if host, _, err := net.SplitHostPort(a); err != nil || host == "" || net.ParseIP(host).IsUnspecified() {
 			errs.Addf(path, "%q: want host:port by which the other servers reach it", a)
 		}
@@ -56,7 +60,7 @@ func (t *txn) joinServer(req pki.JoinRequest) (pki.JoinNode, error) {
 			t.s.log.Warn("a dead server makes room for the one that joins", "server", o.meta.Name, "joins", req.Name)
 		case o.meta.Name == req.Name:
 			return none, conflict(api.Unready, o.ref(), "a server of that name is still taken to be alive: if it is this machine, try again in a few seconds; to replace it, delete it first with: clusterd delete server %s; else give this machine another --name", req.Name)
-		case spec.Peer == req.Peer:
+		case spec.Peer == req.Peer && req.Peer != "":
 			return none, conflict(api.Conflict, o.ref(), "has the peer address %s, too: each server needs its own", req.Peer)
 		}
 	}
@@ -94,7 +98,27 @@ const (
 func (s *Server) welcome(ctx context.Context, req pki.JoinRequest) (*pki.JoinServer, error) {
 	ctx, cancel := context.WithTimeout(ctx, welcomeWait)
 	defer cancel()
-	m := s.membership()
+	out := &pki.JoinServer{}
+	if m := s.membership(); m != nil {
+		var err error
+		if out.Members, err = s.makeRoom(ctx, m, req); err != nil {
+			return nil, err
+		}
+	}
+	snap, err := s.cache.latest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	set, err := s.openKeys(snap.get(keysKey))
+	if err != nil {
+		return nil, err
+	}
+	out.Keys = set.Encode()
+	return out, nil
+}
+
+// makeRoom adds the server to the members of the store, and returns them.
+func (s *Server) makeRoom(ctx context.Context, m store.Membership, req pki.JoinRequest) (map[string]string, error) {
 	for {
 		err := m.AddLearner(ctx, req.Peer)
 		if err == nil {
@@ -112,21 +136,13 @@ func (s *Server) welcome(ctx context.Context, req pki.JoinRequest) (*pki.JoinSer
 	if err != nil {
 		return nil, err
 	}
-	snap, err := s.cache.latest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	set, err := s.openKeys(snap.get(keysKey))
-	if err != nil {
-		return nil, err
-	}
-	out := &pki.JoinServer{Keys: set.Encode(), Members: map[string]string{}}
+	out := map[string]string{}
 	for _, member := range members {
 		switch {
 		case member.Address == req.Peer:
-			out.Members[req.Name] = member.Address
+			out[req.Name] = member.Address
 		case member.Name != "":
-			out.Members[member.Name] = member.Address
+			out[member.Name] = member.Address
 		}
 	}
 	return out, nil
@@ -239,7 +255,11 @@ func (s *Server) tendOnce(ctx context.Context, m store.Membership) error {
 // Role is what this server is to the store.
 func (s *Server) Role(ctx context.Context) (api.ServerRole, error) {
 	m := s.membership()
-	if m == nil {
+	switch {
+	case m != nil:
+	case s.cfg.External != nil && !s.Leads():
+		return api.ServerStandby, nil
+	default:
 		return api.ServerLeader, nil
 	}
 	members, err := m.Members(ctx)
@@ -261,14 +281,17 @@ func (s *Server) Role(ctx context.Context) (api.ServerRole, error) {
 // Yield hands leadership to another server, where there is one: who stops on
 // purpose leaves no gap.
 func (s *Server) Yield(ctx context.Context) error {
-	if m := s.membership(); m != nil {
-		return m.Yield(ctx)
+	if st, ok := s.store.(interface{ Yield(context.Context) error }); ok {
+		return st.Yield(ctx)
 	}
 	return nil
 }
 
 // checkServerGoes demands that a majority of the servers is left.
 func (t *txn) checkServerGoes(old *object) error {
+	if t.s.cfg.External != nil {
+		return t.checkStopped(old)
+	}
 	if t.s.membership() == nil {
 		return nil
 	}

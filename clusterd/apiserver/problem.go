@@ -21,6 +21,8 @@ func (s *Server) problem(r *http.Request, err error) *api.Error {
 	case ok:
 		copied := *e
 		e = &copied
+	case errors.Is(err, store.ErrFull) && s.cfg.External != nil:
+		e = api.Errorf(insufficientStorage, "the etcd is full, and takes no deletes either: let it compact and defragment, or raise its quota, and disarm its alarm with etcdctl alarm disarm")
 	case errors.Is(err, store.ErrFull):
 		e = api.Errorf(insufficientStorage, "%s", store.ErrFull)
 	case errors.Is(err, store.ErrCompacted):

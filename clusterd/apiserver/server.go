@@ -40,6 +40,9 @@ import (
 // EtcdConfig says how this server's member of the store runs.
 type EtcdConfig = store.EtcdConfig
 
+// ExternalConfig says where an etcd is that the operator runs.
+type ExternalConfig = store.ExternalConfig
+
 // Networks of a cluster that says nothing else.
 const (
 	DefaultPods     = "10.244.0.0/16"
@@ -53,7 +56,11 @@ type Config struct {
 	// knows what servers write; by default api.Level.
 	Version string
 	Level   int
-	Etcd    *EtcdConfig // nil keeps the state in memory, for tests
+	// Etcd or External keeps the state; with neither it is in memory, for tests.
+	Etcd     *EtcdConfig
+	External *ExternalConfig
+	// Founded says that the cluster exists: a store without one is the wrong one.
+	Founded bool
 
 	PodsCIDR     string // by default DefaultPods
 	ServicesCIDR string // by default DefaultServices
@@ -122,19 +129,27 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if s.pods.Overlaps(s.services) {
 		return nil, fmt.Errorf("the pod range %s and the service range %s overlap: choose others", s.pods, s.services)
 	}
-	if cfg.Etcd == nil {
-		s.store = store.NewMemory()
-	} else {
-		c := *cfg.Etcd
-		c.Log = cfg.Log.Named("etcd")
-		if s.store, err = store.OpenEtcd(ctx, c); err != nil {
-			return nil, err
-		}
+	if s.store, err = cfg.openStore(ctx); err != nil {
+		return nil, err
 	}
 	if err := s.init(ctx); err != nil {
 		return nil, errors.Join(err, s.store.Close())
 	}
 	return s, nil
+}
+
+func (c Config) openStore(ctx context.Context) (store.Store, error) {
+	switch {
+	case c.Etcd != nil:
+		etcd := *c.Etcd
+		etcd.Log = c.Log.Named("etcd")
+		return store.OpenEtcd(ctx, etcd)
+	case c.External != nil:
+		etcd := *c.External
+		etcd.Log = c.Log.Named("etcd")
+		return store.OpenExternal(ctx, etcd)
+	}
+	return store.NewMemory(), nil
 }
 
 func network(what, cidr, byDefault string) (netip.Prefix, error) {

@@ -73,6 +73,9 @@ func (s *Server) Snapshot(ctx context.Context, passphrase string, begin func() i
 	etcd, ok := s.store.(interface {
 		Snapshot(context.Context, io.Writer) error
 	})
+	if at := s.cfg.External; at != nil {
+		return api.Errorf(api.Conflict, "the state of this cluster is in an etcd of its own, below %s, with perhaps more: save it there, with etcdctl snapshot save, and keep the keys.json of a server with it", at.Prefix)
+	}
 	if !ok {
 		return api.Errorf(api.Conflict, "this server keeps its state in memory: there is nothing to save")
 	}

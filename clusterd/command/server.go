@@ -29,7 +29,10 @@ func (c *cli) server() *cobra.Command {
 The first start in a data directory founds a cluster, and leaves there what its
 users need: admin.token (a secret) and ca.crt. With --join it becomes one more
 server of a cluster that is there, and takes over when others fail; its token is
-made with: clusterd token create --role server`,
+made with: clusterd token create --role server
+
+The servers keep the state themselves. With --etcd-endpoints it is in an etcd that
+you run: the servers share it, and --join only gets them the cluster's keys.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if cfg.Log, err = log.New("clusterd", c.err); err != nil {
@@ -62,6 +65,11 @@ made with: clusterd token create --role server`,
 	f.StringVar(&cfg.Peer, "peer", "", "port, or host:port, that the other servers reach its store by; port "+server.DefaultPeerPort+" when unset")
 	f.StringSliceVar(&cfg.Join, "join", nil, "host or host:port of a server whose cluster to join; may be repeated; only for the first start")
 	f.StringVar(&tokenFile, "token-file", "", "file with the token to join with (CLUSTERD_JOIN_TOKEN)")
+	f.StringSliceVar(&cfg.Etcd.Endpoints, "etcd-endpoints", nil, "https://host:port of an etcd that you run, and that is to have the state; may be repeated")
+	f.StringVar(&cfg.Etcd.Prefix, "etcd-prefix", server.DefaultEtcdPrefix, "what all keys in that etcd begin with; nothing else may use it")
+	f.StringVar(&cfg.Etcd.CAFile, "etcd-ca-file", "", "PEM file of the authorities to verify that etcd with; those of the machine when unset")
+	f.StringVar(&cfg.Etcd.CertFile, "etcd-cert-file", "", "PEM file of the certificate to show to that etcd")
+	f.StringVar(&cfg.Etcd.KeyFile, "etcd-key-file", "", "PEM file of the key of that certificate")
 	f.StringSliceVar(&cfg.Hosts, "host", nil, "one more name or address for the server's certificate; may be repeated")
 	f.StringVar(&pods, "pods", server.DefaultPods, "network of the pods, of which each node gets a /24; only for the first start")
 	f.StringVar(&services, "services", server.DefaultServices, "network of the services' virtual addresses; only for the first start")

@@ -43,6 +43,10 @@ type Config struct {
 	Join      []string
 	JoinToken string
 
+	// Etcd is where the operator runs an etcd that has the cluster's state; without
+	// endpoints the servers keep it themselves.
+	Etcd Etcd
+
 	Pods     netip.Prefix // addresses of pods, a /24 for each node
 	Services netip.Prefix // virtual addresses of services
 
@@ -96,6 +100,7 @@ func (c Config) withDefaults() (Config, error) {
 	if !c.Services.IsValid() {
 		c.Services = netip.MustParsePrefix(DefaultServices)
 	}
+	c.Etcd.Prefix = cmp.Or(c.Etcd.Prefix, DefaultEtcdPrefix)
 	if c.Pods.Overlaps(c.Services) {
 		return c, fmt.Errorf("the pods' network %s and the services' network %s overlap: choose others", c.Pods, c.Services)
 	}

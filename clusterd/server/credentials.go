@@ -47,8 +47,10 @@ func openCredentials(dir, name string, hosts []string, joined *keys.Set) (*crede
 	path := filepath.Join(dir, keysFile)
 	set, err := keys.Load(path)
 	if errors.Is(err, os.ErrNotExist) {
-		if _, serr := os.Stat(filepath.Join(dir, storeDir)); serr == nil {
-			return nil, fmt.Errorf("%s has a store but no keys: restore %s from a backup; new ones would lock every node out", dir, path)
+		for _, sign := range []string{storeDir, placeFile} {
+			if _, serr := os.Stat(filepath.Join(dir, sign)); serr == nil {
+				return nil, fmt.Errorf("%s has a store but no keys: restore %s from a backup; new ones would lock every node out", dir, path)
+			}
 		}
 		if set = joined; set == nil {
 			set, err = keys.New(name)

@@ -24,8 +24,10 @@ func (s *Server) join(ctx context.Context, gossipAddr string) (j joined, err err
 	if len(s.cfg.Join) == 0 {
 		return j, nil
 	}
-	if _, err := os.Stat(filepath.Join(s.cfg.DataDir, storeDir)); err == nil {
-		return j, nil
+	for _, sign := range []string{storeDir, placeFile} {
+		if _, err := os.Stat(filepath.Join(s.cfg.DataDir, sign)); err == nil {
+			return j, nil
+		}
 	}
 	token, err := pki.ParseJoinToken(s.cfg.JoinToken)
 	if err != nil {

@@ -68,7 +68,7 @@ func (s *Server) tellRole(ctx context.Context, me *api.Server) error {
 			s.log.Warn("a server is missed", "server", other.Meta.Name, "address", other.Spec.Address)
 			other.Status.Role = api.ServerDead
 		case other.Meta.Name != s.cfg.Name && role == api.ServerLeader && other.Status.Role == api.ServerLeader:
-			other.Status.Role = api.ServerVoter // it led until now, and cannot say so itself
+			other.Status.Role = s.follower() // it led until now, and cannot say so itself
 		default:
 			continue
 		}
@@ -77,6 +77,14 @@ func (s *Server) tellRole(ctx context.Context, me *api.Server) error {
 		}
 	}
 	return nil
+}
+
+// follower is what a server is that lives, and does not lead.
+func (s *Server) follower() api.ServerRole {
+	if len(s.cfg.Etcd.Endpoints) > 0 {
+		return api.ServerStandby
+	}
+	return api.ServerVoter
 }
 
 // insist calls f until the cluster is ready for it.

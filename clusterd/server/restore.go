@@ -39,6 +39,9 @@ func Restore(c RestoreConfig) (head Snapshot, err error) {
 	if err != nil {
 		return head, err
 	}
+	if err := onlyInside(cfg.DataDir, "restore that, with etcdutl snapshot restore --bump-revision 1000000000 --mark-compacted"); err != nil {
+		return head, err
+	}
 	if _, err := os.Stat(filepath.Join(cfg.DataDir, storeDir)); err == nil {
 		return head, fmt.Errorf("%s has a store already: move it away first, or give another --data-dir", cfg.DataDir)
 	}
@@ -91,6 +94,9 @@ func (c RestoreConfig) root(head Snapshot) ([]byte, error) {
 func Recover(ctx context.Context, cfg Config) error {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
+		return err
+	}
+	if err := onlyInside(cfg.DataDir, "what to do about its members, its own guide says"); err != nil {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(cfg.DataDir, storeDir)); err != nil {

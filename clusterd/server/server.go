@@ -42,7 +42,7 @@ type Server struct {
 	creds    *credentials
 	listener net.Listener
 	addr     string // host:port others reach the API by
-	peer     string // host:port the other servers reach its store by
+	peer     string // host:port the other servers reach its store by; "" if it has none
 	api      *apiserver.Server
 	hub      *tunnel.Hub
 	gossip   *gossip.Gossip
@@ -72,6 +72,10 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 func (s *Server) open(ctx context.Context) (err error) {
 	if err := os.MkdirAll(s.cfg.DataDir, 0o755); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
+	}
+	founded, err := s.checkPlace(ctx)
+	if err != nil {
+		return err
 	}
 	if s.listener, err = net.Listen("tcp", s.cfg.Listen); err != nil {
 		return fmt.Errorf("listen for the API: %w", err)
@@ -123,13 +127,17 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.audit != nil {
 		conf.Audit = s.audit
 	}
-	if !s.cfg.InMemory {
+	conf.External, conf.Founded = s.external(), founded
+	if conf.External == nil && !s.cfg.InMemory {
 		conf.Etcd = s.storeConfig(joined.members)
 	}
 	marker := filepath.Join(s.cfg.DataDir, aloneFile)
 	_, missing := os.Stat(marker)
 	conf.Alone = missing == nil
 	if s.api, err = apiserver.Open(ctx, conf); err != nil {
+		return err
+	}
+	if err := s.keepPlace(); err != nil {
 		return err
 	}
 	s.metrics.vitals = s.api.Vitals
@@ -148,7 +156,9 @@ func (s *Server) locate(bound string) (host string, err error) {
 	if s.addr, host, err = s.cfg.advertised(bound); err != nil {
 		return "", err
 	}
-	s.peer, err = s.cfg.peer(host)
+	if len(s.cfg.Etcd.Endpoints) == 0 {
+		s.peer, err = s.cfg.peer(host)
+	}
 	return host, err
 }
 

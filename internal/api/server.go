@@ -14,7 +14,12 @@ var Servers = Kind[ServerSpec, ServerStatus]{
 	Columns: []Column[ServerSpec, ServerStatus]{
 		{Name: "ADDRESS", Of: func(s *Server) string { return s.Spec.Address }},
 		{Name: "ROLE", Of: func(s *Server) string { return string(s.Status.Role) }},
-		{Name: "STORE", Of: func(s *Server) string { return fmt.Sprintf("%d%%", s.Status.StoreUsed*10) }},
+		{Name: "STORE", Of: func(s *Server) string {
+			if s.Spec.Peer == "" {
+				return "-" // it has none of its own
+			}
+			return fmt.Sprintf("%d%%", s.Status.StoreUsed*10)
+		}},
 		{Name: "PEER", Wide: true, Of: func(s *Server) string { return s.Spec.Peer }},
 		{Name: "VERSION", Of: func(s *Server) string { return s.Status.Version }},
 		{Name: "LEVEL", Wide: true, Of: func(s *Server) string { return strconv.Itoa(max(s.Status.Level, 1)) }},
@@ -29,7 +34,7 @@ type Server = Object[ServerSpec, ServerStatus]
 type ServerSpec struct {
 	Address string `json:"address" doc:"Host and port of its API."`
 	Gossip  string `json:"gossip,omitempty" doc:"Host and port of its gossip."`
-	Peer    string `json:"peer,omitempty" doc:"Host and port where the other servers reach its store."`
+	Peer    string `json:"peer,omitempty" doc:"Host and port where the other servers reach its store; unset if an etcd of the operator's has it."`
 }
 
 // Validate reports every violation.
@@ -57,12 +62,13 @@ const (
 	ServerLeader  ServerRole = "leader"  // runs scheduler and controllers
 	ServerVoter   ServerRole = "voter"   // counts for a majority
 	ServerLearner ServerRole = "learner" // joins: has no vote yet
+	ServerStandby ServerRole = "standby" // may lead; the store is an etcd of the operator's
 	ServerDead    ServerRole = "dead"    // the others miss it
 )
 
 // ServerStatus is written by the server itself; that it is dead, by the leader.
 type ServerStatus struct {
-	Role      ServerRole `json:"role,omitempty" doc:"What it is to the store." enum:"leader,voter,learner,dead"`
+	Role      ServerRole `json:"role,omitempty" doc:"What it is to the store." enum:"leader,voter,learner,standby,dead"`
 	Version   string     `json:"version,omitempty" doc:"What it runs."`
 	StartedAt time.Time  `json:"started_at,omitzero" doc:"When it was started."`
 	StoreUsed int        `json:"store_used,omitempty" doc:"How full its store is, in tenths; from 9 on only deletes and statuses are taken."`

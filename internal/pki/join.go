@@ -23,7 +23,8 @@ type JoinRequest struct {
 	CSR     string `json:"csr"`     // PEM
 	// Labels the node begins with; a node that exists keeps its own.
 	Labels map[string]string `json:"labels,omitempty"`
-	// Gossip and Peer are where the others reach a server's gossip and store.
+	// Gossip and Peer are where the others reach a server's gossip and store. One
+	// without Peer keeps no store: it uses the etcd that the others use.
 	Gossip string `json:"gossip,omitempty"`
 	Peer   string `json:"peer,omitempty"`
 	Level  int    `json:"level,omitempty"` // that a server knows, see api.Level
@@ -43,8 +44,8 @@ type JoinResponse struct {
 
 // JoinServer is what only a server is told that joins.
 type JoinServer struct {
-	Keys    json.RawMessage   `json:"keys"`    // all that the servers share, their CA's key among it
-	Members map[string]string `json:"members"` // of the store: name to host:port, the new one included
+	Keys    json.RawMessage   `json:"keys"`              // all that the servers share, their CA's key among it
+	Members map[string]string `json:"members,omitempty"` // of the store: name to host:port, the new one included
 }
 
 // JoinNode is the node that a join created.

@@ -21,19 +21,27 @@ func TestHistoryIsLinearizable(t *testing.T) {
 			return role == api.ServerVoter || role == api.ServerLeader, nil
 		})
 	}
+	linearizable(t, c, 4)
+}
+
+// linearizable checks the history of clients of all servers, while in each round
+// the leader is killed or paused.
+func linearizable(t *testing.T, c *Cluster, rounds int) {
+	t.Helper()
 	var history historytest.History
 	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	for who := range 6 {
 		cl := c.Client()
 		urls := c.URLs()
-		if err := cl.Use(append(urls[who%3:], urls[:who%3]...)); err != nil {
+		first := who % len(urls)
+		if err := cl.Use(append(urls[first:], urls[:first]...)); err != nil {
 			t.Fatal(err)
 		}
 		all.Go(func() { history.Client(ctx, cl, who) })
 	}
 	all.Go(func() { historytest.Watch(ctx, t, c.Client()) })
-	for round := range 4 {
+	for round := range rounds {
 		leader := c.Leader()
 		seen := history.Len()
 		c.Await("calls go on", func(context.Context) (bool, error) { return history.Len() > seen+100, nil })

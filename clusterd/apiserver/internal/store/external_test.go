@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"errors"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -11,36 +10,11 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store/storetest"
+	"github.com/clusterd/terraform-provider-clusterd/internal/etcdtest"
 )
-
-// startEtcd runs an etcd as an operator would, and returns its endpoint.
-func startEtcd(t testing.TB, change func(*embed.Config)) string {
-	t.Helper()
-	cfg := embed.NewConfig()
-	cfg.Dir, cfg.UnsafeNoFsync = t.TempDir(), true
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	cfg.MaxTxnOps, cfg.MaxRequestBytes = 1024, 16<<20
-	local := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
-	cfg.ListenPeerUrls, cfg.ListenClientUrls = []url.URL{local}, []url.URL{local}
-	if change != nil {
-		change(cfg)
-	}
-	e, err := embed.StartEtcd(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Close)
-	select {
-	case <-e.Server.ReadyNotify():
-	case <-t.Context().Done():
-		t.Fatal("etcd does not start")
-	}
-	return cfg.ListenClientUrls[0].Scheme + "://" + e.Clients[0].Addr().String()
-}
 
 func openExternal(t testing.TB, c store.ExternalConfig) *store.External {
 	t.Helper()
@@ -65,7 +39,7 @@ func withTLS(cert, key string) func(*embed.Config) {
 }
 
 func TestExternal(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return openExternal(t, at(startEtcd(t, nil), "s1")) })
+	storetest.Run(t, func(t *testing.T) store.Store { return openExternal(t, at(etcdtest.Start(t, nil), "s1")) })
 }
 
 // TestExternalIsShared: what others write into the etcd is neither seen nor
@@ -73,7 +47,7 @@ func TestExternal(t *testing.T) {
 func TestExternalIsShared(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	end := startEtcd(t, nil)
+	end := etcdtest.Start(t, nil)
 	s := openExternal(t, at(end, "s1"))
 	neighbour := at(end, "s1")
 	neighbour.Prefix = "/clusterd2"
@@ -119,7 +93,7 @@ func TestExternalIsShared(t *testing.T) {
 func TestExternalElection(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	end := startEtcd(t, nil)
+	end := etcdtest.Start(t, nil)
 	one, two := openExternal(t, at(end, "s1")), openExternal(t, at(end, "s2"))
 	await := func(s *store.External, want bool) {
 		t.Helper()
@@ -188,7 +162,7 @@ func TestExternalElection(t *testing.T) {
 
 // TestExternalGoesBack: an etcd that has lost what it confirmed ends the store.
 func TestExternalGoesBack(t *testing.T) {
-	end := startEtcd(t, nil)
+	end := etcdtest.Start(t, nil)
 	s := openExternal(t, at(end, "s1"))
 	if _, err := s.Commit(t.Context(), store.Txn{Then: []store.Op{store.Put("/a", nil)}}); err != nil {
 		t.Fatal(err)
@@ -214,7 +188,7 @@ func TestExternalGoesBack(t *testing.T) {
 func TestExternalRefusals(t *testing.T) {
 	cert, key := selfSigned(t)
 	other, otherKey := selfSigned(t)
-	secure, small := startEtcd(t, withTLS(cert, key)), startEtcd(t, func(c *embed.Config) { c.MaxTxnOps = 128 })
+	secure, small := etcdtest.Start(t, withTLS(cert, key)), etcdtest.Start(t, func(c *embed.Config) { c.MaxTxnOps = 128 })
 	openExternal(t, store.ExternalConfig{Endpoints: []string{"https://127.0.0.1:1", secure}, Prefix: "/clusterd", CAFile: cert, CertFile: cert, KeyFile: key})
 	for name, c := range map[string]struct {
 		conf store.ExternalConfig
