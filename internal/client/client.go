@@ -265,7 +265,7 @@ func connectError(base string, err error) error {
 	if _, bad := errors.AsType[*tls.CertificateVerificationError](err); bad {
 		return api.Errorf(api.Denied, "%s shows a certificate that this cluster's CA did not sign: check the address and CLUSTERD_CACERT (%s)", base, err)
 	}
-	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
+	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" && strings.Contains(alert.Err.Error(), "certificate") {
 		return api.Errorf(api.Unready, "%s does not take this machine's certificate (%s): a node whose certificate has expired, or is of another cluster, has to join with a new token", base, alert.Err)
 	}
 	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
