@@ -7,6 +7,7 @@ package etcdtest
 
 import (
 	"net/url"
+	"sync"
 	"testing"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -16,6 +17,13 @@ import (
 // Start starts an etcd, configured by change if that is not nil, and returns
 // its endpoint.
 func Start(t testing.TB, change func(*embed.Config)) (endpoint string) {
+	t.Helper()
+	endpoint, _ = Run(t, change)
+	return endpoint
+}
+
+// Run does the same; stop ends the etcd before the test does.
+func Run(t testing.TB, change func(*embed.Config)) (endpoint string, stop func()) {
 	t.Helper()
 	cfg := embed.NewConfig()
 	cfg.Dir, cfg.UnsafeNoFsync = t.TempDir(), true
@@ -30,11 +38,12 @@ func Start(t testing.TB, change func(*embed.Config)) (endpoint string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(e.Close)
+	stop = sync.OnceFunc(e.Close)
+	t.Cleanup(stop)
 	select {
 	case <-e.Server.ReadyNotify():
 	case <-t.Context().Done():
 		t.Fatal("etcd does not start")
 	}
-	return cfg.ListenClientUrls[0].Scheme + "://" + e.Clients[0].Addr().String()
+	return cfg.ListenClientUrls[0].Scheme + "://" + e.Clients[0].Addr().String(), stop
 }

@@ -3,7 +3,9 @@ package store_test
 import (
 	"context"
 	"errors"
+	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -158,6 +160,95 @@ func TestExternalElection(t *testing.T) {
 	}
 	await(three, true)
 	await(one, false)
+}
+
+// TestExternalOutage: while the etcd is away writes wait for it until they are
+// given up, and nobody leads; once it is back everything goes on, watches too.
+func TestExternalOutage(t *testing.T) {
+	t.Parallel() // an etcd that is stopped waits for its clients, for seconds
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	place := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
+	run := func() (string, func()) {
+		return etcdtest.Run(t, func(cfg *embed.Config) { cfg.Dir, cfg.ListenClientUrls = dir, []url.URL{place} })
+	}
+	endpoint, stop := run()
+	place.Host = strings.TrimPrefix(endpoint, "http://")
+	s := openExternal(t, at(endpoint, "s1"))
+	leads := make(chan bool)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	all.Go(func() {
+		for is := range s.Leading(ctx) {
+			select {
+			case leads <- is:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	until := func(want bool) {
+		t.Helper()
+		for is := range leads {
+			if is == want {
+				return
+			}
+		}
+	}
+	until(true)
+	put := func(key string) (int64, error) {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		return s.Commit(ctx, store.Txn{Then: []store.Op{store.Put(key, nil)}})
+	}
+	from, err := put("/before")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(chan string)
+	all.Go(func() {
+		for b, err := range s.Watch(ctx, "/", from) {
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for _, ev := range b.Events {
+				select {
+				case seen <- ev.Key:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	})
+	stop()
+	if _, err := put("/during"); err == nil {
+		t.Error("a write was taken without an etcd")
+	}
+	until(false)
+	run()
+	for _, err = put("/after"); err != nil && ctx.Err() == nil; { // once its connection is tried again
+		_, err = put("/after")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case key := <-seen:
+		if key != "/after" {
+			t.Errorf("the watch saw %s", key)
+		}
+	case <-ctx.Done():
+		t.Error("the watch sees nothing any more")
+	}
+	until(true)
+	cancel() // the watch's end is no failure
+	all.Wait()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestExternalGoesBack: an etcd that has lost what it confirmed ends the store.
