@@ -3,6 +3,7 @@
 package provider_test
 
 import (
+	"fmt"
 	"regexp"
 	"testing"
 
@@ -203,6 +204,15 @@ resource "clusterd_app" "web" {
 		resource.TestStep{PreConfig: promote, Config: app("nginx:2", canary+"scale = { min = 2, max = 4, cpu = 70 }"),
 			ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
 		resource.TestStep{Config: app("nginx:2", "per_node = true"), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
+	)
+	// A change of what the app uses holds, too, and the apply of that ends.
+	using := func(level string) string {
+		return app("nginx:1", canary+"replicas = 2\n  configs = { LEVEL = \"${clusterd_config.web.name}/level\" }") +
+			fmt.Sprintf("\nresource \"clusterd_config\" \"web\" {\n  name = \"web\"\n  data = { level = %q }\n}", level)
+	}
+	apply(t,
+		resource.TestStep{Config: using("info"), Check: pods(2, false)},
+		resource.TestStep{Config: using("debug"), ConfigPlanChecks: plans("clusterd_config.web", plancheck.ResourceActionUpdate), Check: pods(2, true)},
 	)
 }
 

@@ -86,7 +86,7 @@ func held(r *api.Rollout) bool { return r.Phase == api.RolloutInProgress && !r.H
 // holds tells of a canary that does: what was written is there, beside what
 // was there before.
 func holds(a *api.App) *failure {
-	return &failure{waits: true, summary: "App " + id(&a.Meta) + ": its canary holds",
+	return &failure{waits: true, holds: true, summary: "App " + id(&a.Meta) + ": its canary holds",
 		detail: capital(a.Status.Message) + ".\n\nThe state has what was written; until then the pods of before go on.\n" + lookCloser(&a.Meta)}
 }
 

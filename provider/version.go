@@ -28,6 +28,7 @@ func followVersion[S api.Spec[S]](hash func(*api.Object[S, api.VersionedStatus])
 		if err != nil {
 			return nil // another version is there already, and its writer follows it
 		}
+		var holding *failure
 		for i := range all {
 			if !uses(&all[i], of) {
 				continue
@@ -36,7 +37,11 @@ func followVersion[S api.Spec[S]](hash func(*api.Object[S, api.VersionedStatus])
 				return &failure{summary: fmt.Sprintf("%s: app %s needs a key that it has not any more", capital(r.noun(&written.Meta)), id(&all[i].Meta)),
 					detail: fmt.Sprintf("The app goes on with the version of before. Write the key again, or correct %s of the app.", at)}
 			}
-			if fail := r.followIn(ctx, apps, &all[i], written, of, version); fail != nil {
+			fail := r.followIn(ctx, apps, &all[i], written, of, version)
+			if fail != nil && fail.holds {
+				holding, fail = fail, nil // for somebody's word: the others go on
+			}
+			if fail != nil {
 				if fail.reverted {
 					now, err := r.objects.Get(ctx, written.Meta.Namespace, written.Meta.Name)
 					fail.reverted = err == nil && hash(now) != version
@@ -44,7 +49,7 @@ func followVersion[S api.Spec[S]](hash func(*api.Object[S, api.VersionedStatus])
 				return fail
 			}
 		}
-		return nil
+		return holding
 	}
 }
 
@@ -90,8 +95,11 @@ func (r *kindResource[S, T]) followIn(ctx context.Context, apps *appResource, ap
 			detail: fmt.Sprintf("The rollout of app %s goes on in the cluster: %s.\n\n%s", id(&app.Meta), progress(last), lookCloser(&app.Meta))}
 	}
 	_, rollout := versionOutcome(last, of, version, written.Meta.WrittenAt)
-	if rollout.Phase == api.RolloutComplete {
+	switch {
+	case rollout.Phase == api.RolloutComplete:
 		return nil
+	case held(rollout):
+		return holds(last)
 	}
 	fail := explain(last, rollout)
 	fail.summary = what + ": the change made app " + id(&app.Meta) + " fail"
@@ -109,7 +117,7 @@ func versionOutcome(a *api.App, of, version string, since time.Time) (ended bool
 			continue
 		}
 		if !ro.StartedAt.Before(since) {
-			return ro.Phase.Terminal(), &ro
+			return ro.Phase.Terminal() || held(&ro), &ro
 		}
 	}
 	if ro := a.Status.Rollout; ro.Contents[of] == version && ro.Phase == api.RolloutComplete {

@@ -18,6 +18,8 @@ type failure struct {
 	// waits: nothing is wrong, but it has not ended: somebody has to decide, or
 	// Terraform was interrupted. An error would have the next plan replace it.
 	waits bool
+	// holds: what waits is a canary, for somebody's word.
+	holds bool
 }
 
 // add tells of it: as an error, or as a warning.

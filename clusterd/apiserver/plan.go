@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
+	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
@@ -143,15 +143,19 @@ func (p *writePlan) refuse(err error) error {
 
 // roll says what the change does to the pods that are there.
 func (p *writePlan) roll(was, is *api.App) {
-	if was == nil || reflect.DeepEqual(was.Effective.Template(), is.Effective.Template()) || was.Status.Replicas == 0 {
+	if was == nil || was.Effective.Revision(nil, time.Time{}) == is.Effective.Revision(nil, time.Time{}) || was.Status.Replicas == 0 {
 		return
 	}
 	u := api.Deref(is.Effective.Update)
 	p.Rolls = &api.Rolls{Pods: was.Status.Replicas, MaxParallel: max(api.Deref(u.MaxParallel), 1), Strategy: u.Strategy,
 		Outage: u.Strategy == "recreate" || api.Deref(u.Surge) == 0 && u.MinAvailable != nil && *u.MinAvailable == 0}
 	if p.Rolls.Outage {
+		way := "With strategy = \"rolling\" and surge = 1 new pods are ready before old ones go."
+		if is.Spec.Stateful != nil || api.Deref(is.Spec.PerNode) {
+			way = "There is no second pod of the same place: with more of them, max_parallel below their number leaves some."
+		}
 		p.Warnings = append(p.Warnings, api.PlanWarning{Path: "spec.update", Summary: p.Rolls.String(),
-			Message: "While they do, no pod serves. With strategy = \"rolling\" and surge = 1 new pods are ready before old ones go."})
+			Message: "While they do, no pod serves. " + way})
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // by name.
 func claimed(t api.PodTemplate, ordinal int) (api.PodTemplate, map[string]api.Memory) {
 	t, sizes := api.Clone(t), map[string]api.Memory{}
-	own := func(mounts map[string]api.Mount) {
+	for mounts := range t.AllMounts() {
 		for at, m := range mounts {
 			if m.Size == "" {
 				continue
@@ -27,13 +27,6 @@ func claimed(t api.PodTemplate, ordinal int) (api.PodTemplate, map[string]api.Me
 				sizes[m.Volume] = size
 			}
 		}
-	}
-	own(t.Mounts)
-	for _, c := range t.Sidecars {
-		own(c.Mounts)
-	}
-	for _, c := range t.Init {
-		own(c.Mounts)
 	}
 	return t, sizes
 }

@@ -171,13 +171,32 @@ func (s *AppSpec) setTemplate(t PodTemplate) {
 
 // Revision is a short hash of what pods are made from, the template, the
 // versions of the configs and secrets it uses, and when somebody last asked for
-// a restart: a change of any is a rollout. Call it on an effective spec.
+// a restart: a change of any is a rollout. The volumes of ordinals grow under
+// the pods that use them, so their size is none of it. Call it on an effective spec.
 func (s AppSpec) Revision(contents map[string]string, restarted time.Time) string {
+	t := s.Template()
+	if s.Stateful != nil {
+		t = t.unsized()
+	}
 	return shortHash(struct {
 		PodTemplate
 		Contents  map[string]string `json:"contents,omitempty"`
 		Restarted time.Time         `json:"restarted,omitzero"`
-	}{s.Template(), contents, restarted})
+	}{t, contents, restarted})
+}
+
+// unsized is the template with the volumes of ordinals all of one size.
+func (t PodTemplate) unsized() PodTemplate {
+	t = Clone(t)
+	for mounts := range t.AllMounts() {
+		for at, m := range mounts {
+			if m.Size != "" {
+				m.Size = "1"
+				mounts[at] = m
+			}
+		}
+	}
+	return t
 }
 
 // shortHash names a value by its JSON.
