@@ -33,6 +33,7 @@ func newApp() resource.Resource {
 			"health.http":          {"health.tcp"},
 			"health.port":          {"ports"},
 			"update.min_available": {"replicas", "update.surge"},
+			"init.*.image":         {"image"},
 		},
 		follow:  followRollout,
 		planned: true,

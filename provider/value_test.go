@@ -103,6 +103,10 @@ var apps = rapid.Custom(func(t *rapid.T) *api.App {
 	if maybe("sidecars") {
 		a.Spec.Sidecars = map[string]api.Container{"log": container()}
 	}
+	if maybe("init") {
+		c := container()
+		a.Spec.Init = map[string]api.Init{"first": {Image: pick("first", "", "setup"), Command: c.Command, Args: c.Args, Env: c.Env, CPU: c.CPU, Memory: c.Memory}}
+	}
 	if maybe("placement") {
 		a.Spec.Placement = &api.Placement{Spread: pick("spread", "", "zone"), Require: map[string]string{"disk": "ssd"}}
 	}

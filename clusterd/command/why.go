@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -46,6 +47,12 @@ func explanation(ctx context.Context, c *client.Client, about api.Ref) (x api.Ex
 	k, err := api.Lookup(about.Kind)
 	if err != nil {
 		return x, err
+	}
+	switch about.Kind {
+	case api.Apps.Name, api.Jobs.Name, api.Pods.Name, api.Services.Name:
+	default:
+		kind := strings.ToLower(about.Kind)
+		return x, fmt.Errorf("of a %s nothing has to be explained: clusterd describe %s %s tells all there is; why is for apps, jobs, pods and services", kind, kind, about.Name)
 	}
 	err = c.Call(ctx, http.MethodGet, client.Path(k.Info(), about.Namespace, about.Name)+"/why", nil, nil, &x)
 	return x, err

@@ -83,13 +83,13 @@ func (c *Cluster) cgroup(member string) string {
 }
 
 // ErrNone says that there is no cluster of the name.
-var ErrNone = errors.New("there is no such cluster: start one with clusterd dev up")
+var ErrNone = errors.New("there is no such cluster")
 
 // Plan returns what the cluster is made of, or ErrNone.
 func (c *Cluster) Plan() (p Plan, err error) {
 	b, err := os.ReadFile(c.planFile())
 	if errors.Is(err, os.ErrNotExist) {
-		return p, fmt.Errorf("cluster %s: %w", c.cfg.Name, ErrNone)
+		return p, fmt.Errorf("cluster %[1]s: %[2]w: start it with clusterd dev up --name %[1]s", c.cfg.Name, ErrNone)
 	}
 	if err != nil {
 		return p, err

@@ -247,7 +247,7 @@ func testDestroy(t *testing.T, c *cluster, m *module) {
 	m.apply(t)
 	m.empty(t)
 	c.serves(t, "made anew", "one two three", 30*time.Second)
-	login := "PGPASSWORD=$POSTGRES_PASSWORD psql -h $(getent hosts $HOSTNAME | cut -d" " -f1) -U app -tAc 'select current_user' app"
+	login := "PGPASSWORD=$POSTGRES_PASSWORD psql -h $HOSTNAME -U app -tAc 'select current_user' app"
 	if got := strings.TrimSpace(c.must(t, "exec", "app/db", "--", "bash", "-c", login)); got != "app" {
 		t.Errorf("the data of before takes the new password: %q", got)
 	}
