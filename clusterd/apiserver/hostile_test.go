@@ -166,12 +166,15 @@ func (b *besieged) ask(t testing.TB, who int, rt route, name, query, body string
 func TestHostileRequests(t *testing.T) {
 	t.Parallel()
 	b := besiege(t)
-	for _, rt := range b.routes {
+	for r, rt := range b.routes {
 		if rt.method == "GET" {
 			continue
 		}
-		for _, body := range hostile() {
+		for i, body := range hostile() {
 			for who := range 3 {
+				if large := len(body) >= 1<<16; large && who != (i+r)%3 {
+					continue // each large one once of a route, each route's by all in turn
+				}
 				b.ask(t, who, rt, "x", "", body)
 			}
 		}
