@@ -5,12 +5,6 @@ resource "clusterd_secret" "this" {
   generate  = { password = { length = 32 } }
 }
 
-locals {
-  env     = { POSTGRES_DB = var.database, POSTGRES_USER = var.user, PGDATA = "/var/lib/postgresql/data/pgdata" }
-  secrets = { POSTGRES_PASSWORD = "${clusterd_secret.this.name}/password" }
-  mounts  = { "/var/lib/postgresql/data" = { volume = "${var.name}-data", size = var.storage } }
-}
-
 resource "clusterd_app" "this" {
   namespace = var.namespace
   name      = var.name
@@ -20,21 +14,12 @@ resource "clusterd_app" "this" {
   cpu       = var.cpu
   memory    = var.memory
   ports     = { postgres = 5432 }
-  env       = local.env
-  secrets   = local.secrets
-  mounts    = local.mounts
+  env       = { POSTGRES_DB = var.database, POSTGRES_USER = var.user, PGDATA = "/var/lib/postgresql/data/pgdata" }
+  secrets   = { POSTGRES_PASSWORD = "${clusterd_secret.this.name}/password" }
+  mounts    = { "/var/lib/postgresql/data" = { volume = "${var.name}-data", size = var.storage } }
   # The image takes the password when it makes the data. Data that is there,
-  # such as that of a module before this one, is told of it here.
-  init = {
-    password = {
-      cpu     = var.cpu
-      memory  = var.memory
-      env     = local.env
-      secrets = local.secrets
-      mounts  = local.mounts
-      command = ["bash", "-c", file("${path.module}/password.sh")]
-    }
-  }
+  # such as that of a module before this one, is told of it first.
+  command = ["bash", "-c", file("${path.module}/start.sh")]
   health = {
     exec         = ["pg_isready", "-h", "127.0.0.1", "-U", var.user]
     interval     = "2s"

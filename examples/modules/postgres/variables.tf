@@ -11,7 +11,7 @@ variable "name" {
 }
 
 variable "image" {
-  description = "A PostgreSQL that reads POSTGRES_DB, POSTGRES_USER and POSTGRES_PASSWORD when it finds no data, as the official image and examples/images do."
+  description = "A PostgreSQL that reads POSTGRES_DB, POSTGRES_USER and POSTGRES_PASSWORD when it finds no data, as the official image and that of examples/images do, with bash and setpriv."
   type        = string
   default     = "postgres:15"
   nullable    = false
