@@ -16,7 +16,7 @@ import (
 // by name.
 func claimed(t api.PodTemplate, ordinal int) (api.PodTemplate, map[string]api.Memory) {
 	t, sizes := api.Clone(t), map[string]api.Memory{}
-	for mounts := range t.AllMounts() {
+	for _, mounts := range t.AllMounts() {
 		for at, m := range mounts {
 			if m.Size == "" {
 				continue

@@ -188,7 +188,7 @@ func (s AppSpec) Revision(contents map[string]string, restarted time.Time) strin
 // unsized is the template with the volumes of ordinals all of one size.
 func (t PodTemplate) unsized() PodTemplate {
 	t = Clone(t)
-	for mounts := range t.AllMounts() {
+	for _, mounts := range t.AllMounts() {
 		for at, m := range mounts {
 			if m.Size != "" {
 				m.Size = "1"

@@ -2,7 +2,6 @@ package api
 
 import (
 	"fmt"
-	"iter"
 	"slices"
 )
 
@@ -24,25 +23,6 @@ type PodTemplate struct {
 	HostNetwork *bool                `json:"host_network,omitempty" doc:"Pods have the network of their node; the namespace must allow it. Default: false."`
 	Pull        string               `json:"pull,omitempty" doc:"When a node fetches an image: if_absent, always before a container starts, or never." enum:"if_absent,always,never" default:"if_absent"`
 	PullAuth    string               `json:"pull_auth,omitempty" doc:"Name of a secret with username and password for the images' registry."`
-}
-
-// AllMounts yields the mounts of each container.
-func (t PodTemplate) AllMounts() iter.Seq[map[string]Mount] {
-	return func(yield func(map[string]Mount) bool) {
-		if !yield(t.Mounts) {
-			return
-		}
-		for _, c := range t.Sidecars {
-			if !yield(c.Mounts) {
-				return
-			}
-		}
-		for _, c := range t.Init {
-			if !yield(c.Mounts) {
-				return
-			}
-		}
-	}
 }
 
 // Init is a container that runs to its end before a pod's others start.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -115,20 +116,33 @@ func (t PodTemplate) Uses() []VolumeUse {
 	return out
 }
 
+// AllMounts yields the mounts of each container, init ones too, in order, with
+// the field path of the container.
+func (t PodTemplate) AllMounts() iter.Seq2[string, map[string]Mount] {
+	return func(yield func(string, map[string]Mount) bool) {
+		if !yield("", t.Mounts) {
+			return
+		}
+		for _, name := range sortedKeys(t.Init) {
+			if !yield("init."+keyPath(name), t.Init[name].Mounts) {
+				return
+			}
+		}
+		for _, name := range sortedKeys(t.Sidecars) {
+			if !yield("sidecars."+keyPath(name), t.Sidecars[name].Mounts) {
+				return
+			}
+		}
+	}
+}
+
 // EachMount visits the mounts of all containers, init ones too, in order: the
 // field path of the container, the path in the container, and the mount.
 func (t PodTemplate) EachMount(visit func(field, target string, m Mount)) {
-	each := func(field string, mounts map[string]Mount) {
+	for field, mounts := range t.AllMounts() {
 		for _, target := range sortedKeys(mounts) {
 			visit(field, target, mounts[target])
 		}
-	}
-	each("", t.Mounts)
-	for _, name := range sortedKeys(t.Init) {
-		each("init."+keyPath(name), t.Init[name].Mounts)
-	}
-	for _, name := range sortedKeys(t.Sidecars) {
-		each("sidecars."+keyPath(name), t.Sidecars[name].Mounts)
 	}
 }
 
