@@ -33,18 +33,24 @@ func (s *Server) serveBatch(w http.ResponseWriter, r *request) error {
 	if err := bad.err(); err != nil {
 		return err
 	}
+	once := r.once()
 	revision, err := s.commit(r.Context(), r.by, func(t *txn) error {
-		for i, p := range b.Preconditions {
-			if err := t.demand(p); err != nil {
-				return at(fmt.Sprintf("preconditions[%d]", i), err)
+		return once.do(t, func() (done, error) {
+			for i, p := range b.Preconditions {
+				if err := t.demand(p); err != nil {
+					return done{}, at(fmt.Sprintf("preconditions[%d]", i), err)
+				}
 			}
-		}
-		var bad located
-		for i, write := range writes {
-			bad.add(i, write(t))
-		}
-		return bad.err()
+			var bad located
+			for i, write := range writes {
+				bad.add(i, write(t))
+			}
+			return done{Code: http.StatusOK}, bad.err()
+		})
 	})
+	if err == nil && once.before != nil {
+		revision = once.before.meta.Revision
+	}
 	if err != nil {
 		return err
 	}

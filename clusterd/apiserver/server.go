@@ -242,6 +242,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() { s.tendMembers(ctx) })
 	parts.Go(func() { s.tendKeys(ctx) })
 	parts.Go(func() { s.watchSpace(ctx) })
+	parts.Go(func() { s.forgetDone(ctx) })
 	misfit := make(chan error, 1)
 	parts.Go(func() {
 		if err := s.tendLevel(ctx); err != nil {

@@ -376,10 +376,19 @@ func (s *Server) write(w http.ResponseWriter, r *request, plan func(*txn) (*obje
 	if r.flag("dry_run") {
 		commit = s.dryRun
 	}
-	revision, err := commit(r.Context(), r.by, func(t *txn) (err error) {
-		out, code, err = plan(t)
-		return err
+	once := r.once()
+	revision, err := commit(r.Context(), r.by, func(t *txn) error {
+		return once.do(t, func() (d done, err error) {
+			if out, code, err = plan(t); err != nil {
+				return d, err
+			}
+			value, written := t.writes[out.key]
+			return done{Key: out.key, Code: code, Delete: written && value == nil}, nil
+		})
 	})
+	if err == nil && once.before != nil {
+		code, revision, out, err = s.answered(r.Context(), once)
+	}
 	if err != nil {
 		return err
 	}
