@@ -25,6 +25,7 @@ func trusting(t *testing.T, s *Server) *pki.CA {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ca.Life = time.Hour
 	s.cfg.Peer = func(cs *tls.ConnectionState) (string, string, bool) {
 		role, name, ok := pki.Peer(cs)
 		return string(role), name, ok
@@ -152,7 +153,7 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 		"a node is deleted": {nodes, func(ctx context.Context, c *client.Client) error {
 			return client.Of(c, api.Nodes).Delete(ctx, "", "w1", "")
 		}},
-		"a certificate ends": {nodes, func(context.Context, *client.Client) error { time.Sleep(pki.LeafLife); return nil }},
+		"a certificate ends": {nodes, func(context.Context, *client.Client) error { time.Sleep(time.Hour); return nil }},
 		"a token is revoked": {users, func(ctx context.Context, c *client.Client) error {
 			return client.Of(c, api.Tokens).Delete(ctx, "", "ci", "")
 		}},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
@@ -97,21 +98,19 @@ func (s *Server) answered(ctx context.Context, o *once) (code int, revision int6
 
 // forgetDone removes old records, while this server leads, until ctx ends.
 func (s *Server) forgetDone(ctx context.Context) {
-	by := caller{Identity: Identity{RoleSystem, "store"}}
 	for ctx.Err() == nil {
 		pause(ctx, forgetEvery)
-		for more := s.Leads(); more && ctx.Err() == nil; {
-			_, err := s.commit(ctx, by, func(t *txn) error {
-				t.snap.each(donePrefix, "", func(o *object) bool {
-					var d done
-					_ = json.Unmarshal(o.value, &d) // what is damaged is old
-					if t.now.Sub(d.At) > doneKept {
-						t.read(o.key)
-						t.remove(o.key)
+		snap := s.cache.now.Load()
+		if snap == nil || !s.Leads() {
+			continue
+		}
+		for old := range slices.Chunk(oldRecords(snap), forgottenOnce) {
+			_, err := s.commit(ctx, caller{Identity: Identity{RoleSystem, "store"}}, func(t *txn) error {
+				for _, key := range old {
+					if t.read(key) != nil {
+						t.remove(key)
 					}
-					return len(t.writes) < forgottenOnce
-				})
-				more = len(t.writes) == forgottenOnce
+				}
 				return nil
 			})
 			if err != nil && ctx.Err() == nil {
@@ -120,4 +119,18 @@ func (s *Server) forgetDone(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// oldRecords returns the keys of records of which no client speaks any more.
+func oldRecords(snap *snapshot) (keys []string) {
+	before := api.Now().Add(-doneKept)
+	snap.each(donePrefix, "", func(o *object) bool {
+		var d done
+		_ = json.Unmarshal(o.value, &d) // what is damaged is old
+		if d.At.Before(before) {
+			keys = append(keys, o.key)
+		}
+		return true
+	})
+	return keys
 }

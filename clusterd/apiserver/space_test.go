@@ -35,7 +35,7 @@ func TestWhatIsFull(t *testing.T) {
 func TestFullStore(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := runEtcdWith(t, dir, func(c *EtcdConfig) { c.Quota = 32 << 20 })
+	s := runEtcdWith(t, dir, func(c *EtcdConfig) { c.Quota = 16 << 20 })
 	configs := client.Of(s.c, api.Configs)
 	st := s.store.(store.Spacious)
 	look := func() {
