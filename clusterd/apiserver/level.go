@@ -101,24 +101,31 @@ const levelEvery = time.Second
 // an error once the level is none that this server knows: it was started with
 // an older version at the moment the upgrade was complete.
 func (s *Server) tendLevel(ctx context.Context) error {
+	const none = -1
+	looked := int64(none) // at this revision, as the leader
 	for {
 		if pause(ctx, levelEvery); ctx.Err() != nil {
 			return nil
 		}
-		if snap := s.cache.now.Load(); snap != nil {
-			at, err := levelOf(snap)
-			if err == nil {
-				err = s.misfit(at)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if leads, _ := s.leads.get(); !leads {
+		snap := s.cache.now.Load()
+		if snap == nil || snap.revision == looked {
 			continue
 		}
+		at, err := levelOf(snap)
+		if err == nil {
+			err = s.misfit(at)
+		}
+		if err != nil {
+			return err
+		}
+		if !s.Leads() {
+			looked = none
+			continue
+		}
+		looked = snap.revision
 		if err := s.raiseLevel(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("raise the cluster's level", "error", err)
+			looked = none
 		}
 	}
 }
