@@ -333,11 +333,11 @@ func TestMostAgentsSilentMovesNothing(t *testing.T) {
 	})
 }
 
-// A third of all nodes vanishes at once, their streams within half a second and
+// A third of 300 nodes vanishes at once, their streams within half a second and
 // their gossip over two more, as the machines behind a switch do. Nothing is
 // evicted, and verdicts and events say why; then they come back.
 func TestThirdOfManyFreezesEvictions(t *testing.T) {
-	const nodes, vanish = 120, 40
+	const nodes, vanish = 300, 100
 	inWorld(t, nodes, nil, func(w *world) {
 		w.ended("web", w.apply("web", fmt.Sprintf(`{"image":"good:1","replicas":%d,"placement":{"one_per":"node"}}`, nodes)), 2*time.Minute)
 		time.Sleep(settle)

@@ -75,6 +75,13 @@ func (s *Storage) Mount(ctx context.Context, p *api.Pod) (map[string]string, err
 	return at, nil
 }
 
+// Full reports whether Fill was called.
+func (s *Storage) Full(string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.full != nil
+}
+
 // Unmount forgets a pod.
 func (s *Storage) Unmount(_ context.Context, uid string) error {
 	s.mu.Lock()

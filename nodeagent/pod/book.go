@@ -67,9 +67,9 @@ func (p *planner) story(name string, r runtime.Status) (reason, message string) 
 	case r.Exit.OOM:
 		return "out_of_memory", fmt.Sprintf("%s was killed%s for using more than its %s of memory", name, ran(r), limits(p.spec(name)).Memory)
 	case l.Ending.Why != "":
-		return "unhealthy", fmt.Sprintf("%s was restarted%s: %s", name, ran(r), l.Ending.Why)
+		return "unhealthy", fmt.Sprintf("%s was restarted%s: %s%s", name, ran(r), l.Ending.Why, p.crammed(name))
 	}
-	return "crash_loop", fmt.Sprintf("%s exited with code %d%s", name, r.Exit.Code, ran(r))
+	return "crash_loop", fmt.Sprintf("%s exited with code %d%s%s", name, r.Exit.Code, ran(r), p.crammed(name))
 }
 
 // ran says how long a run was, to a readable precision.

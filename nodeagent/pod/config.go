@@ -41,6 +41,8 @@ type Storage interface {
 	Mount(ctx context.Context, p *api.Pod) (map[string]string, error)
 	// Unmount lets go of all a pod has mounted, and removes its scratch space.
 	Unmount(ctx context.Context, uid string) error
+	// Full reports whether a place that Mount returned takes nothing more.
+	Full(place string) bool
 	// List returns the UIDs that have something mounted.
 	List(ctx context.Context) ([]string, error)
 }

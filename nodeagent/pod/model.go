@@ -23,7 +23,7 @@ type Model struct {
 // NewModel returns the life of a pod that its node has just heard of.
 func NewModel(p api.Pod) *Model {
 	m := &Model{pod: p, rec: record{Status: p.Status}}
-	m.see = facts{Runs: map[string]runtime.Status{}, Images: map[string]imageFact{}, Failed: map[string]failure{}, Tails: map[string][]string{}}
+	m.see = facts{Runs: map[string]runtime.Status{}, Images: map[string]imageFact{}, Failed: map[string]failure{}, Tails: map[string][]string{}, Brimful: map[string][]string{}}
 	m.see.Acked = p.Status.Phase
 	return m
 }

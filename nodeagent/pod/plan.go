@@ -99,6 +99,7 @@ type facts struct {
 	Images  map[string]imageFact // by reference
 	Failed  map[string]failure   // by container: starts that went wrong
 	Tails   map[string][]string  // by container: last lines of the run that just ended
+	Brimful map[string][]string  // by container: where its storage took nothing more then
 	Checks  map[string]checkFact // by container and kind
 	Hook    hookFact
 

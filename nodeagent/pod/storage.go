@@ -33,6 +33,37 @@ func (w *worker) mounts(container string) (out []runtime.Mount) {
 	return out
 }
 
+// brimful returns where a container has storage that takes nothing more.
+func (w *worker) brimful(container string) (targets []string) {
+	for _, m := range w.mounts(container) {
+		if !m.ReadOnly && m.Source != "" && w.cfg.Storage.Full(m.Source) {
+			targets = append(targets, m.Target)
+		}
+	}
+	return targets
+}
+
+// crammed says of which storage a container, that ended badly, had no more.
+func (p *planner) crammed(name string) string {
+	full := p.see.Brimful[name]
+	if len(full) == 0 {
+		return ""
+	}
+	mounts := p.spec(name).Mounts
+	words := make([]string, len(full))
+	for i, target := range full {
+		switch m := mounts[target]; {
+		case m.Volume != "":
+			words[i] = fmt.Sprintf("its volume %s at %s", m.Volume, target)
+		case m.Scratch != "":
+			words[i] = fmt.Sprintf("its scratch space at %s (%s)", target, m.Scratch)
+		default:
+			words[i] = fmt.Sprintf("the node's disk at %s", target)
+		}
+	}
+	return " with " + strings.Join(words, " and ") + " full"
+}
+
 // trouble takes in a step that went wrong. The runtime passes on in words that
 // a disk is full.
 func (f *facts) trouble(err error, now time.Time) {

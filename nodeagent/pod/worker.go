@@ -80,7 +80,7 @@ func newWorker(cfg *Config, starts chan struct{}, p api.Pod, rec record) *worker
 		stale: map[string]bool{}, trouble: &retry{},
 		see: facts{
 			Unknown: true, Runs: map[string]runtime.Status{}, Images: map[string]imageFact{},
-			Failed: map[string]failure{}, Tails: map[string][]string{}, Checks: map[string]checkFact{}, IP: rec.Status.IP,
+			Failed: map[string]failure{}, Tails: map[string][]string{}, Brimful: map[string][]string{}, Checks: map[string]checkFact{}, IP: rec.Status.IP,
 		},
 	}
 	return w
@@ -203,8 +203,11 @@ func (w *worker) gather(ctx context.Context) {
 // saw takes in how a run is now.
 func (w *worker) saw(st runtime.Status) {
 	name := st.Labels[LabelContainer]
-	if old := w.see.Runs[st.ID]; st.State == runtime.Exited && old.State != runtime.Exited && w.cfg.Logs != "" {
-		w.see.Tails[name] = w.redact(tail(LogPath(w.cfg.Logs, w.pod.Meta.UID, name, attemptOf(st.Labels))))
+	if old := w.see.Runs[st.ID]; st.State == runtime.Exited && old.State != runtime.Exited {
+		w.see.Brimful[name] = w.brimful(name)
+		if w.cfg.Logs != "" {
+			w.see.Tails[name] = w.redact(tail(LogPath(w.cfg.Logs, w.pod.Meta.UID, name, attemptOf(st.Labels))))
+		}
 	}
 	w.see.Runs[st.ID] = st
 }

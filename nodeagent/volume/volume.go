@@ -264,6 +264,17 @@ func (s *Store) mountScratch(uid, name, target string, size int64, point string)
 	return nil
 }
 
+// Full reports whether a place takes nothing more: a filesystem is called so with
+// less than a hundredth of its blocks or files left, for whoever found it full
+// has mostly given back the last he got.
+func (s *Store) Full(place string) bool {
+	var st unix.Statfs_t
+	if err := unix.Statfs(place, &st); err != nil {
+		return false
+	}
+	return st.Bavail*100 < st.Blocks || st.Files > 0 && st.Ffree*100 < st.Files
+}
+
 // Unmount lets go of what a pod, whose processes are gone, had mounted, and
 // removes its scratch space. A pod that had nothing is not an error.
 func (s *Store) Unmount(_ context.Context, uid string) error {
