@@ -32,7 +32,7 @@ func (s *Server) serveArchive(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	snap, err := s.cache.latest(r.Context())
+	snap, err := s.latest(r)
 	if err != nil {
 		return err
 	}

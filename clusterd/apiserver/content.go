@@ -194,7 +194,7 @@ func (s *Server) serveVersion(w http.ResponseWriter, r *request) error {
 	if _, err := r.key(); err != nil {
 		return err
 	}
-	snap, err := s.cache.latest(r.Context()) // a pod that was just taken away counts no more
+	snap, err := s.latest(r) // a pod that was just taken away counts no more
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ func (s *Server) onlyOwn(r *request, k *kind, subject api.Ref) error {
 		return nil
 	}
 	if k.info.Name == api.Pods.Name {
-		snap, err := s.cache.latest(r.Context())
+		snap, err := s.latest(r)
 		if err != nil {
 			return err
 		}

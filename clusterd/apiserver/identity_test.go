@@ -110,6 +110,32 @@ func TestServersSeeWhoIsThere(t *testing.T) {
 	})
 }
 
+// TestDeletedMemberReadsNothing: also while the server that it asks has not heard
+// of its deletion, though that was acknowledged.
+func TestDeletedMemberReadsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		makeNode(t, c, "w1", "1", "1Gi")
+		conn := shown(t, trusting(t, s), pki.ID{Role: pki.Node, Name: "w1"})
+		synctest.Wait()
+		before := s.cache.now.Load()
+		if err := client.Of(c, api.Nodes).Delete(t.Context(), "", "w1", ""); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		after := s.cache.now.Load()
+		for _, path := range []string{"/v1/nodes", "/v1/nodes/w1", "/v1/pods?node=w1", "/v1/nodes?watch=true"} {
+			s.cache.now.Store(before)
+			time.AfterFunc(10*time.Millisecond, func() {
+				s.cache.now.Store(after)
+				s.cache.announce()
+			})
+			if w := over(s, conn, "", "GET", path); w.Code != 401 {
+				t.Errorf("GET %s: %d %s", path, w.Code, w.Body)
+			}
+		}
+	})
+}
+
 // TestConnectionOutlivesItsCertificate: what comes on a connection after the
 // certificate that was shown has ended is refused, and the client told to open
 // another, on which it shows the renewed one.

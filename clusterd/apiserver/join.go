@@ -218,7 +218,7 @@ func (s *Server) serveRenew(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	snap, err := s.cache.latest(r.Context())
+	snap, err := s.latest(r)
 	if err != nil {
 		return err
 	}

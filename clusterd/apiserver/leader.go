@@ -3,43 +3,24 @@ package apiserver
 import (
 	"context"
 	"iter"
-	"sync"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// leadership is whether this server's member leads.
-type leadership struct {
-	mu      sync.Mutex
-	leads   bool
-	changed chan struct{}
-}
-
-func (l *leadership) set(leads bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.leads = leads
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
-func (l *leadership) get() (bool, <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.leads, l.changed
-}
-
 func (s *Server) followLeader(ctx context.Context) {
 	for leads := range s.store.Leading(ctx) {
-		s.leads.set(leads)
+		s.leads.Set(leads)
 	}
-	s.leads.set(false)
+	s.leads.Set(false)
 }
 
 // Leads reports whether this server leads now, as far as it knows.
-func (s *Server) Leads() bool { leads, _ := s.leads.get(); return leads }
+func (s *Server) Leads() bool {
+	leads, _ := s.leads.Get()
+	return leads
+}
 
 // Leader yields a fence token whenever this server begins to lead, and 0
 // whenever it stops, until ctx ends. Writes that carry the token (the header
@@ -51,7 +32,7 @@ func (s *Server) Leader(ctx context.Context) iter.Seq[int64] {
 		var fence int64
 		defer s.leases.end()
 		for ctx.Err() == nil {
-			leads, changed := s.leads.get()
+			leads, changed := s.leads.Get()
 			advanced := s.cache.next()
 			snap := s.cache.now.Load()
 			lost := fence != 0 && snap != nil && snap.revision >= fence && snap.revisionOf(fenceKey) != fence

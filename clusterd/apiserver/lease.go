@@ -155,7 +155,7 @@ func (s *Server) serveLease(w http.ResponseWriter, r *request) error {
 	if fence == 0 {
 		return errNotLeading()
 	}
-	snap, err := s.cache.latest(r.Context()) // a quorum says so, after the node asked
+	snap, err := s.latest(r) // a quorum says so, after the node asked
 	if err != nil {
 		return err
 	}

@@ -201,7 +201,7 @@ func (s *Server) tendMembers(ctx context.Context) {
 	quiet := map[string]bool{} // said before
 	for ctx.Err() == nil {
 		pause(ctx, tendEvery)
-		if leads, _ := s.leads.get(); !leads {
+		if !s.Leads() {
 			continue
 		}
 		if err := s.tendOnce(ctx, m); err != nil && ctx.Err() == nil && !quiet[err.Error()] {

@@ -138,7 +138,7 @@ func (s *Server) tendKeys(ctx context.Context) {
 	for ctx.Err() == nil {
 		pause(ctx, keysEvery)
 		var plan keysPlan
-		if leads, _ := s.leads.get(); leads {
+		if s.Leads() {
 			var err error
 			if plan, err = s.keysPlanned(planGossip); err != nil {
 				s.log.Warn("the rotation of keys", "error", err)
@@ -211,7 +211,7 @@ func (s *Server) serveKeys(w http.ResponseWriter, r *request) error {
 
 // answerKeys adds to out what keys there are, and sends it.
 func (s *Server) answerKeys(w http.ResponseWriter, r *request, out api.Keys) error {
-	snap, err := s.cache.latest(r.Context())
+	snap, err := s.latest(r)
 	if err != nil {
 		return err
 	}
@@ -307,7 +307,7 @@ func (s *Server) rotateSecrets(r *request, forget bool) (out api.Keys, err error
 	}); err != nil {
 		return out, err
 	}
-	snap, err := s.cache.latest(r.Context())
+	snap, err := s.latest(r)
 	if err != nil {
 		return out, err
 	}
@@ -324,7 +324,7 @@ func (s *Server) rotateSecrets(r *request, forget bool) (out api.Keys, err error
 	if !forget {
 		return out, nil
 	}
-	if _, err = s.cache.latest(r.Context()); err != nil { // or what was sealed anew just now would not count
+	if _, err = s.latest(r); err != nil { // or what was sealed anew just now would not count
 		return out, err
 	}
 	_, err = s.changeKeys(r.Context(), r.by, func(snap *snapshot, next *keys.Set) (*keys.Set, error) {

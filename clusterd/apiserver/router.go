@@ -179,7 +179,18 @@ func (s *Server) snapshot(r *request) (*snapshot, error) {
 	if r.flag("stale") {
 		return s.cache.any(r.Context())
 	}
-	return s.cache.latest(r.Context())
+	return s.latest(r)
+}
+
+// latest returns a snapshot that has every write acknowledged before r came, if
+// whoever asks still belongs here by it: members are admitted by what the cache
+// has, which may not know of their deletion yet.
+func (s *Server) latest(r *request) (*snapshot, error) {
+	snap, err := s.cache.latest(r.Context())
+	if err == nil && r.by.still != nil {
+		_, err = r.by.still(snap)
+	}
+	return snap, err
 }
 
 // flag reads a boolean query parameter.

@@ -144,7 +144,7 @@ func kindRoutes(k *kind) []route {
 		rows = append(rows, route{method: "POST", path: one + "/plan", verb: "plan", act: api.VerbPlan, serve: (*Server).servePlan, doc: doc{
 			summary: "Say what writing the object of the body would do, and write nothing", in: k.info.Object, out: reflect.TypeFor[api.WritePlan](), query: []param{{"nodes", "true: say of each node whether a pod could run there."}}}})
 	}
-	if slices.Contains(explained, k.info.Name) {
+	if api.Explained(k.info.Name) {
 		rows = append(rows, route{method: "GET", path: one + "/why", verb: "why", act: api.VerbRead, serve: (*Server).serveWhy, doc: doc{
 			summary: "Why the object is as it is, and the way out", out: reflect.TypeFor[api.Explanation](), query: []param{askStale}}})
 	}

@@ -103,7 +103,7 @@ type Server struct {
 	openapi        func() ([]byte, error)
 	ended          chan struct{} // closed when Run returns
 	common, admins *turns        // that requests take
-	leads          leadership
+	leads          *store.Office
 	rings          rings
 	applied        applied
 	room           storeRoom
@@ -167,7 +167,7 @@ func network(what, cidr, byDefault string) (netip.Prefix, error) {
 func (s *Server) init(ctx context.Context) error {
 	s.cache = &cache{store: s.store, decode: s.decode, log: s.log.Named("cache"), advanced: make(chan struct{})}
 	s.cache.hub.keep, s.cache.hub.most = keepChanges, maxPending
-	s.leads.changed = make(chan struct{})
+	s.leads = store.NewOffice()
 	s.applied.init()
 	s.leases.table.Length, s.leases.table.Margin = cmp.Or(s.cfg.Lease, LeaseDefault), LeaseMargin
 	s.rings.init()

@@ -48,7 +48,7 @@ func (s *Server) pod(r *request, verb api.Verb) (*object, *snapshot, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	snap, err := s.cache.latest(r.Context())
+	snap, err := s.latest(r)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -56,7 +56,7 @@ func (s *Server) answerUsage(w http.ResponseWriter, r *request, namespace, uid s
 	if s.cfg.Tunnels == nil {
 		return errNoTunnels()
 	}
-	snap, err := s.cache.latest(r.Context())
+	snap, err := s.latest(r)
 	if err != nil {
 		return err
 	}

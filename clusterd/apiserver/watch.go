@@ -28,7 +28,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 			return api.Errorf(api.BadRequest, "from: want the revision of a list")
 		}
 	}
-	snap, err := s.cache.latest(r.Context())
+	snap, err := s.latest(r)
 	if err != nil {
 		return err
 	}

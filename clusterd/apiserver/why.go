@@ -8,9 +8,6 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
-// explained are the kinds that can be asked why.
-var explained = []string{api.Apps.Name, api.Jobs.Name, api.Pods.Name, api.Services.Name}
-
 // serveWhy answers GET of an object's explanation, made from one state of the
 // cluster: the object, its pods, and what happened to it.
 func (s *Server) serveWhy(w http.ResponseWriter, r *request) error {

@@ -48,9 +48,7 @@ func explanation(ctx context.Context, c *client.Client, about api.Ref) (x api.Ex
 	if err != nil {
 		return x, err
 	}
-	switch about.Kind {
-	case api.Apps.Name, api.Jobs.Name, api.Pods.Name, api.Services.Name:
-	default:
+	if !api.Explained(about.Kind) {
 		kind := strings.ToLower(about.Kind)
 		return x, fmt.Errorf("of a %s nothing has to be explained: clusterd describe %s %s tells all there is; why is for apps, jobs, pods and services", kind, kind, about.Name)
 	}

@@ -27,6 +27,11 @@ type Explanation struct {
 	Events  []Event   `json:"events,omitempty" doc:"What happened to it lately, newest last."`
 }
 
+// Explained reports whether objects of the kind can be asked why.
+func Explained(kind string) bool {
+	return slices.Contains([]string{Apps.Name, Jobs.Name, Pods.Name, Services.Name}, kind)
+}
+
 // Because is one cause, and the way out of it.
 type Because struct {
 	Ref Ref `json:"ref" doc:"The object it is about."`

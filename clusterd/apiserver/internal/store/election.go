@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/client/v3/concurrency"
@@ -22,34 +21,13 @@ const leaseSeconds = 3
 // campaignRetry is how long to wait before the etcd is asked again.
 const campaignRetry = 500 * time.Millisecond
 
-// office is whether this server leads.
-type office struct {
-	mu      sync.Mutex
-	held    bool
-	changed chan struct{}
-}
-
-func (o *office) set(held bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.held = held
-	close(o.changed)
-	o.changed = make(chan struct{})
-}
-
-func (o *office) get() (bool, <-chan struct{}) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.held, o.changed
-}
-
 // Leading implements Store. The first call makes this server stand for election,
 // until Close.
 func (s *External) Leading(ctx context.Context) iter.Seq[bool] {
 	return func(yield func(bool) bool) {
 		s.campaigning.Do(func() { s.electoral.Go(s.campaign) })
 		for first, was := true, false; ; first = false {
-			is, changed := s.office.get()
+			is, changed := s.office.Get()
 			if first || is != was {
 				if was = is; !yield(is) {
 					return
@@ -101,8 +79,8 @@ func (s *External) term() error {
 	if err := concurrency.NewElection(session, s.place+"leader").Campaign(ctx, s.name); err != nil {
 		return fmt.Errorf("wait for the leader's end: %w", err)
 	}
-	s.office.set(true)
-	defer s.office.set(false)
+	s.office.Set(true)
+	defer s.office.Set(false)
 	select {
 	case <-ctx.Done():
 	case <-s.resign:
@@ -113,7 +91,7 @@ func (s *External) term() error {
 // Yield hands leadership to the server that has waited longest, if this one has
 // it and there is one.
 func (s *External) Yield(ctx context.Context) error {
-	held, changed := s.office.get()
+	held, changed := s.office.Get()
 	if !held {
 		return nil
 	}

@@ -27,7 +27,7 @@ type External struct {
 
 	campaigning sync.Once
 	electoral   sync.WaitGroup
-	office      office
+	office      *Office
 	resign      chan struct{} // takes a token of whoever wants the leader to step back
 
 	ctx     context.Context // ends with Close, or when the etcd went back
@@ -68,7 +68,7 @@ func OpenExternal(ctx context.Context, c ExternalConfig) (*External, error) {
 	}
 	s := &External{
 		tree:   tree{keys: client, changes: client, place: c.Prefix + "/", objects: c.Prefix + "/objects", mark: c.Prefix + "/revision"},
-		client: client, name: c.Name, log: c.Log, office: office{changed: make(chan struct{})}, resign: make(chan struct{}),
+		client: client, name: c.Name, log: c.Log, office: NewOffice(), resign: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
