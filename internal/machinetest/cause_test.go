@@ -54,7 +54,7 @@ func testCauses(t *testing.T, c *cluster) {
 		"big":      {hcl: fmt.Sprintf(`mounts = { "/big" = { scratch = "%dGi" } }`, tooMuch), reason: "disk_full", words: []string{"the disk of node", "is full"}},
 		"brimful": {
 			hcl: `mounts  = { "/full" = { scratch = "16Mi" } }
-  command = ["bash", "-c", "dd if=/dev/zero of=/full/much bs=65536 && exit 0; exit 3"]`,
+  command = ["bash", "-c", "dd if=/dev/zero of=/full/much bs=1M; exit 3"]`,
 			reason: "crash_loop", words: []string{"main exited with code 3", "with its scratch space at /full (16Mi) full", "3 times in a row"},
 		},
 		"keyless":  {hcl: `secrets = { URL = "nowhere/url" }`, reason: api.MissingSecret, words: []string{"secret nowhere does not exist", "write it, or correct secrets.URL"}},

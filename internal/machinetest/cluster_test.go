@@ -32,6 +32,7 @@ import (
 type cluster struct {
 	name string
 	root string // of the checkout
+	bin  string // directory of the programs
 	env  []string
 }
 
@@ -40,6 +41,12 @@ func up(t *testing.T, name string) *cluster { t.Helper(); return upWith(t, name,
 
 func upWith(t *testing.T, name string, nodes, servers int) *cluster {
 	t.Helper()
+	return upFrom(t, "../../bin", name, nodes, servers)
+}
+
+// upFrom is upWith of the programs in a directory.
+func upFrom(t *testing.T, bin, name string, nodes, servers int) *cluster {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: containers and network namespaces")
 	}
@@ -47,12 +54,15 @@ func upWith(t *testing.T, name string, nodes, servers int) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, need := range []string{"bin/clusterd", "bin/nodeagent", "bin/clusterd-shim", "bin/terraform-provider-clusterd"} {
-		if _, err := os.Stat(filepath.Join(root, need)); err != nil {
-			t.Skipf("needs %s: run make build", need)
+	if bin, err = filepath.Abs(bin); err != nil {
+		t.Fatal(err)
+	}
+	for _, need := range []string{"clusterd", "nodeagent", "clusterd-shim", "terraform-provider-clusterd"} {
+		if _, err := os.Stat(filepath.Join(bin, need)); err != nil {
+			t.Skipf("needs %s in %s: run make build", need, bin)
 		}
 	}
-	c := &cluster{name: name, root: root}
+	c := &cluster{name: name, root: root, bin: bin}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("status at the end:\n%s", c.try("dev", "status", "--name", name))
@@ -89,7 +99,7 @@ func (c *cluster) variables() map[string]string {
 }
 
 func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(c.root, "bin/clusterd"), args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, "clusterd"), args...)
 	cmd.Env = append(os.Environ(), c.env...)
 	return cmd
 }
@@ -308,7 +318,10 @@ func (l *load) mustBeClean(t testing.TB, during string) {
 	took := time.Since(l.began).Seconds()
 	t.Logf("%s: %d requests in %.0f s (%.0f/s), %d failed", during, l.sent.Load(), took, float64(l.sent.Load())/took, l.failed.Load())
 	if len(errs) > 0 {
-		t.Errorf("%s: %d of %d requests failed; the first: %+v", during, len(errs), l.sent.Load(), errs[0])
+		t.Errorf("%s: %d of %d requests failed; the first:", during, len(errs), l.sent.Load())
+		for _, e := range errs[:min(len(errs), 10)] {
+			t.Logf("after %s: GET %s: %s", e.at.Sub(l.began).Round(time.Millisecond), e.url, e.err)
+		}
 	}
 }
 

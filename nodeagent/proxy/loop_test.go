@@ -254,7 +254,7 @@ func TestRestartKeepsSlots(t *testing.T) {
 		if k.replaced != 0 {
 			t.Fatal("replaced the table of the earlier run without knowing better")
 		}
-		p.Reset([]api.Service{dnsService()}, []api.Endpoints{dnsEndpoints(pod1, pod2)}, 0) // remembered
+		p.Reset([]api.Service{dnsService()}, []api.Endpoints{dnsEndpoints(pod1, pod2)}, 8)
 		synctest.Wait()
 		for i, pod := range p.rules[f].Slots {
 			if want := []netip.AddrPort{pod1, pod2}[i/6]; pod != want {
@@ -262,10 +262,43 @@ func TestRestartKeepsSlots(t *testing.T) {
 			}
 		}
 		was := maps.Clone(k.sets["random12"])
-		p.Reset([]api.Service{dnsService()}, []api.Endpoints{dnsEndpoints(pod2, pod1)}, 9) // a server again
+		p.Reset([]api.Service{dnsService()}, []api.Endpoints{dnsEndpoints(pod2, pod1)}, 9) // as another server lists them
 		synctest.Wait()
 		if k.replaced != 1 || k.updated != 0 || !maps.Equal(was, k.sets["random12"]) {
 			t.Errorf("replaced %d, updated %d times though nothing changed", k.replaced, k.updated)
 		}
 	})
+}
+
+// TestWhatIsRememberedIsOlder: an agent that ended between a change and its note
+// of it left the kernel with more than it remembers. That stays until a server
+// says how things are, or somebody takes it away.
+func TestWhatIsRememberedIsOlder(t *testing.T) {
+	newer := planService(new(dnsService()), []*api.Endpoints{new(dnsEndpoints(pod1, pod2))}, nil)
+	left := func() *fakeKernel {
+		return &fakeKernel{there: true, left: newer, sets: elementsOf(contents(newer, testNode.ranges))}
+	}
+	for name, tc := range map[string]struct {
+		then func(k *fakeKernel, p *Proxy)
+		want int // replaced
+	}{
+		"nothing else is known":   {func(*fakeKernel, *Proxy) {}, 0},
+		"somebody looks":          {func(k *fakeKernel, p *Proxy) { k.watch <- struct{}{} }, 0},
+		"somebody takes it away":  {func(k *fakeKernel, p *Proxy) { clear(k.sets); k.watch <- struct{}{} }, 1},
+		"a server says otherwise": {func(k *fakeKernel, p *Proxy) { p.Reset([]api.Service{dnsService()}, nil, 9) }, 1},
+	} {
+		k := left()
+		loop(t, k, func(p *Proxy, applied *[]int64) {
+			p.Reset([]api.Service{dnsService()}, []api.Endpoints{dnsEndpoints()}, 0)
+			synctest.Wait()
+			if k.replaced != 0 || len(*applied) > 0 {
+				t.Errorf("%s: replaced %d times, applied %v, by what is remembered", name, k.replaced, *applied)
+			}
+			tc.then(k, p)
+			pass(p, time.Minute)
+			if k.replaced != tc.want {
+				t.Errorf("%s: replaced %d times, want %d", name, k.replaced, tc.want)
+			}
+		})
+	}
 }

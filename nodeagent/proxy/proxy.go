@@ -7,8 +7,9 @@
 // before it or after it; what changes costs what changed, not what there is;
 // only slots whose pod is gone, or has too many, move; a draining pod gets no
 // new connection while another can take it; nothing is programmed before the
-// services are known, and what an earlier agent programmed stays until then,
-// so a restart drops no connection; a table that somebody else touched is put
+// services are known, and what an earlier agent programmed stays until a server
+// says how they are now, for what is remembered may be older; so a restart drops
+// no connection; a table that somebody else touched is put
 // back. Everything happens in the network namespace of the thread that called
 // Open.
 package proxy
@@ -69,6 +70,7 @@ type Proxy struct {
 	contested map[api.Ref]bool // wanted a frontend that another service has
 	ready     bool             // the table is programmed by this Proxy
 	from      Ruleset          // what an earlier run left: slots stay where they are
+	holds     bool             // … and it is in the kernel still, and newer than what is remembered
 }
 
 // Open prepares to program the network namespace of the calling thread.
@@ -187,7 +189,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if err != nil {
 		p.log.Warn("cannot read the rules of the last run: connections of sticky clients may move", "error", err)
 	}
-	p.from = from
+	p.from, p.holds = from, there && err == nil
 	if !there { // the first run: masquerade, and reject what is not known yet
 		if err := p.kernel.replace(Ruleset{}); err != nil {
 			return fmt.Errorf("nftables table %s: %w", tableName, err)
@@ -258,13 +260,16 @@ func (p *Proxy) programmed(took time.Duration) {
 // if check is set.
 func (p *Proxy) step(check bool) error {
 	p.mu.Lock()
-	known, plans := p.known, p.plan()
-	revision, told := p.revision, p.told
-	p.told = false
+	known, remembered := p.known, p.revision == 0
 	p.mu.Unlock()
-	if !known {
+	if !known || remembered && p.keeps(check) {
 		return nil // what an earlier run left is all there is
 	}
+	p.holds = false
+	p.mu.Lock()
+	plans, revision, told := p.plan(), p.revision, p.told
+	p.told = false
+	p.mu.Unlock()
 	if p.ready && check {
 		if ok, err := p.kernel.intact(p.rules); err != nil || !ok {
 			p.log.Warn("somebody changed the services' rules: putting them back", "error", err)
@@ -300,6 +305,19 @@ func (p *Proxy) step(check bool) error {
 		newest(p.applied, revision)
 	}
 	return nil
+}
+
+// keeps reports whether what an earlier run left is in the kernel still: that
+// is newer than what is remembered.
+func (p *Proxy) keeps(check bool) bool {
+	if !p.holds || !check {
+		return p.holds
+	}
+	ok, err := p.kernel.intact(p.from)
+	if err != nil || !ok {
+		p.log.Warn("somebody changed the services' rules of the last run, and no server says what they are: putting back what is remembered", "error", err)
+	}
+	return err == nil && ok
 }
 
 // expect asks for a look at the connections to frontends.

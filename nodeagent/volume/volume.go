@@ -264,15 +264,16 @@ func (s *Store) mountScratch(uid, name, target string, size int64, point string)
 	return nil
 }
 
-// Full reports whether a place takes nothing more: a filesystem is called so with
-// less than a hundredth of its blocks or files left, for whoever found it full
-// has mostly given back the last he got.
+// Full reports whether a place takes nothing more. Who finds it so mostly asked
+// for more than what is left: up to a MiB, or a hundredth of what is large.
 func (s *Store) Full(place string) bool {
 	var st unix.Statfs_t
 	if err := unix.Statfs(place, &st); err != nil {
 		return false
 	}
-	return st.Bavail*100 < st.Blocks || st.Files > 0 && st.Ffree*100 < st.Files
+	const piece, most = 1 << 20, 64 << 20
+	block := uint64(st.Bsize)
+	return st.Bavail*block < max(piece, min(st.Blocks*block/100, most)) || st.Files > 0 && st.Ffree*100 < st.Files
 }
 
 // Unmount lets go of what a pod, whose processes are gone, had mounted, and
