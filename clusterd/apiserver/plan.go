@@ -151,8 +151,11 @@ func (p *writePlan) roll(was, is *api.App) {
 		Outage: u.Strategy == "recreate" || api.Deref(u.Surge) == 0 && u.MinAvailable != nil && *u.MinAvailable == 0}
 	if p.Rolls.Outage {
 		way := "With strategy = \"rolling\" and surge = 1 new pods are ready before old ones go."
-		if is.Spec.Stateful != nil || api.Deref(is.Spec.PerNode) {
+		switch volume := is.Effective.Template().Writes(); {
+		case is.Spec.Stateful != nil || api.Deref(is.Spec.PerNode):
 			way = "There is no second pod of the same place: with more of them, max_parallel below their number leaves some."
+		case volume != "":
+			way = "One pod at a time writes to volume " + volume + ", so the old one ends before the new one starts."
 		}
 		p.Warnings = append(p.Warnings, api.PlanWarning{Path: "spec.update", Summary: p.Rolls.String(),
 			Message: "While they do, no pod serves. " + way})

@@ -72,12 +72,11 @@ type group struct {
 // surge, or when the surge finds no node, the ready ones may go down to the
 // floor. At most max_parallel pods are not healthy yet at a time.
 func (r *rollout) roll(g group) {
-	if extra := len(g.cur) - g.n; extra > 0 {
-		slices.SortStableFunc(g.cur, r.worth)
-		for _, pod := range g.cur[:extra] {
+	if gone := r.expendable(g.cur, len(g.cur)-g.n); len(gone) > 0 {
+		for _, pod := range gone {
 			r.drop(pod, "more than replicas")
 		}
-		g.cur = g.cur[extra:]
+		g.cur = filter(g.cur, func(pod *api.Pod) bool { return !slices.Contains(gone, pod) })
 	}
 	unhealthy := len(g.cur) - len(filter(g.cur, r.healthy))
 	lacking := max(0, g.n-len(g.cur)-len(g.old))
@@ -154,19 +153,49 @@ func (r *rollout) crowded(cur []*api.Pod) bool {
 	return homeless > 0 && len(r.f.stopping) == 0
 }
 
+// expendable picks n pods of one revision that may go: those worth least, and among
+// such as serve, those on the nodes that have most of them, so that what stays
+// is spread.
+func (r *rollout) expendable(pods []*api.Pod, n int) []*api.Pod {
+	if n <= 0 {
+		return nil
+	}
+	pods = slices.Clone(pods)
+	slices.SortStableFunc(pods, r.worth)
+	on := map[string]int{}
+	for _, pod := range pods {
+		on[pod.Spec.Node]++
+	}
+	for i := range n {
+		at := i
+		for j := i + 1; j < len(pods) && rank(pods[j]) == rank(pods[i]); j++ {
+			if on[pods[j].Spec.Node] > on[pods[at].Spec.Node] {
+				at = j
+			}
+		}
+		pod := pods[at]
+		on[pod.Spec.Node]--
+		copy(pods[i+1:at+1], pods[i:at]) // those it overtook keep their order
+		pods[i] = pod
+	}
+	return pods[:n]
+}
+
 // worth orders pods of one revision by what would be lost with them: first
 // what has no node, then what cannot run or is not ready, then the youngest.
 func (r *rollout) worth(a, b *api.Pod) int {
-	rank := func(pod *api.Pod) int {
-		switch {
-		case pod.Spec.Node == "":
-			return 0
-		case pod.Status.Fatal != nil:
-			return 1
-		case !pod.Status.Ready:
-			return 2
-		}
-		return 3
-	}
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), b.Meta.CreatedAt.Compare(a.Meta.CreatedAt), strings.Compare(b.Meta.Name, a.Meta.Name))
+}
+
+// rank is what a pod is worth by how far it has come.
+func rank(pod *api.Pod) int {
+	switch {
+	case pod.Spec.Node == "":
+		return 0
+	case pod.Status.Fatal != nil:
+		return 1
+	case !pod.Status.Ready:
+		return 2
+	}
+	return 3
 }

@@ -84,7 +84,7 @@ func (s AppSpec) Validate() error {
 			errs.Addf(join("mounts", keyPath(at))+".size", "is for stateful apps: name a volume that exists, or set stateful = {}")
 		}
 	}
-	if name := s.Template().writes(); name != "" && s.Stateful == nil {
+	if name := s.Template().Writes(); name != "" && s.Stateful == nil {
 		for field, many := range map[string]bool{"replicas": Deref(s.Replicas) > 1, "scale": s.Scale != nil, "per_node": Deref(s.PerNode)} {
 			if many {
 				errs.Addf(field, "one pod at a time may write to volume %s: run one, mount it with read_only = true, or set stateful = {} for a volume each", name)
@@ -150,7 +150,7 @@ func (s AppSpec) WithDefaults() AppSpec {
 // defaultSurge: two pods of one ordinal must never be, a node has no room for a
 // second of a per_node app, and one pod at a time writes to a volume.
 func (s AppSpec) defaultSurge() int {
-	if s.Stateful != nil || Deref(s.PerNode) || s.Template().writes() != "" {
+	if s.Stateful != nil || Deref(s.PerNode) || s.Template().Writes() != "" {
 		return 0
 	}
 	return 1

@@ -36,6 +36,8 @@ func (u Update) validate(s AppSpec) error {
 	}
 	if n := u.Surge; n != nil && *n > 0 && (s.Stateful != nil || Deref(s.PerNode)) {
 		errs.Addf("surge", "stateful and per_node apps have no second pod of the same place: leave it out")
+	} else if volume := s.Template().Writes(); n != nil && *n > 0 && volume != "" {
+		errs.Addf("surge", "one pod at a time writes to volume %s, so none can start beside the old one: leave it out, or mount the volume with read_only = true", volume)
 	}
 	if m := u.MinAvailable; m != nil {
 		surge := *or(u.Surge, s.defaultSurge())

@@ -174,8 +174,8 @@ func (m Mount) Source(target string) string {
 	return "scratch:" + target
 }
 
-// writes names a volume that the pod may write to, or "".
-func (t PodTemplate) writes() string {
+// Writes names a volume that the pod may write to, or "".
+func (t PodTemplate) Writes() string {
 	for _, u := range t.Uses() {
 		if !u.ReadOnly {
 			return u.Name
