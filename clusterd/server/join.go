@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -18,16 +20,62 @@ type joined struct {
 	members map[string]string // of the store
 }
 
+// admittedFile has the members of the store, until this one has served: a server
+// that was let in, and whose first start ended before that, founds no cluster of
+// its own with the next.
+const admittedFile = "admitted"
+
+// admit notes what joined says of the store, or forgets it with nil.
+func (s *Server) admit(members map[string]string) error {
+	path := filepath.Join(s.cfg.DataDir, admittedFile)
+	if members == nil {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	b, err := json.Marshal(members)
+	if err != nil {
+		return err
+	}
+	return pki.WriteFile(path, b)
+}
+
+// admitted returns what an earlier start noted, nil if it came to serve. Without
+// keys it has not come far enough: it joins anew.
+func (s *Server) admitted() (members map[string]string, err error) {
+	b, err := os.ReadFile(filepath.Join(s.cfg.DataDir, admittedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(s.cfg.DataDir, keysFile)); err != nil {
+		return nil, nil
+	}
+	if err := json.Unmarshal(b, &members); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", admittedFile, err)
+	}
+	return members, nil
+}
+
 // join asks the servers of a cluster to let this one in. Who is a member
 // already, or founds a cluster, gets nothing.
 func (s *Server) join(ctx context.Context, gossipAddr string) (j joined, err error) {
-	if len(s.cfg.Join) == 0 {
-		return j, nil
+	if j.members, err = s.admitted(); err != nil || j.members != nil {
+		return j, err
 	}
 	for _, sign := range []string{storeDir, placeFile} {
 		if _, err := os.Stat(filepath.Join(s.cfg.DataDir, sign)); err == nil {
 			return j, nil
 		}
+	}
+	if len(s.cfg.Join) == 0 {
+		if s.cfg.JoinToken != "" {
+			return j, errors.New("there is a join token, and no --join: name servers of the cluster to join, or leave the token out to found a cluster")
+		}
+		return j, nil
 	}
 	token, err := pki.ParseJoinToken(s.cfg.JoinToken)
 	if err != nil {
@@ -53,7 +101,10 @@ func (s *Server) join(ctx context.Context, gossipAddr string) (j joined, err err
 			}
 			j.members = res.Server.Members
 			s.log.Info("joined the cluster", "server", at, "members", len(j.members))
-			return j, nil
+			if j.members != nil {
+				err = s.admit(j.members)
+			}
+			return j, err
 		case refused || stranger || ctx.Err() != nil:
 			return j, err
 		}

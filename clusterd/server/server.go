@@ -135,6 +135,12 @@ func (s *Server) open(ctx context.Context) (err error) {
 	_, missing := os.Stat(marker)
 	conf.Alone = missing == nil
 	if s.api, err = apiserver.Open(ctx, conf); err != nil {
+		if joined.members != nil {
+			err = fmt.Errorf("%w; should this server have been removed from the cluster meanwhile: empty %s, and join with a new token", err, s.cfg.DataDir)
+		}
+		return err
+	}
+	if err := s.admit(nil); err != nil {
 		return err
 	}
 	if err := s.keepPlace(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -231,5 +232,38 @@ func TestStrangersAreNotJoined(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, keysFile)); err == nil {
 		t.Error("it has keys")
+	}
+}
+
+// TestFailedFirstStartFoundsNothing: a server that was let in, and whose store did
+// not come to serve, is let in to that cluster by its next start, also without
+// being told to join; and a token that nobody is asked with founds none.
+func TestFailedFirstStartFoundsNothing(t *testing.T) {
+	first, _ := start(t, t.TempDir(), etcd)
+	tok := pki.NewJoinToken(first.creds.now.Load().ca.Pin())
+	if _, err := client.Of(first.system, api.Tokens).Create(t.Context(), &api.Token{Meta: api.Meta{Name: tok.ID}, Spec: api.TokenSpec{Role: api.RoleServer, Hash: tok.Hash(), MaxUses: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cfg := Config{Name: "s2", DataDir: dir, Listen: "127.0.0.1:0", Gossip: "127.0.0.1:0", Peer: taken.Addr().String(), JoinToken: tok.Reveal()}
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "no --join") {
+		t.Errorf("a token and nobody to join: %v", err)
+	}
+	cfg.Join = []string{first.Addr()}
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "empty "+dir) {
+		t.Fatalf("its address is taken: %v", err)
+	}
+	taken.Close()
+	second, stop := start(t, dir, etcd, func(c *Config) { c.Name, c.Peer = "s2", cfg.Peer })
+	defer stop()
+	if _, err := client.Of(second.system, api.Tokens).Get(t.Context(), "", tok.ID); err != nil {
+		t.Errorf("it has another cluster's state: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, admittedFile)); err == nil {
+		t.Error("it serves, and is still to be let in")
 	}
 }
