@@ -27,6 +27,10 @@ type member struct {
 	name string // as people write it
 	has  api.KeyIDs
 	deaf string // why it cannot be told of others; "" it can
+
+	// since when a member of a store of several has run: what it trusts of the
+	// others' stores it has read then.
+	since time.Time
 }
 
 // keysPlan is what a rotation does next.
@@ -66,6 +70,11 @@ func planAuthorities(set *keys.Set, members []member) (p keysPlan) {
 	newest, _, _ := strings.Cut(pki.AuthorityIDs(ca.PEM()), ",")
 	p.next, p.does = set.ForgetAuthorities(), "trust the authority "+newest+" alone, with clusterd keys rotate authorities --forget"
 	p.wait(members, func(has []string) bool { return has[0] == newest }, authoritiesOf)
+	for _, m := range members {
+		if !m.since.IsZero() && m.since.Before(ca.Made()) {
+			p.waits = append(p.waits, m.name+" has run since before that authority, and trusts others' stores by the ones of then: restart it, one server at a time")
+		}
+	}
 	return p
 }
 
@@ -95,12 +104,17 @@ func (s *Server) keyMembers(snap *snapshot) (all []member, err error) {
 			err = json.Unmarshal(o.status, &st)
 		}
 		if err == nil && st.Role != api.ServerDead {
-			all = append(all, member{name: "server " + o.meta.Name, has: st.Keys})
+			all = append(all, member{name: "server " + o.meta.Name, has: st.Keys, since: st.StartedAt})
 		}
 		return err == nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("decode a server: %w", err)
+	}
+	if len(all) < 2 || s.membership() == nil { // there are no others' stores
+		for i := range all {
+			all[i].since = time.Time{}
+		}
 	}
 	snap.each(s.kinds["nodes"].prefix(""), "", func(o *object) bool {
 		var st api.NodeStatus

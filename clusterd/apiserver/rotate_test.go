@@ -74,6 +74,28 @@ func TestPlanGossip(t *testing.T) {
 	}
 }
 
+// TestAuthoritiesWaitForStores: servers that have run since before a new authority
+// are locked out of each other's stores when it is the only one.
+func TestAuthoritiesWaitForStores(t *testing.T) {
+	set, err := keys.New("test")
+	if err == nil {
+		set, err = set.RenewAuthority("test")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	has, now := idsOf(t, set), time.Now()
+	for _, tc := range []struct {
+		since time.Time
+		waits int
+	}{{now.Add(-time.Minute), 1}, {now.Add(time.Second), 0}, {time.Time{}, 0}} {
+		p := planAuthorities(set, []member{{name: "server s1", has: has, since: tc.since}, {name: "node w1", has: has}})
+		if len(p.waits) != tc.waits || tc.waits > 0 && !strings.Contains(p.waits[0], "server s1 has run since before that authority") {
+			t.Errorf("started at %s: %s", tc.since, p)
+		}
+	}
+}
+
 // TestRotateByItself: the keys to gossip with go all the way once members say
 // that they have them; authorities are forgotten only when nobody is locked out.
 func TestRotateByItself(t *testing.T) {

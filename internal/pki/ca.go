@@ -151,6 +151,9 @@ func OpenCA(all []Authority) (*CA, error) {
 // PEM is the certificates that members and users trust, the newest first.
 func (ca *CA) PEM() []byte { return ca.all }
 
+// Made is when the authority that signs was made.
+func (ca *CA) Made() time.Time { return ca.cert.NotBefore.Add(clockSkew) }
+
 // Pin identifies the CA by its key, so that a re-issued CA certificate keeps
 // join tokens valid: hex of the SHA-256 of its SubjectPublicKeyInfo.
 func (ca *CA) Pin() string { return pin(ca.cert) }
