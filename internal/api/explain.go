@@ -153,8 +153,12 @@ func ExplainApp(a *App, pods []*Pod, around Around) Explanation {
 	}
 	serve := fmt.Sprintf("%d of %d pods serve", st.Ready, wanted)
 	failed := func(r *Rollout) {
-		if r.Cause != nil {
-			x.add(x.Ref, *r.Cause, r.EndedAt)
+		if r.Cause == nil {
+			return
+		}
+		gone := !slices.ContainsFunc(pods, func(p *Pod) bool { return p.Meta.Name == r.Cause.Pod })
+		if b := x.add(x.Ref, *r.Cause, r.EndedAt); b != nil && gone {
+			b.WayOut = r.Cause.wayOut("")
 		}
 	}
 	switch ro := st.Rollout; {
@@ -225,32 +229,49 @@ func (x *Explanation) addPods(pods []*Pod, around Around) {
 }
 
 // add records a cause, unless it has been said of the same pod. A container that
-// keeps ending is one cause, however often it has ended by now.
-func (x *Explanation) add(ref Ref, c Cause, since time.Time) {
+// keeps ending is one cause, however often it has ended by now. It returns what it
+// recorded, or nil.
+func (x *Explanation) add(ref Ref, c Cause, since time.Time) *Because {
 	said := func(b Because) bool {
 		again := b.ExitCode != nil && c.ExitCode != nil && b.Container == c.Container
 		return b.Reason == c.Reason && b.Pod == c.Pod && (again || b.Message == c.Message)
 	}
-	if len(x.Causes) < maxCauses && !slices.ContainsFunc(x.Causes, said) {
-		x.Causes = append(x.Causes, Because{Ref: ref, Cause: c, Since: since, WayOut: c.WayOut()})
+	if len(x.Causes) == maxCauses || slices.ContainsFunc(x.Causes, said) {
+		return nil
 	}
+	x.Causes = append(x.Causes, Because{Ref: ref, Cause: c, Since: since, WayOut: c.WayOut()})
+	return &x.Causes[len(x.Causes)-1]
 }
 
 // HomeOfVolume is between a volume and its node in the message of a pod that
 // must be where its data is.
 const HomeOfVolume = " is on node "
 
+// Brimful follows storage that took nothing more, in the message of a container
+// that ended so.
+const Brimful = " full"
+
 // WayOut says what helps against a cause; "" where only its message can tell.
-func (c *Cause) WayOut() string {
-	logs := "clusterd logs pod/" + c.Pod + " --previous"
+func (c *Cause) WayOut() string { return c.wayOut("clusterd logs pod/" + c.Pod) }
+
+// wayOut is WayOut with the command that shows what the pod wrote; of one that is
+// gone there is none, and the cause has the last lines.
+func (c *Cause) wayOut(logs string) string {
+	before, now := "what it wrote last is with the cause", "what it wrote last is with the cause"
+	if logs != "" {
+		before, now = "what it wrote last: "+logs+" --previous", "what it wrote: "+logs
+	}
 	if c.OOM {
-		return "Raise memory, or find out what uses it: " + logs
+		return "Raise memory, or find out what uses it; " + before
 	}
 	switch c.Reason {
 	case "crash_loop", "exited", "cannot_start":
-		return "Read what it wrote last (" + logs + "), then correct command, env or image."
+		if strings.Contains(c.Message, Brimful) {
+			return "Give what is full a larger size, or have less written to it; " + before
+		}
+		return "Correct command, env or image; " + before
 	case "unhealthy", "not_ready":
-		return "Check what health asks of it, and what it wrote: clusterd logs pod/" + c.Pod
+		return "Check what health asks of it; " + now
 	case "image_unavailable":
 		return "Check the image's name and that nodes reach its registry; without one: clusterd image load."
 	case "pull_refused":

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ func TestExplainPod(t *testing.T) {
 	}{
 		"oom":           {"w1", PodStatus{Phase: PhaseRunning, Containers: container(ContainerStatus{State: ContainerWaiting, Last: &Exit{Code: 137, OOM: true}})}, StateFailing, "oom: main was killed: it used more memory than its limit: Raise memory"},
 		"crash loop":    {"w1", PodStatus{Phase: PhaseRunning, Fatal: &Cause{Reason: "crash_loop", Message: "main exited with code 7 three times", ExitCode: new(7)}}, StateFailing, "crash_loop: main exited with code 7 three times: --previous"},
+		"brimful":       {"w1", PodStatus{Phase: PhaseRunning, Fatal: &Cause{Reason: "crash_loop", Message: "main exited with code 1 with its scratch space at /tmp (16Mi)" + Brimful, ExitCode: new(1)}}, StateFailing, "crash_loop: main exited with code 1 with its scratch space at /tmp (16Mi) full: larger size"},
 		"exited":        {"w1", PodStatus{Phase: PhaseRunning, Containers: container(ContainerStatus{State: ContainerWaiting, Last: &Exit{Code: 3}})}, StateFailing, "exited: main exited with code 3: --previous"},
 		"probe":         {"w1", PodStatus{Phase: PhaseRunning, Reason: "unhealthy", Message: "GET / answers 500"}, StateFailing, "unhealthy: GET / answers 500: health"},
 		"unschedulable": {"", PodStatus{Phase: PhasePending, Reason: Unschedulable, Message: "no node fits: 1 is cordoned"}, StateWaiting, "unschedulable: no node fits: 1 is cordoned: Add a node"},
@@ -95,6 +97,12 @@ func TestExplainApp(t *testing.T) {
 		}
 		if x.State != c.state || !strings.Contains(x.Summary, c.says) || fmt.Sprint(got) != fmt.Sprint(c.causes) {
 			t.Errorf("%s: is %s: %s: %v", name, x.State, x.Summary, got)
+		}
+		// Nobody is sent to the logs of a pod that is gone.
+		for _, b := range x.Causes {
+			if there := slices.ContainsFunc(c.pods, func(p *Pod) bool { return p.Meta.Name == b.Pod }); strings.Contains(b.WayOut, "clusterd logs pod/"+b.Pod) != (there && b.Reason == "crash_loop") {
+				t.Errorf("%s: the way out of %s is %s", name, b.Reason, b.WayOut)
+			}
 		}
 	}
 }

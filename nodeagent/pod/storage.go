@@ -61,7 +61,7 @@ func (p *planner) crammed(name string) string {
 			words[i] = fmt.Sprintf("the node's disk at %s", target)
 		}
 	}
-	return " with " + strings.Join(words, " and ") + " full"
+	return " with " + strings.Join(words, " and ") + api.Brimful
 }
 
 // trouble takes in a step that went wrong. The runtime passes on in words that
