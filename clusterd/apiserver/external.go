@@ -44,7 +44,7 @@ func (t *txn) keepsStore(req pki.JoinRequest) error {
 // checkStopped demands that a server has ended which is deleted: nothing else
 // would take it out.
 func (t *txn) checkStopped(old *object) error {
-	if t.s.cfg.Dead != nil && t.s.cfg.Dead(old.meta.Name) {
+	if t.s.dead(old) {
 		return nil
 	}
 	return conflict(api.Conflict, old.ref(), "is alive, or was a moment ago, and uses the etcd by itself: stop it first, and delete it once clusterd get servers shows it as dead")

@@ -53,8 +53,8 @@ func (t *txn) joinServer(req pki.JoinRequest) (pki.JoinNode, error) {
 		if err := json.Unmarshal(o.spec, &spec); err != nil {
 			return none, fmt.Errorf("decode %s: %w", o.ref(), err)
 		}
-		switch dead := t.s.cfg.Dead != nil && t.s.cfg.Dead(o.meta.Name); {
-		case dead:
+		switch {
+		case t.s.dead(o):
 			t.read(o.key)
 			t.remove(o.key)
 			t.s.log.Warn("a dead server makes room for the one that joins", "server", o.meta.Name, "joins", req.Name)
@@ -85,6 +85,11 @@ func (t *txn) servers() (all []*object) {
 func (s *Server) membership() store.Membership {
 	m, _ := s.store.(store.Membership)
 	return m
+}
+
+// dead reports whether the other servers miss one.
+func (s *Server) dead(o *object) bool {
+	return s.cfg.Dead != nil && s.cfg.Dead(o.meta.Name, o.meta.CreatedAt)
 }
 
 // Bounds of how long a server that joins waits for the members to settle.
@@ -298,7 +303,7 @@ func (t *txn) checkServerGoes(old *object) error {
 	all, alive := t.servers(), 0
 	for _, o := range all {
 		t.read(o.key) // two that are deleted at once count each other
-		if o.key != old.key && (t.s.cfg.Dead == nil || !t.s.cfg.Dead(o.meta.Name)) {
+		if o.key != old.key && !t.s.dead(o) {
 			alive++
 		}
 	}

@@ -68,8 +68,9 @@ type Config struct {
 	// Peer says who is at the other end of a TLS connection: role server or
 	// node, and its name; false without a verified certificate.
 	Peer func(*tls.ConnectionState) (role, name string, ok bool)
-	// Dead says that a server does not answer the others; nil: none ever is.
-	Dead    func(server string) bool
+	// Dead says that a server, which joined then, does not answer the others; nil:
+	// none ever is.
+	Dead    func(server string, joined time.Time) bool
 	Issuer  Issuer  // nil: machines cannot join
 	Tunnels Tunnels // nil: no logs, exec and image loads
 	// Keys are what a new cluster begins with; of one that exists, only their root

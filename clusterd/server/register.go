@@ -64,7 +64,7 @@ func (s *Server) tellRole(ctx context.Context, me *api.Server) error {
 		switch {
 		case other.Meta.Name == s.cfg.Name && other.Status != me.Status:
 			other.Status = me.Status
-		case other.Meta.Name != s.cfg.Name && role == api.ServerLeader && other.Status.Role != api.ServerDead && s.witness.dead(other.Meta.Name):
+		case other.Meta.Name != s.cfg.Name && role == api.ServerLeader && other.Status.Role != api.ServerDead && s.witness.dead(other.Meta.Name, other.Meta.CreatedAt):
 			s.log.Warn("a server is missed", "server", other.Meta.Name, "address", other.Spec.Address)
 			other.Status.Role = api.ServerDead
 		case other.Meta.Name != s.cfg.Name && role == api.ServerLeader && other.Status.Role == api.ServerLeader:

@@ -50,14 +50,19 @@ func heard(m gossip.Member) controller.Heard {
 // takes a moment until a new one is.
 const unheard = 30 * time.Second
 
-// dead reports whether the other members miss a server.
-func (w *witness) dead(server string) bool {
+// dead reports whether the other members miss a server that has joined at a
+// time. What was heard before that is of another who had the name.
+func (w *witness) dead(server string, joined time.Time) bool {
 	for _, m := range w.gossip.Members() {
-		if m.Name == (pki.ID{Role: pki.Server, Name: server}).String() {
-			return m.State != gossip.Alive
+		switch {
+		case m.Name != (pki.ID{Role: pki.Server, Name: server}).String():
+		case m.State == gossip.Alive:
+			return false
+		case m.Since.After(joined):
+			return true
 		}
 	}
-	return time.Since(w.began) > unheard
+	return time.Since(w.began) > unheard && time.Since(joined) > unheard
 }
 
 // Streams returns the nodes whose agents are connected here.

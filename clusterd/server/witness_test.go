@@ -2,6 +2,8 @@ package server
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/controller"
 	"github.com/clusterd/terraform-provider-clusterd/internal/gossip"
@@ -31,4 +33,37 @@ func TestWitnessHearsOfCrews(t *testing.T) {
 	if len(got) != 4 {
 		t.Errorf("heard of %v", got)
 	}
+}
+
+// A server that has just joined is not dead because nobody has heard of it yet,
+// nor because one that had its name before is.
+func TestWhoHasJustJoinedIsNotDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gossip.NewSimulated()
+		w := newWitness(g, tunnel.NewHub(nil))
+		g.Set("server:s2", gossip.Dead)
+		time.Sleep(time.Hour)
+		joined := time.Now()
+		check := func(when string, want ...bool) {
+			t.Helper()
+			for i, name := range []string{"s2", "s3"} {
+				if got := w.dead(name, joined); got != want[i] {
+					t.Errorf("%s: %s is dead: %v", when, name, got)
+				}
+			}
+		}
+		check("at once", false, false)
+		time.Sleep(time.Second)
+		g.Set("server:s2", gossip.Alive)
+		g.Set("server:s3", gossip.Alive)
+		check("once they are heard of", false, false)
+		g.Set("server:s2", gossip.Dead)
+		check("one is missed", true, false)
+		joined = time.Now().Add(time.Minute)
+		time.Sleep(time.Minute + unheard + time.Second)
+		g.Set("server:s3", gossip.Alive)
+		if !w.dead("s2", joined) || !w.dead("s4", joined) || w.dead("s3", joined) {
+			t.Error("who is not heard of for long is alive, or who is heard of is dead")
+		}
+	})
 }
