@@ -72,11 +72,12 @@ type group struct {
 // surge, or when the surge finds no node, the ready ones may go down to the
 // floor. At most max_parallel pods are not healthy yet at a time.
 func (r *rollout) roll(g group) {
-	if gone := r.expendable(g.cur, len(g.cur)-g.n); len(gone) > 0 {
-		for _, pod := range gone {
+	if extra := len(g.cur) - g.n; extra > 0 {
+		r.choose(g.cur, extra)
+		for _, pod := range g.cur[:extra] {
 			r.drop(pod, "more than replicas")
 		}
-		g.cur = filter(g.cur, func(pod *api.Pod) bool { return !slices.Contains(gone, pod) })
+		g.cur = g.cur[extra:]
 	}
 	unhealthy := len(g.cur) - len(filter(g.cur, r.healthy))
 	lacking := max(0, g.n-len(g.cur)-len(g.old))
@@ -153,14 +154,10 @@ func (r *rollout) crowded(cur []*api.Pod) bool {
 	return homeless > 0 && len(r.f.stopping) == 0
 }
 
-// expendable picks n pods of one revision that may go: those worth least, and among
-// such as serve, those on the nodes that have most of them, so that what stays
+// choose puts the n pods of one revision first that are to go: those worth least,
+// and of one rank those on the nodes that have most of them, so that what stays
 // is spread.
-func (r *rollout) expendable(pods []*api.Pod, n int) []*api.Pod {
-	if n <= 0 {
-		return nil
-	}
-	pods = slices.Clone(pods)
+func (r *rollout) choose(pods []*api.Pod, n int) {
 	slices.SortStableFunc(pods, r.worth)
 	on := map[string]int{}
 	for _, pod := range pods {
@@ -178,7 +175,6 @@ func (r *rollout) expendable(pods []*api.Pod, n int) []*api.Pod {
 		copy(pods[i+1:at+1], pods[i:at]) // those it overtook keep their order
 		pods[i] = pod
 	}
-	return pods[:n]
 }
 
 // worth orders pods of one revision by what would be lost with them: first
