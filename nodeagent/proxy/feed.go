@@ -39,60 +39,47 @@ type Sink interface {
 
 // Feed tells sinks about all services and endpoints of the cluster. It
 // remembers them in a file: while no server can be reached, sinks go on with
-// what was true last, also after a restart. With a server they are not told what
-// is remembered: the end of the last run may have been sooner than its notes.
+// what was true last, also after a restart.
 type Feed struct {
 	Client *client.Client
 	Path   string // of the file; empty: remember nothing
 	Sinks  []Sink
 	Log    hclog.Logger
 
-	asked     chan struct{} // closed once a server was asked, and answered or not
 	mu        sync.Mutex
 	services  map[api.Ref]api.Service
 	endpoints map[api.Ref]api.Endpoints
-	listed    bool // they are a server's
 	changed   bool
 }
 
-const (
-	remember = 5 * time.Second // at most so much is lost to a crash
-	listWait = 2 * time.Second // with a server, before sinks are told what is remembered
-)
+const remember = 5 * time.Second // at most so much is lost to a crash
 
 // Run feeds the sinks until ctx is done.
 func (f *Feed) Run(ctx context.Context) error {
 	if f.Log == nil {
 		f.Log = hclog.NewNullLogger()
 	}
-	f.asked = make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() { f.rememberAll(ctx) })
-	wg.Go(func() { f.retry(ctx, "services", f.follow) })
-	defer wg.Wait()
-	select {
-	case <-ctx.Done():
-	case <-f.asked:
-	case <-time.After(listWait):
-	}
 	if err := f.recall(); err != nil {
 		f.Log.Warn("cannot read the services of the last run: waiting for a server", "error", err)
 	}
-	<-ctx.Done()
+	var wg sync.WaitGroup
+	wg.Go(func() { f.rememberAll(ctx) })
+	defer wg.Wait()
+	f.retry(ctx, "services", f.follow)
 	return ctx.Err()
 }
 
 // follow lists everything, then watches until a watch must be begun anew.
 func (f *Feed) follow(ctx context.Context) error {
-	from, fromEP, err := f.list(ctx)
-	select {
-	case <-f.asked:
-	default:
-		close(f.asked)
-	}
+	services, from, err := client.Of(f.Client, api.Services).List(ctx, "", nil)
 	if err != nil {
 		return err
 	}
+	endpoints, fromEP, err := client.Of(f.Client, api.EndpointSlices).List(ctx, "", nil)
+	if err != nil {
+		return err
+	}
+	f.reset(services, endpoints, fromEP)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -104,20 +91,6 @@ func (f *Feed) follow(ctx context.Context) error {
 	})
 	wg.Wait()
 	return context.Cause(ctx)
-}
-
-// list tells the sinks all there is, and returns as of when that is.
-func (f *Feed) list(ctx context.Context) (services, endpoints int64, err error) {
-	allServices, services, err := client.Of(f.Client, api.Services).List(ctx, "", nil)
-	if err != nil {
-		return 0, 0, err
-	}
-	allEndpoints, endpoints, err := client.Of(f.Client, api.EndpointSlices).List(ctx, "", nil)
-	if err != nil {
-		return 0, 0, err
-	}
-	f.reset(allServices, allEndpoints, endpoints)
-	return services, endpoints, nil
 }
 
 // watch hands every event to do. A stream that breaks is taken up where it
@@ -158,15 +131,9 @@ func (f *Feed) retry(ctx context.Context, what string, do func(context.Context) 
 	})
 }
 
-// reset replaces all that is known; what is remembered, of revision 0, replaces
-// nothing that a server has said.
 func (f *Feed) reset(services []api.Service, endpoints []api.Endpoints, revision int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.listed && revision == 0 {
-		return
-	}
-	f.listed = revision > 0
 	f.services, f.endpoints, f.changed = byRef(services), byRef(endpoints), true
 	for _, s := range f.Sinks {
 		s.Reset(services, endpoints, revision)

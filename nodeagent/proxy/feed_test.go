@@ -233,9 +233,5 @@ func TestFeed(t *testing.T) {
 		server.start()
 		expect("and then it is there", "bookmark endpoints at 7", "reset 1 services, 1 endpoints at 7")
 		stop()
-
-		stop = run()
-		expect("a restart with a server, which knows better", "bookmark endpoints at 7", "reset 1 services, 1 endpoints at 7")
-		stop()
 	})
 }
