@@ -18,6 +18,7 @@ type cluster struct {
 
 	spaces  sync.Map // *space by the name of its namespace
 	shelves sync.Map // *shelf by plural and namespace
+	makes   sync.Map // api.Ref of each object that this run plans to make
 
 	mu     sync.Mutex
 	silent error // why checks of this run do not wait for the cluster any more

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/guidetest"
 )
 
 // testExamples applies what the registry's pages show, with the program that is
@@ -139,13 +141,19 @@ const requirement = `terraform {
 `
 
 // testProviderExample configures the provider as the registry's first page
-// does, but for where this cluster is.
+// does, but for where this cluster is, and applies the operator's first app.
 func testProviderExample(t *testing.T, c *cluster) {
 	config := swap(t, read(t, "../examples/provider/provider.tf"), requirement, "",
 		`"https://10.0.0.1:7443,https://10.0.0.2:7443"`, fmt.Sprintf("%q", c.URL()+","+c.URL()),
 		`"ca.crt"`, fmt.Sprintf("%q", c.CAFile()))
+	guide := guidetest.Blocks(t, "../docs/guides/operations.md")
+	first := slices.IndexFunc(guide, func(b guidetest.Block) bool { return strings.HasPrefix(b.Text, "# main.tf\n") })
+	if first < 0 {
+		t.Fatal("the operator's guide has no first app")
+	}
+	hello := swap(t, guide[first].Text, requirement, "", "provider \"clusterd\" {}\n", "")
 	apply(t, resource.TestStep{
-		Config:          config + "data \"clusterd_nodes\" \"all\" {}\n",
+		Config:          config + hello + "data \"clusterd_nodes\" \"all\" {}\n",
 		ConfigVariables: tfconfig.Variables{"clusterd_token": tfconfig.StringVariable(c.Token())},
 		Check:           resource.TestCheckResourceAttr("data.clusterd_nodes.all", "nodes.w1.health", "ready"),
 	})

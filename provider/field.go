@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 
 	"github.com/hashicorp/terraform-plugin-framework/path"
@@ -21,8 +22,16 @@ type field struct {
 	sparse   bool // left out of JSON when it is zero
 }
 
-// fields lists the fields of an API struct in order, embedded ones in place.
+// known keeps what fields found out about a type: a plan of many resources asks
+// for the same few types all the time.
+var known sync.Map // reflect.Type → []field
+
+// fields lists the fields of an API struct in order, embedded ones in place. The
+// list is shared.
 func fields(t reflect.Type) []field {
+	if all, ok := known.Load(t); ok {
+		return all.([]field)
+	}
 	var out []field
 	for f := range t.Fields() {
 		if f.Anonymous {
@@ -39,6 +48,7 @@ func fields(t reflect.Type) []field {
 			required: !sparse || f.Tag.Get("required") == "true",
 		})
 	}
+	known.Store(t, out)
 	return out
 }
 

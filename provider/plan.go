@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
@@ -44,6 +45,9 @@ func (r *kindResource[S, T]) ModifyPlan(ctx context.Context, req resource.Modify
 	}
 	if spec, ok := any(o.Spec).(api.NamespaceSpec); ok {
 		r.cluster.planNamespace(ctx, o.Meta.Name, spec, prior == nil)
+	}
+	if prior == nil {
+		r.cluster.makes.Store(r.kind.Ref(o.Meta.Namespace, o.Meta.Name), true)
 	}
 	r.consult(ctx, o, rd.unknown, &resp.Diagnostics)
 }
@@ -136,6 +140,12 @@ func (r *kindResource[S, T]) foretell(ctx context.Context, o *api.Object[S, T], 
 		r.addPlanError(diags, &api.Error{Code: api.Invalid, Message: "is not valid", Ref: &ref, Fields: p.Errors})
 	}
 	for _, w := range p.Warnings {
+		if _, soon := r.cluster.makes.Load(w.Lacks); soon {
+			continue
+		}
+		if w.Lacks.Name != "" {
+			w.Message += " If this configuration makes it, refer to it there, so that it is made first: clusterd_" + strings.ToLower(w.Lacks.Kind) + ".NAME.name."
+		}
 		if w.Path == "" {
 			diags.AddWarning(w.Summary, sentence(w.Message))
 		} else {

@@ -129,6 +129,17 @@ func testPlanWarnings(t *testing.T, c *cluster) {
 	if got := say(p.plan("clusterd_app", app).Diagnostics); got != "" {
 		t.Errorf("a namespace that the same plan makes says: %q", got)
 	}
+	pairs := func(k, v string) tftypes.Value {
+		return tftypes.NewValue(tftypes.Map{ElementType: tftypes.String}, map[string]tftypes.Value{k: str(v)})
+	}
+	lacks := attrs{"name": str("web"), "image": str("nginx:1"), "namespace": str("default"), "configs": pairs("LEVEL", "flags/level")}
+	if got := say(p.plan("clusterd_app", lacks).Diagnostics); !strings.HasPrefix(got, `warning AttributeName("configs").ElementKeyString("LEVEL"): Config flags does not exist yet: No pod of this runs before it does. `) {
+		t.Errorf("an app of a config that does not exist says at plan: %q", got)
+	}
+	p.plan("clusterd_config", attrs{"name": str("flags"), "namespace": str("default"), "data": pairs("level", "debug")})
+	if got := say(p.plan("clusterd_app", lacks).Diagnostics); got != "" {
+		t.Errorf("an app of a config that the same plan makes says: %q", got)
+	}
 }
 
 // ports is a service's, with one called http.

@@ -1,7 +1,9 @@
 package apiserver
 
 import (
+	"context"
 	"net/http"
+	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
@@ -12,9 +14,14 @@ func (s *Server) serveHealth(w http.ResponseWriter, _ *request) error {
 	return nil
 }
 
+// readyTimeout bounds what asks for readiness waits for: less than who asks does.
+const readyTimeout = 2 * time.Second
+
 // serveReady answers GET /readyz: reads and writes are possible.
 func (s *Server) serveReady(w http.ResponseWriter, r *request) error {
-	if _, err := s.cache.latest(r.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	if _, err := s.cache.latest(ctx); err != nil {
 		return api.Errorf(api.Unready, "the store does not answer yet")
 	}
 	w.Write([]byte("ok\n"))

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -57,11 +59,15 @@ func (s *Server) planWrite(ctx context.Context, by caller, k *kind, namespace, n
 	}
 	var was, is *object
 	var images pinning
+	var lacks []api.ContentUse
 	revision, err = s.dryRun(ctx, by, func(t *txn) (err error) {
 		was = t.peek(k.key(namespace, name))
 		t.images.off = nodes // it is asked where pods would run, of what
 		is, _, err = t.putSpec(in, precondition{})
 		images = t.images
+		if err == nil {
+			lacks, err = t.lacking(is)
+		}
 		return cmp.Or(t.quotaEffect(&p, in, was), err)
 	})
 	declared := json.RawMessage(`{}`)
@@ -85,6 +91,7 @@ func (s *Server) planWrite(ctx context.Context, by caller, k *kind, namespace, n
 	if err := s.planImages(ctx, by, is, images, &p); err != nil {
 		return p, revision, err
 	}
+	p.warnOfContents(is.meta.Namespace, lacks)
 	switch v := next.(type) {
 	case *api.App:
 		old, _ := before.(*api.App)
@@ -159,6 +166,33 @@ func (p *writePlan) roll(was, is *api.App) {
 		}
 		p.Warnings = append(p.Warnings, api.PlanWarning{Path: "spec.update", Summary: p.Rolls.String(),
 			Message: "While they do, no pod serves. " + way})
+	}
+}
+
+// lacking lists where an object asks for configs and secrets that do not exist.
+func (t *txn) lacking(o *object) (out []api.ContentUse, err error) {
+	declared, _, err := templatesOf(o)
+	for _, use := range declared.ContentUses() {
+		kind, name, _ := strings.Cut(use.Of, "/")
+		known := slices.ContainsFunc(out, func(u api.ContentUse) bool { return u.Of == use.Of })
+		if !known && t.peek(t.s.kinds[kind+"s"].key(o.meta.Namespace, name)) == nil {
+			out = append(out, use)
+		}
+	}
+	return out, err
+}
+
+// warnOfContents tells of what the pods would wait for.
+func (p *writePlan) warnOfContents(namespace string, lacks []api.ContentUse) {
+	for _, use := range lacks {
+		lacked := api.Configs.Ref(namespace, "")
+		kind, name, _ := strings.Cut(use.Of, "/")
+		if kind == "secret" {
+			lacked = api.Secrets.Ref(namespace, "")
+		}
+		lacked.Name = name
+		p.Warnings = append(p.Warnings, api.PlanWarning{Path: "spec." + use.At, Summary: lacked.Kind + " " + name + " does not exist yet",
+			Message: "No pod of this runs before it does.", Lacks: lacked})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -503,6 +504,23 @@ func testDelete(t *testing.T) {
 	refused(t, "app/default/web", "delete", "app/web")
 	refused(t, "--force", "delete", "node", "w1") // it lives
 	ok(t, "get", "node", "w1")
+}
+
+// TestDeleteNodeWithVolumes: a node that is gone may have had data that nobody
+// else has.
+func TestDeleteNodeWithVolumes(t *testing.T) {
+	h := http.NewServeMux()
+	h.HandleFunc("GET /v1/volumes", func(w http.ResponseWriter, r *http.Request) {
+		if of := r.URL.Query().Get("node"); of != "w2" {
+			t.Errorf("volumes of %q were asked for", of)
+		}
+		io.WriteString(w, `{"items":[{"kind":"Volume","meta":{"namespace":"shop","name":"db"}}]}`)
+	})
+	cl := client.InProcess(h)
+	err := alone(t.Context(), cl, &api.Node{Meta: api.Meta{Name: "w2"}})
+	if err == nil || !strings.Contains(err.Error(), "volume shop/db") || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("deleting it says %v", err)
+	}
 }
 
 func testDrain(t *testing.T) {

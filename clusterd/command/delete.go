@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,8 +41,10 @@ func (c *cli) delete() *cobra.Command {
 			if err := cl.Call(cmd.Context(), http.MethodGet, path, nil, nil, o); err != nil {
 				return err
 			}
-			if err := alive(o); err != nil && !force {
-				return err
+			if n, ok := o.(*api.Node); ok && !force {
+				if err := cmp.Or(alive(n), alone(cmd.Context(), cl, n)); err != nil {
+					return err
+				}
 			}
 			uid := o.GetMeta().UID
 			params := url.Values{"uid": {uid}}
@@ -64,23 +67,33 @@ func (c *cli) delete() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&wait, "wait", true, "wait until it is gone")
-	cmd.Flags().BoolVar(&force, "force", false, "delete a node that lives: what it runs stops, and it must join anew; or a volume that is lost: what its node has of it stays there")
+	cmd.Flags().BoolVar(&force, "force", false, "delete a node that lives: what it runs stops, and it must join anew; or one that alone has the data of volumes; or a volume that is lost: what its node has of it stays there")
 	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait")
 	return cmd
 }
 
 // alive refuses to delete a node that somebody may still count on.
-func alive(o api.Any) error {
-	n, ok := o.(*api.Node)
-	if !ok {
-		return nil
-	}
+func alive(n *api.Node) error {
 	switch v := n.Status.Health.Verdict; v {
 	case api.VerdictReady, api.VerdictAgentDown, api.VerdictPartitioned:
 		return fmt.Errorf("node %s is %s: what it runs would stop, and the machine could come back only with a new join token. "+
 			"Take it out of service first (nodeagent leave, there) or say --force; to keep new pods away, clusterd node cordon %s", n.Meta.Name, v, n.Meta.Name)
 	}
 	return nil
+}
+
+// alone refuses to delete a node that alone has the data of volumes.
+func alone(ctx context.Context, cl *client.Client, n *api.Node) error {
+	volumes, _, err := client.Of(cl, api.Volumes).List(ctx, "", client.By("node", n.Meta.Name))
+	if err != nil || len(volumes) == 0 {
+		return err
+	}
+	names := make([]string, len(volumes))
+	for i := range volumes {
+		names[i] = volumes[i].Meta.Namespace + "/" + volumes[i].Meta.Name
+	}
+	return fmt.Errorf("node %s alone has the data of volume %s: deleting it makes them lost for good. "+
+		"If the machine may come back, leave it; or say --force", n.Meta.Name, strings.Join(names, ", "))
 }
 
 // awaitGone waits until the object with the uid is gone, saying what it waits for.

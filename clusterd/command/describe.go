@@ -307,7 +307,7 @@ func (p *page) node(ctx context.Context, c *client.Client, n *api.Node) error {
 		"platform", strings.Trim(s.OS+"/"+s.Arch, "/"),
 		"version", s.Version))
 	if d := s.Drain; d != nil {
-		p.section("Drain", append([]string{d.Summary() + ", since " + ago(d.StartedAt)}, d.Waits...))
+		p.section("Drain", append([]string{d.Summary(), "it began " + ago(d.StartedAt)}, d.Waits...))
 	}
 	return p.pods(ctx, c, "", client.By("node", n.Meta.Name))
 }

@@ -304,11 +304,12 @@ func (c *cli) followGeneration(ctx context.Context, cl *client.Client, a, now *a
 func (c *cli) undo() *cobra.Command {
 	var to int64
 	cmd := c.onApp("undo", "Declare what was healthy before once more, as a new generation", func(ctx context.Context, cl *client.Client, a *api.App) error {
+		now := a.Status.Rollout
 		i := slices.IndexFunc(a.Status.History, func(r api.Rollout) bool {
 			if to > 0 {
 				return r.Generation == to && r.Phase == api.RolloutComplete
 			}
-			return r.Phase == api.RolloutComplete && (len(specDiff(r.Spec, a.Status.Rollout.Spec)) > 0 || !maps.Equal(r.Images, a.Status.Rollout.Images))
+			return r.Phase == api.RolloutComplete && (len(specDiff(counted(r.Spec, now.Spec), now.Spec)) > 0 || !maps.Equal(r.Images, now.Images))
 		})
 		if i < 0 && to > 0 {
 			return fmt.Errorf("%s: generation %d is not a healthy one of its history: clusterd rollout history app/%s shows those", a.Ref(), to, a.Meta.Name)
@@ -317,6 +318,13 @@ func (c *cli) undo() *cobra.Command {
 			return fmt.Errorf("%s: its history has no other healthy spec to put back", a.Ref())
 		}
 		before := a.Status.History[i]
+		if to == 0 {
+			before.Spec = counted(before.Spec, now.Spec)
+		}
+		fmt.Fprintf(c.err, "%s: puts back generation %d\n", a.Ref(), before.Generation)
+		for _, l := range append(specDiff(now.Spec, before.Spec), mapDiff("digest", now.Images, before.Images)...) {
+			fmt.Fprintf(plain{c.err}, "  %s\n", l)
+		}
 		err := c.putBack(ctx, cl, a, before)
 		if err == nil {
 			_ = cl.Record(ctx, a.Ref(), api.Event{Reason: "undone", By: "clusterd rollout undo",
@@ -324,8 +332,28 @@ func (c *cli) undo() *cobra.Command {
 		}
 		return err
 	})
-	cmd.Flags().Int64Var(&to, "to", 0, "generation to put back; by default the last healthy one that is different")
+	cmd.Flags().Int64Var(&to, "to", 0, "generation to put back as it was; by default the last healthy one that differs in more than how many pods it had, which stays as it is")
 	return cmd
+}
+
+// counted is an earlier spec with as many pods as there are to be now: what went
+// wrong since is hardly their number. Where either has none, it is as it was.
+func counted(before, now json.RawMessage) json.RawMessage {
+	var was, is map[string]json.RawMessage
+	if json.Unmarshal(before, &was) != nil || json.Unmarshal(now, &is) != nil || was["per_node"] != nil || is["per_node"] != nil {
+		return before
+	}
+	for _, field := range []string{"replicas", "scale"} {
+		delete(was, field)
+		if is[field] != nil {
+			was[field] = is[field]
+		}
+	}
+	out, err := json.Marshal(was)
+	if err != nil {
+		return before
+	}
+	return out
 }
 
 func (c *cli) scale() *cobra.Command {

@@ -116,6 +116,15 @@ func testRollout(t *testing.T, c *testcluster.Cluster) {
 	if out := ok(t, "rollout", "undo", "app/steered", "--to", "4"); !strings.Contains(out, "2 of 2 pods are ready") {
 		t.Errorf("undo: %s", out)
 	}
+	// What went wrong is hardly how many there are: that stays.
+	ok(t, "scale", "app/steered", "1")
+	back := clusterd("", "rollout", "undo", "app/steered")
+	if back.code != 0 || !strings.Contains(back.err, "puts back generation 1\n  ~ image nginx:2.0 -> nginx:1.0\n") {
+		t.Errorf("undo: %+v", back)
+	}
+	if a, err := client.Of(c.Client(), api.Apps).Get(t.Context(), api.DefaultNamespace, "steered"); err != nil || *a.Spec.Replicas != 1 || a.Spec.Image != "nginx:1.0" {
+		t.Errorf("after undo: %+v (%v)", a, err)
+	}
 	refused(t, "is not a number of pods", "scale", "app/steered", "many")
 	ok(t, "delete", "app/steered")
 }

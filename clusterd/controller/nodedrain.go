@@ -74,7 +74,8 @@ func planDrain(n *api.Node, pods []*api.Pod, mates func(pod *api.Pod) []*api.Pod
 		return p
 	}
 	st.Phase, st.EndedAt = api.DrainRunning, time.Time{}
-	remaining := d.Deadline.D() - now.Sub(st.StartedAt)
+	st.StopsAt = st.StartedAt.Add(d.Deadline.D())
+	remaining := st.StopsAt.Sub(now)
 	if remaining <= 0 {
 		st.Phase = api.DrainDeadline
 	}

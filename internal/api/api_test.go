@@ -150,6 +150,19 @@ func TestAppValidateLocates(t *testing.T) {
 	}
 }
 
+// TestBadZoneHidesNoBadSchedule: both are said at once.
+func TestBadZoneHidesNoBadSchedule(t *testing.T) {
+	err := JobSpec{PodTemplate: PodTemplate{Container: Container{Image: "tool:1"}}, Schedule: "61 * * * *", TimeZone: "Mars/Olympus"}.Validate()
+	errs, _ := err.(Errors)
+	var at []string
+	for _, e := range errs {
+		at = append(at, e.Path)
+	}
+	if want := []string{"time_zone", "schedule"}; !slices.Equal(at, want) {
+		t.Errorf("faults at %v, want %v: %v", at, want, err)
+	}
+}
+
 // TestNoProcessCanBeGivenNUL: wherever words go to a process.
 func TestNoProcessCanBeGivenNUL(t *testing.T) {
 	bad := []string{"sh", "a\x00b"}

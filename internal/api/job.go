@@ -108,11 +108,13 @@ func (s JobSpec) validateSchedule() error {
 		}
 		return errs.Err()
 	}
-	if _, err := cron.Zone(s.TimeZone); err != nil {
+	zone := s.TimeZone
+	if _, err := cron.Zone(zone); err != nil {
 		errs.Add("time_zone", err)
-	} else if _, err := cron.Parse(s.Schedule, s.TimeZone); err != nil {
-		errs.Add("schedule", err)
+		zone = "" // the schedule may be wrong as well
 	}
+	_, err := cron.Parse(s.Schedule, zone)
+	errs.Add("schedule", err)
 	if len(s.Triggers) > 0 {
 		errs.Addf("triggers", "a job with a schedule runs at its ticks: leave one of the two out")
 	}

@@ -127,6 +127,7 @@ const (
 type DrainStatus struct {
 	Phase     string    `json:"phase" enum:"draining,deadline,drained"`
 	StartedAt time.Time `json:"started_at,omitzero" doc:"The deadline counts from here."`
+	StopsAt   time.Time `json:"stops_at,omitzero" doc:"When what is left is stopped all the same."`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 	Left      int       `json:"left" doc:"Pods that have not ended."`
 	Waits     []string  `json:"waits,omitempty" doc:"What it waits for, pod by pod; at most 10."`
@@ -140,10 +141,11 @@ func (d DrainStatus) Summary() string {
 	case DrainDeadline:
 		return fmt.Sprintf("the deadline is over, and %d pods are stopped all the same", d.Left)
 	}
-	if d.Left == 1 {
-		return "draining: one pod is left"
+	left, are := "one pod is", "it is"
+	if d.Left != 1 {
+		left, are = fmt.Sprintf("%d pods are", d.Left), "they are"
 	}
-	return fmt.Sprintf("draining: %d pods are left", d.Left)
+	return fmt.Sprintf("draining: %s left; %s stopped all the same at %s", left, are, d.StopsAt.UTC().Format(time.TimeOnly+" MST"))
 }
 
 // Resources are amounts a node has or a pod reserves.

@@ -24,6 +24,7 @@ type PlanWarning struct {
 	Path    string `json:"path,omitempty" doc:"Field it is about."`
 	Summary string `json:"summary"`
 	Message string `json:"message"`
+	Lacks   Ref    `json:"lacks,omitzero" doc:"What does not exist yet: a write of it may be planned as well."`
 }
 
 // Change is one field that differs. Without From it is new, without To it goes.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ var Tokens = Kind[TokenSpec, TokenStatus]{
 			return t.Spec.ExpiresAt.UTC().Format(time.RFC3339)
 		}},
 		{Name: "AGE", Of: func(t *Token) string { return Age(t.Meta.CreatedAt) }},
+		{Name: "FOR", Wide: true, Of: func(t *Token) string { return cmp.Or(t.Spec.Description, t.Spec.Name) }},
 	},
 }
 
