@@ -185,5 +185,4 @@ func (t *txn) releaseNode(n *api.Node) {
 	if n.Effective.Subnet != "" {
 		t.unclaim(subnetKey(n.Effective.Subnet))
 	}
-	t.unclaim(guardPrefix + "node/" + n.Meta.Name)
 }

@@ -35,14 +35,16 @@ func (t *txn) bind(b api.Binding) error {
 	}
 	o.meta.Generation++
 	t.sign(o)
-	typed, err := o.typed()
+	was, err := old.shared()
 	if err != nil {
 		return err
 	}
-	if err := t.checkPlacement(old, o, typed.(*api.Pod)); err != nil {
+	pod := *was.(*api.Pod)
+	pod.Meta, pod.Spec.Node = o.meta, b.Node
+	if err := t.checkPlacement(old, o, &pod); err != nil {
 		return err
 	}
-	o.known = typed
+	o.known = &pod
 	t.put(o)
 	return nil
 }
@@ -65,8 +67,9 @@ func withNode(spec json.RawMessage, node string) (json.RawMessage, error) {
 // is not known to be gone, takes the pod, has room, and has the ports of its own
 // that the pod wants. A pod that replaces one of a dead node would otherwise
 // follow it, by a scheduler that has not heard of the death yet.
-// Everyone who binds to a node reads and writes the node's guard key, so two
-// binds that each fit but not both cannot both commit.
+// Everyone who binds reads and writes one guard key, so two binds that each fit
+// but not both cannot both commit. It is one for all nodes, since one scheduler
+// binds nearly everything: one for each would make twice as many writes of it.
 func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	was := nodeOf(old)
 	if was == pod.Spec.Node {
@@ -94,8 +97,7 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	if why := node.Effective.Refuses(node.Meta.Labels, pod.Spec.Placement); why != "" {
 		return conflict(api.Conflict, o.ref(), "node %s is %s", name, why)
 	}
-	guard := guardPrefix + "node/" + name
-	t.read(guard)
+	t.read(bindGuard)
 	used, takes := t.bound[name], pod.Spec.NodePorts()
 	taken, by := t.takenHere(name, takes)
 	t.snap.eachWhere(t.s.kinds["pods"], "node", name, func(p *object) bool {
@@ -124,9 +126,11 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	for _, port := range takes {
 		t.ports[nodePort{name, port}] = o.ref().String()
 	}
-	t.set(guard, []byte(`{}`))
+	t.set(bindGuard, []byte(`{}`))
 	return nil
 }
+
+const bindGuard = guardPrefix + "binds"
 
 // nodePort is a port of a node's own.
 type nodePort struct {

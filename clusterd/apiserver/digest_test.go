@@ -169,7 +169,7 @@ func TestAnImageLoadedByHandHasItsDigest(t *testing.T) {
 func TestRegistriesAreAskedWithPullAuth(t *testing.T) {
 	onShelf(t, map[string]string{"r.example/web:1": sha(1)}, func(t *testing.T, s *Server, c *client.Client, r *shelf) {
 		p := planOf(t, c, `{"image":"r.example/web:1","pull_auth":"hub"}`)
-		if len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0].Message, "secret hub, its pull_auth, does not exist") || r.log() != "" {
+		if len(p.Warnings) != 2 || !strings.Contains(p.Warnings[0].Message, "secret hub, its pull_auth, does not exist") || p.Warnings[1].Summary != "Secret hub does not exist yet" || r.log() != "" {
 			t.Errorf("without its secret: %+v", p)
 		}
 		must(client.Of(c, api.Secrets).Create(t.Context(), &api.Secret{Meta: api.Meta{Name: "hub", Namespace: "default"},

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
 
 // handover takes objects from the transactions that write them to the cache, to
@@ -63,5 +64,8 @@ func (h *handover) take(e store.Entry) *object {
 	o.value, o.known, o.meta.Revision = nil, nil, e.Revision
 	o.seal()
 	o.deriveFrom(written.known)
+	if pod, ok := written.known.(*api.Pod); ok { // who binds it, or looks after it here, wants it
+		o.known = &api.Pod{Kind: o.kind.info.Name, Meta: o.meta, Spec: pod.Spec, Status: pod.Status}
+	}
 	return &o
 }

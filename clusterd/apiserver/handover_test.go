@@ -45,14 +45,25 @@ func TestHandover(t *testing.T) {
 		if err != nil || len(page.Entries) != 5 {
 			t.Fatal(len(page.Entries), err)
 		}
+		typed := 0
 		for _, e := range page.Entries {
 			want, err := s.decode(e)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := s.cache.now.Load().get(e.Key); !reflect.DeepEqual(got, want) {
+			got := *s.cache.now.Load().get(e.Key)
+			if got.known != nil {
+				typed++
+				if pod, err := want.typed(); err != nil || !reflect.DeepEqual(got.known, pod) {
+					t.Errorf("%s as a pod (%v):\n got %+v\nwant %+v", e.Key, err, got.known, pod)
+				}
+			}
+			if got.known = nil; !reflect.DeepEqual(&got, want) {
 				t.Errorf("%s:\n got %+v\nwant %+v", e.Key, got, want)
 			}
+		}
+		if typed == 0 {
+			t.Error("of no pod that was written here the type was kept")
 		}
 	})
 }

@@ -80,7 +80,7 @@ type object struct {
 	ports []api.Port        // of its node, that a pod takes for itself
 
 	node  *api.Node // typed, of a node: each bind to it reads it
-	known api.Any   // typed, of what is to be written; may be nil
+	known api.Any   // typed and shared, of a pod that this server wrote or is to write; may be nil
 
 	charge  api.Charge // of its namespace's quota, for what it declares
 	elastic bool       // its pods may be more than that
@@ -192,6 +192,14 @@ func (o *object) typed() (api.Any, error) {
 	}
 	t.GetMeta().Revision = o.meta.Revision
 	return t, nil
+}
+
+// shared returns the object as its Go type, for those who do not change it.
+func (o *object) shared() (api.Any, error) {
+	if o.known != nil {
+		return o.known, nil
+	}
+	return o.typed()
 }
 
 func (o *object) ref() api.Ref { return o.kind.ref(o.meta.Namespace, o.meta.Name) }

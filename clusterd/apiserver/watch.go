@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
 
 const (
@@ -56,6 +57,8 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
 	h.Set(api.HeaderRevision, strconv.FormatInt(snap.revision, 10))
+	taker, inProcess := w.(client.Taker)
+	inProcess = inProcess && r.Header.Get("Accept") == client.AsTheyAre
 	rc := http.NewResponseController(w)
 	tick := time.NewTicker(bookmarkEvery)
 	defer tick.Stop()
@@ -66,18 +69,25 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 	}
 	for bookmark := true; ; {
 		events, revision, cut := watch.take()
-		var b bytes.Buffer
-		for _, ev := range append(first, events...) {
-			writeEvent(&b, ev)
+		events, first = append(first, events...), nil
+		var failed *api.Error
+		if cut {
+			failed = api.Errorf(api.Gone, "this watch fell behind: list again")
+		} else if bookmark || len(events) > 0 { // what one transaction changed is told in full only with it
+			events = append(events, event{kind: api.EventBookmark, revision: revision})
 		}
-		first = nil
-		switch {
-		case cut:
-			writeError(&b, revision, api.Errorf(api.Gone, "this watch fell behind: list again"))
-		case bookmark, len(events) > 0: // what one transaction changed is told in full only with it
-			writeEvent(&b, event{kind: api.EventBookmark, revision: revision})
+		if inProcess {
+			shown, err := show(events, revision, failed)
+			if err != nil {
+				return err
+			}
+			if len(shown) > 0 && taker.Take(shown) != nil {
+				return nil
+			}
+		} else if b := render(events, revision, failed); len(b) > 0 && !send(b) {
+			return nil
 		}
-		if b.Len() > 0 && !send(b.Bytes()) || cut {
+		if cut {
 			return nil
 		}
 		bookmark = false
@@ -93,19 +103,42 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 	}
 }
 
-func writeEvent(b *bytes.Buffer, ev event) {
-	b.WriteString(`{"type":"`)
-	b.WriteString(string(ev.kind))
-	b.WriteString(`","revision":`)
-	b.WriteString(strconv.FormatInt(ev.revision, 10))
-	if ev.object != nil {
-		b.WriteString(`,"object":`)
-		b.Write(ev.object.body)
+// render says events as lines of JSON.
+func render(events []event, revision int64, failed *api.Error) []byte {
+	var b bytes.Buffer
+	for _, ev := range events {
+		b.WriteString(`{"type":"`)
+		b.WriteString(string(ev.kind))
+		b.WriteString(`","revision":`)
+		b.WriteString(strconv.FormatInt(ev.revision, 10))
+		if ev.object != nil {
+			b.WriteString(`,"object":`)
+			b.Write(ev.object.body)
+		}
+		b.WriteString("}\n")
 	}
-	b.WriteString("}\n")
+	if failed != nil {
+		failed.Title = http.StatusText(int(failed.Code))
+		json.NewEncoder(&b).Encode(map[string]any{"type": api.EventError, "revision": revision, "error": failed})
+	}
+	return b.Bytes()
 }
 
-func writeError(b *bytes.Buffer, revision int64, e *api.Error) {
-	e.Title = http.StatusText(int(e.Code))
-	json.NewEncoder(b).Encode(map[string]any{"type": api.EventError, "revision": revision, "error": e})
+// show is render for this process, which has most objects typed already.
+func show(events []event, revision int64, failed *api.Error) ([]client.Shown, error) {
+	out := make([]client.Shown, 0, len(events)+1)
+	for _, ev := range events {
+		s := client.Shown{Type: ev.kind, Revision: ev.revision}
+		if ev.object != nil {
+			var err error
+			if s.Object, err = ev.object.shared(); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, s)
+	}
+	if failed != nil {
+		out = append(out, client.Shown{Type: api.EventError, Revision: revision, Error: failed})
+	}
+	return out, nil
 }

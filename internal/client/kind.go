@@ -163,15 +163,18 @@ func (r Kind[S, T]) Watch(ctx context.Context, namespace string, filter Filter, 
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		resp, err := r.c.Do(ctx, Request{Method: http.MethodGet, Path: r.path(namespace, ""), Query: q})
+		resp, err := r.c.Do(ctx, Request{Method: http.MethodGet, Path: r.path(namespace, ""), Query: q, Header: http.Header{"Accept": {AsTheyAre}}})
 		if err != nil {
 			yield(api.WatchEvent[S, T]{}, err)
 			return
 		}
 		defer resp.Body.Close()
-		for d := json.NewDecoder(resp.Body); ; {
-			var ev api.WatchEvent[S, T]
-			err := d.Decode(&ev)
+		read := lines[S, T](resp.Body)
+		if b, ok := resp.Body.(*body); ok && resp.Header.Get("Content-Type") == AsTheyAre {
+			read = given[S, T](b)
+		}
+		for {
+			ev, err := read()
 			switch {
 			case err != nil && ctx.Err() != nil:
 				err = ctx.Err()
@@ -191,5 +194,27 @@ func (r Kind[S, T]) Watch(ctx context.Context, namespace string, filter Filter, 
 				return
 			}
 		}
+	}
+}
+
+// lines reads the events of a watch.
+func lines[S api.Spec[S], T any](from io.Reader) func() (api.WatchEvent[S, T], error) {
+	d := json.NewDecoder(from)
+	return func() (ev api.WatchEvent[S, T], err error) { return ev, d.Decode(&ev) }
+}
+
+// given are the events of a watch in this process.
+func given[S api.Spec[S], T any](by *body) func() (api.WatchEvent[S, T], error) {
+	var shown []Shown
+	return func() (ev api.WatchEvent[S, T], err error) {
+		for len(shown) == 0 {
+			if shown, err = by.next(); err != nil {
+				return ev, err
+			}
+		}
+		next := shown[0]
+		shown = shown[1:]
+		o, _ := next.Object.(*api.Object[S, T])
+		return api.WatchEvent[S, T]{Type: next.Type, Revision: next.Revision, Object: o, Error: next.Error}, nil
 	}
 }
