@@ -111,10 +111,8 @@ func versions(caches *reconcile.Caches, namespace string) func(api.PodTemplate) 
 
 // onContent returns the apps that a change of a config or secret may concern.
 func (l *apps) onContent(namespace, of string) (refs []api.Ref) {
-	for _, a := range l.caches.Apps.List() {
-		if _, uses := usedBy(a)[of]; uses && a.Meta.Namespace == namespace {
-			refs = append(refs, refOf(api.Apps, a))
-		}
+	for _, a := range l.caches.Apps.By(byContent, namespace, of) {
+		refs = append(refs, refOf(api.Apps, a))
 	}
 	return refs
 }
