@@ -79,7 +79,8 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 		if inProcess {
 			shown, err := show(events, revision, failed)
 			if err != nil {
-				return err
+				s.log.Error("a watch in this process ends", "kind", sel.kind.info.Plural, "error", err)
+				return nil
 			}
 			if len(shown) > 0 && taker.Take(shown) != nil {
 				return nil

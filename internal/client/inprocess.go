@@ -92,6 +92,7 @@ type pipeWriter struct {
 	w      *io.PipeWriter
 	ready  chan int
 	wrote  bool
+	taken  bool
 	to     *body
 }
 
@@ -103,13 +104,21 @@ func (p *pipeWriter) WriteHeader(code int) {
 		p.ready <- code
 	}
 }
-func (p *pipeWriter) Write(b []byte) (int, error) { p.WriteHeader(http.StatusOK); return p.w.Write(b) }
+
+func (p *pipeWriter) Write(b []byte) (int, error) {
+	if p.taken { // nobody reads lines any more
+		return len(b), nil
+	}
+	p.WriteHeader(http.StatusOK)
+	return p.w.Write(b)
+}
 
 // Take implements Taker.
 func (p *pipeWriter) Take(shown []Shown) error {
 	if !p.wrote {
 		p.header.Set("Content-Type", AsTheyAre)
 	}
+	p.taken = true
 	p.WriteHeader(http.StatusOK)
 	select {
 	case p.to.shown <- shown:
