@@ -61,11 +61,10 @@ func (h *handover) take(e store.Entry) *object {
 	delete(h.objects, e.Key)
 	h.mu.Unlock()
 	o := *written
-	o.value, o.known, o.meta.Revision = nil, nil, e.Revision
+	o.value, o.meta.Revision = nil, e.Revision
 	o.seal()
 	o.deriveFrom(written.known)
-	if pod, ok := written.known.(*api.Pod); ok { // who binds it, or looks after it here, wants it
-		o.known = &api.Pod{Kind: o.kind.info.Name, Meta: o.meta, Spec: pod.Spec, Status: pod.Status}
-	}
+	// Who binds it, or looks after it here, wants it.
+	o.known = &api.Pod{Kind: o.kind.info.Name, Meta: o.meta, Spec: written.known.Spec, Status: written.known.Status}
 	return &o
 }

@@ -80,7 +80,7 @@ type object struct {
 	ports []api.Port        // of its node, that a pod takes for itself
 
 	node  *api.Node // typed, of a node: each bind to it reads it
-	known api.Any   // typed and shared, of a pod that this server wrote or is to write; may be nil
+	known *api.Pod  // typed and shared, of a pod that this server wrote or is to write; may be nil
 
 	charge  api.Charge // of its namespace's quota, for what it declares
 	elastic bool       // its pods may be more than that

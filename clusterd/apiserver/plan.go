@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -172,27 +171,29 @@ func (p *writePlan) roll(was, is *api.App) {
 // lacking lists where an object asks for configs and secrets that do not exist.
 func (t *txn) lacking(o *object) (out []api.ContentUse, err error) {
 	declared, _, err := templatesOf(o)
+	if err != nil {
+		return nil, err
+	}
 	for _, use := range declared.ContentUses() {
-		kind, name, _ := strings.Cut(use.Of, "/")
-		known := slices.ContainsFunc(out, func(u api.ContentUse) bool { return u.Of == use.Of })
-		if !known && t.peek(t.s.kinds[kind+"s"].key(o.meta.Namespace, name)) == nil {
+		ref := api.ContentRef(o.meta.Namespace, use.Of)
+		k, err := t.s.kindOf(ref.Kind)
+		if err != nil {
+			return nil, err
+		}
+		told := slices.ContainsFunc(out, func(u api.ContentUse) bool { return u.Of == use.Of })
+		if !told && t.peek(k.key(ref.Namespace, ref.Name)) == nil {
 			out = append(out, use)
 		}
 	}
-	return out, err
+	return out, nil
 }
 
 // warnOfContents tells of what the pods would wait for.
 func (p *writePlan) warnOfContents(namespace string, lacks []api.ContentUse) {
 	for _, use := range lacks {
-		lacked := api.Configs.Ref(namespace, "")
-		kind, name, _ := strings.Cut(use.Of, "/")
-		if kind == "secret" {
-			lacked = api.Secrets.Ref(namespace, "")
-		}
-		lacked.Name = name
-		p.Warnings = append(p.Warnings, api.PlanWarning{Path: "spec." + use.At, Summary: lacked.Kind + " " + name + " does not exist yet",
-			Message: "No pod of this runs before it does.", Lacks: lacked})
+		ref := api.ContentRef(namespace, use.Of)
+		p.Warnings = append(p.Warnings, api.PlanWarning{Path: "spec." + use.At, Summary: ref.Kind + " " + ref.Name + " does not exist yet",
+			Message: "No pod of this runs before it does.", Lacks: ref})
 	}
 }
 

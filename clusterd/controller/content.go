@@ -108,31 +108,22 @@ func newContents(cfg Config) *contents {
 		caches: cfg.Caches, log: cfg.Log.Named("content")}
 }
 
-// contentRef is the config or secret that of names.
-func contentRef(namespace, of string) api.Ref {
-	kind, name, _ := strings.Cut(of, "/")
-	if kind == "secret" {
-		return api.Secrets.Ref(namespace, name)
-	}
-	return api.Configs.Ref(namespace, name)
-}
-
 func (l *contents) loop() reconcile.Loop {
 	return reconcile.Loop{
 		Name: "content",
 		Watch: []reconcile.Source{
 			l.caches.Configs.Each(),
 			l.caches.Secrets.Each(),
-			l.caches.Contents.Refs(func(c *api.Content) []api.Ref { return []api.Ref{contentRef(c.Meta.Namespace, c.Spec.Of)} }),
+			l.caches.Contents.Refs(func(c *api.Content) []api.Ref { return []api.Ref{api.ContentRef(c.Meta.Namespace, c.Spec.Of)} }),
 			l.caches.Pods.Refs(func(p *api.Pod) (refs []api.Ref) {
 				for of := range p.Spec.Contents {
-					refs = append(refs, contentRef(p.Meta.Namespace, of))
+					refs = append(refs, api.ContentRef(p.Meta.Namespace, of))
 				}
 				return refs
 			}),
 			l.caches.Apps.Refs(func(a *api.App) (refs []api.Ref) {
 				for of := range usedBy(a) {
-					refs = append(refs, contentRef(a.Meta.Namespace, of))
+					refs = append(refs, api.ContentRef(a.Meta.Namespace, of))
 				}
 				return refs
 			}),

@@ -122,7 +122,7 @@ func (l *apps) onContent(namespace, of string) (refs []api.Ref) {
 func (l *apps) restoring(app *api.App, back []putBack) (demand []api.BatchPrecondition, ops []write, err error) {
 	for _, p := range back {
 		ns := app.Meta.Namespace
-		ref := contentRef(ns, p.of)
+		ref := api.ContentRef(ns, p.of)
 		v := l.caches.Contents.Get(ns, api.ContentName(p.of, p.to))
 		if v == nil {
 			return nil, nil, errStale
@@ -158,7 +158,7 @@ func (l *apps) restoring(app *api.App, back []putBack) (demand []api.BatchPrecon
 // tellBack records what was put back with the configs and secrets themselves.
 func (l *apps) tellBack(ctx context.Context, app *api.App, back []putBack) {
 	for _, p := range back {
-		_ = l.client.Record(ctx, contentRef(app.Meta.Namespace, p.of), api.Event{Warning: true, Reason: "rolled_back", By: "app",
+		_ = l.client.Record(ctx, api.ContentRef(app.Meta.Namespace, p.of), api.Event{Warning: true, Reason: "rolled_back", By: "app",
 			Message: fmt.Sprintf("version %s made app %s fail and version %s is put back: %s", p.from, app.Meta.Name, p.to, p.why)})
 	}
 }

@@ -141,6 +141,15 @@ func ContentName(of, hash string) string {
 	return name[:min(len(name), 62-len(hash))] + "-" + hash
 }
 
+// ContentRef is the config or secret that of names: config/web or secret/db.
+func ContentRef(namespace, of string) Ref {
+	kind, name, _ := strings.Cut(of, "/")
+	if kind == "secret" {
+		return Secrets.Ref(namespace, name)
+	}
+	return Configs.Ref(namespace, name)
+}
+
 // ContentUse is one place of a template that needs a key of a config or secret.
 type ContentUse struct {
 	Of  string // config/web or secret/db
