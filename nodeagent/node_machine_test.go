@@ -223,7 +223,7 @@ func (h *host) await(what string, ok func() bool) {
 	}
 }
 
-func (h *host) pods() []api.Pod {
+func (h *host) pods() []*api.Pod {
 	h.Helper()
 	pods, _, err := client.Of(h.client, api.Pods).List(h.Context(), "default", nil)
 	if err != nil {
@@ -233,9 +233,9 @@ func (h *host) pods() []api.Pod {
 }
 
 // ready awaits n pods that serve, and returns them.
-func (h *host) ready(n, restarts int) []api.Pod {
+func (h *host) ready(n, restarts int) []*api.Pod {
 	h.Helper()
-	var pods []api.Pod
+	var pods []*api.Pod
 	h.await(fmt.Sprintf("%d pods serve, after %d restarts in all", n, restarts), func() bool {
 		pods = h.pods()
 		good, sum := 0, 0
@@ -312,7 +312,7 @@ func TestNode(t *testing.T) {
 	h.start()
 	h.await("two pods serve that began after the power cut", func() bool {
 		pods := h.pods()
-		return len(pods) == 2 && !slices.ContainsFunc(pods, func(p api.Pod) bool {
+		return len(pods) == 2 && !slices.ContainsFunc(pods, func(p *api.Pod) bool {
 			return !p.Status.Ready || p.Status.Containers[api.MainContainer].StartedAt.Before(cut)
 		})
 	})

@@ -237,12 +237,13 @@ func TestPeersAreRemembered(t *testing.T) {
 	if got := p.recall(); got != nil {
 		t.Errorf("at first: %v", got)
 	}
-	node := func(name, subnet, addr string) (n api.Node) {
+	node := func(name, subnet, addr string) *api.Node {
+		n := &api.Node{}
 		n.Meta.Name, n.Effective.Subnet, n.Status.Address = name, subnet, addr
 		n.Status.Health.Verdict = api.VerdictReady // of no interest
 		return n
 	}
-	p.remember([]api.Node{node("w2", "10.244.2.0/24", "10.0.0.3"), node("w1", "10.244.1.0/24", "10.0.0.2")})
+	p.remember([]*api.Node{node("w2", "10.244.2.0/24", "10.0.0.3"), node("w1", "10.244.1.0/24", "10.0.0.2")})
 	got := (&peers{path: p.path, log: p.log}).recall()
 	if len(got) != 2 || got[0].Meta.Name != "w1" || got[1].Effective.Subnet != "10.244.2.0/24" || got[1].Status.Address != "10.0.0.3" || got[0].Status.Health.Verdict != "" {
 		t.Errorf("recalled %+v", got)

@@ -141,7 +141,7 @@ func (s *settings) agent(ctx context.Context, log hclog.Logger) error {
 			Resolv: func(ns string) string { return dns.ResolvConf(ns, network.DefaultGateway) },
 		},
 		ImageNotes: filepath.Join(s.DataDir, "images.json"), ImageDisk: func() (int64, int64, error) { return disk(s.DataDir) },
-		Nodes: func(all []api.Node) { nw.SetNodes(all); peers.remember(all) }, Servers: m.Servers, ServersChanged: all.changed, Keys: all.ids, Metrics: daemon.MetricsHandler(reg), Connected: all.connected, TLS: id.ClientTLS(), Log: log,
+		Nodes: func(all []*api.Node) { nw.SetNodes(all); peers.remember(all) }, Servers: m.Servers, ServersChanged: all.changed, Keys: all.ids, Metrics: daemon.MetricsHandler(reg), Connected: all.connected, TLS: id.ClientTLS(), Log: log,
 		Lease: agent.Lease{Path: filepath.Join(s.RunDir, "lease")},
 	})
 	numbers.pods, numbers.lease = a.Pods, a.Lease

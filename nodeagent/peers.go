@@ -26,7 +26,7 @@ type peers struct {
 }
 
 // recall returns the nodes of the last run: name, subnet and address.
-func (p *peers) recall() (nodes []api.Node) {
+func (p *peers) recall() (nodes []*api.Node) {
 	b, err := os.ReadFile(p.path)
 	if err == nil {
 		err = json.Unmarshal(b, &nodes)
@@ -37,12 +37,13 @@ func (p *peers) recall() (nodes []api.Node) {
 	return nodes
 }
 
-func (p *peers) remember(all []api.Node) {
-	short := make([]api.Node, len(all))
+func (p *peers) remember(all []*api.Node) {
+	short := make([]*api.Node, len(all))
 	for i, n := range all {
+		short[i] = &api.Node{}
 		short[i].Meta.Name, short[i].Effective.Subnet, short[i].Status.Address = n.Meta.Name, n.Effective.Subnet, n.Status.Address
 	}
-	slices.SortFunc(short, func(a, b api.Node) int { return strings.Compare(a.Meta.Name, b.Meta.Name) })
+	slices.SortFunc(short, func(a, b *api.Node) int { return strings.Compare(a.Meta.Name, b.Meta.Name) })
 	b, err := json.Marshal(short)
 	if err == nil && !bytes.Equal(b, p.last) {
 		if err = pki.WriteFile(p.path, b); err == nil {

@@ -166,7 +166,7 @@ func (s *servers) connected(addr string) {
 }
 
 // changed takes over who the servers are now, and what keys they have.
-func (s *servers) changed(all []api.Server) {
+func (s *servers) changed(all []*api.Server) {
 	var keys []api.KeyIDs
 	for _, srv := range all {
 		if srv.Status.Keys != (api.KeyIDs{}) && srv.Status.Role != api.ServerDead {

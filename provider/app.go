@@ -21,7 +21,7 @@ import (
 //
 // and apply returns once its rollout has ended, one way or the other.
 func newApp() resource.Resource {
-	return &kindResource[api.AppSpec, api.AppStatus]{
+	return &kindResource[*api.App]{
 		kind: api.Apps,
 		options: map[string]schema.Attribute{
 			"wait": schema.BoolAttribute{Optional: true,

@@ -53,27 +53,27 @@ func (c *cluster) ask(ctx context.Context, request func(context.Context) error) 
 
 // shelf serves a run's reads of one kind in one namespace. Terraform refreshes
 // object by object; from the fourth on, one list answers for all.
-type shelf[S api.Spec[S], T any] struct {
-	objects   client.Kind[S, T]
+type shelf[O api.Any] struct {
+	objects   *client.Kind[O]
 	namespace string
 
 	mu    sync.Mutex
 	reads int
-	items map[string]*api.Object[S, T] // nil until listed
-	dirty map[string]bool              // written by this run
-	bad   bool                         // the list failed: get one by one
+	items map[string]O    // nil until listed
+	dirty map[string]bool // written by this run
+	bad   bool            // the list failed: get one by one
 }
 
 const readsBeforeList = 3
 
-func shelfOf[S api.Spec[S], T any](c *cluster, k api.Kind[S, T], namespace string) *shelf[S, T] {
-	s, _ := c.shelves.LoadOrStore(k.Plural+"/"+namespace, &shelf[S, T]{objects: client.Of(c.client, k), namespace: namespace, dirty: map[string]bool{}})
-	return s.(*shelf[S, T])
+func shelfOf[O api.Any](c *cluster, k *api.Kind[O], namespace string) *shelf[O] {
+	s, _ := c.shelves.LoadOrStore(k.Plural+"/"+namespace, &shelf[O]{objects: client.Of(c.client, k), namespace: namespace, dirty: map[string]bool{}})
+	return s.(*shelf[O])
 }
 
 // get returns one object. That it does not exist is never taken from the list.
-func (s *shelf[S, T]) get(ctx context.Context, name string) (*api.Object[S, T], error) {
-	if o := s.listed(ctx, name); o != nil {
+func (s *shelf[O]) get(ctx context.Context, name string) (O, error) {
+	if o := s.listed(ctx, name); !o.Absent() {
 		return o, nil
 	}
 	return s.objects.Get(ctx, s.namespace, name)
@@ -81,29 +81,29 @@ func (s *shelf[S, T]) get(ctx context.Context, name string) (*api.Object[S, T], 
 
 // listed returns an object from the list, which the call after the first few
 // makes while the others wait for it; nil means get it.
-func (s *shelf[S, T]) listed(ctx context.Context, name string) *api.Object[S, T] {
+func (s *shelf[O]) listed(ctx context.Context, name string) (o O) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
 	if s.reads <= readsBeforeList || s.bad || s.dirty[name] {
-		return nil
+		return o
 	}
 	if s.items == nil {
 		all, _, err := s.objects.List(ctx, s.namespace, nil)
 		if err != nil {
 			s.bad = ctx.Err() == nil
-			return nil
+			return o
 		}
-		s.items = make(map[string]*api.Object[S, T], len(all))
-		for i := range all {
-			s.items[all[i].Meta.Name] = &all[i]
+		s.items = make(map[string]O, len(all))
+		for _, o := range all {
+			s.items[o.GetMeta().Name] = o
 		}
 	}
 	return s.items[name]
 }
 
 // wrote makes later reads of an object fresh.
-func (s *shelf[S, T]) wrote(name string) {
+func (s *shelf[O]) wrote(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dirty[name] = true

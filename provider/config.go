@@ -16,7 +16,7 @@ import (
 //
 // A change of it is a rollout of the apps that use it, which apply follows.
 func newConfig() resource.Resource {
-	return &kindResource[api.ConfigSpec, api.VersionedStatus]{
+	return &kindResource[*api.Config]{
 		kind:    api.Configs,
 		options: map[string]schema.Attribute{"wait": waitForApps},
 		follow: followVersion(func(c *api.Config) string {

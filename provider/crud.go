@@ -29,7 +29,7 @@ const (
 
 // Create makes the object and follows it. The object of a failed create stays,
 // with its logs, and so does its state: the next plan replaces it.
-func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
+func (r *kindResource[O]) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
 	plan := valuesOf(req.Plan.Raw)
 	o, ok := r.declared(plan, nil, valuesOf(req.Config.Raw), &resp.Diagnostics)
 	if !ok {
@@ -47,7 +47,7 @@ func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequ
 	r.written(ctx, made, "created")
 	r.doubt(ctx, made, &resp.Diagnostics)
 	resp.State.Raw = r.state(made, plan, resp.State.Raw.Type())
-	r.identify(ctx, resp.Identity, &made.Meta, &resp.Diagnostics)
+	r.identify(ctx, resp.Identity, made.GetMeta(), &resp.Diagnostics)
 	if r.follow == nil || !plan.flag("wait", true) {
 		return
 	}
@@ -68,15 +68,15 @@ func (r *kindResource[S, T]) Create(ctx context.Context, req resource.CreateRequ
 	case onFailure == "delete" && ctx.Err() == nil:
 		ctx, done := context.WithTimeout(ctx, plan.timeout("delete", deleteTimeout))
 		defer done()
-		if err := r.remove(ctx, made.Meta.Namespace, made.Meta.Name); err != nil {
-			r.addError(&resp.Diagnostics, "Cannot delete "+r.noun(&made.Meta)+" after its failure", err)
+		if err := r.remove(ctx, made.GetMeta().Namespace, made.GetMeta().Name); err != nil {
+			r.addError(&resp.Diagnostics, "Cannot delete "+r.noun(made.GetMeta())+" after its failure", err)
 			return
 		}
 		resp.State.RemoveResource(ctx)
 	}
 }
 
-func (r *kindResource[S, T]) doubt(ctx context.Context, o *api.Object[S, T], diags *diag.Diagnostics) {
+func (r *kindResource[O]) doubt(ctx context.Context, o O, diags *diag.Diagnostics) {
 	if r.doubts == nil {
 		return
 	}
@@ -87,7 +87,7 @@ func (r *kindResource[S, T]) doubt(ctx context.Context, o *api.Object[S, T], dia
 
 // declared returns the object a plan declares. Keys that do not exist in what
 // only apply knows are found here.
-func (r *kindResource[S, T]) declared(plan, prior, config values, diags *diag.Diagnostics) (*api.Object[S, T], bool) {
+func (r *kindResource[O]) declared(plan, prior, config values, diags *diag.Diagnostics) (O, bool) {
 	o, rd := r.object(plan)
 	if r.hidden != nil {
 		r.hidden.complete(o, plan, prior, config)
@@ -99,23 +99,23 @@ func (r *kindResource[S, T]) declared(plan, prior, config values, diags *diag.Di
 }
 
 // make creates the object, or obtains it.
-func (r *kindResource[S, T]) make(ctx context.Context, o *api.Object[S, T], plan values) (*api.Object[S, T], error) {
+func (r *kindResource[O]) make(ctx context.Context, o O, plan values) (O, error) {
 	if r.obtain != nil {
 		ctx, done := context.WithTimeout(ctx, plan.timeout("create", rolloutTimeout))
 		defer done()
 		return r.obtain(ctx, r, o)
 	}
-	return finish(ctx, func(ctx context.Context) (*api.Object[S, T], error) { return r.objects.Create(ctx, o) })
+	return finish(ctx, func(ctx context.Context) (O, error) { return r.objects.Create(ctx, o) })
 }
 
 // adopt takes over the object of o's name.
-func (r *kindResource[S, T]) adopt(ctx context.Context, o *api.Object[S, T]) (*api.Object[S, T], error) {
-	now, err := r.objects.Get(ctx, o.Meta.Namespace, o.Meta.Name)
+func (r *kindResource[O]) adopt(ctx context.Context, o O) (O, error) {
+	now, err := r.objects.Get(ctx, o.GetMeta().Namespace, o.GetMeta().Name)
 	if err != nil {
-		return nil, err
+		return now, err
 	}
-	return finish(ctx, func(ctx context.Context) (*api.Object[S, T], error) {
-		return r.objects.Replace(ctx, o, now.Meta.Generation)
+	return finish(ctx, func(ctx context.Context) (O, error) {
+		return r.objects.Replace(ctx, o, now.GetMeta().Generation)
 	})
 }
 
@@ -129,12 +129,12 @@ func finish[O any](ctx context.Context, write func(context.Context) (O, error)) 
 
 // addCreateError says why an object could not be made. One that exists already
 // is shown with the block that imports it.
-func (r *kindResource[S, T]) addCreateError(ctx context.Context, o *api.Object[S, T], err error, diags *diag.Diagnostics) {
-	summary := "Cannot create " + r.noun(&o.Meta)
+func (r *kindResource[O]) addCreateError(ctx context.Context, o O, err error, diags *diag.Diagnostics) {
+	summary := "Cannot create " + r.noun(o.GetMeta())
 	if api.Is(err, api.Conflict) {
-		now, e := r.objects.Get(ctx, o.Meta.Namespace, o.Meta.Name)
-		if e == nil && !now.Meta.Deleting() {
-			diags.AddAttributeError(path.Root("name"), capital(r.noun(&o.Meta))+" exists already", clash(strings.ToLower(r.kind.Name), &now.Meta))
+		now, e := r.objects.Get(ctx, o.GetMeta().Namespace, o.GetMeta().Name)
+		if e == nil && !now.GetMeta().Deleting() {
+			diags.AddAttributeError(path.Root("name"), capital(r.noun(o.GetMeta()))+" exists already", clash(strings.ToLower(r.kind.Name), now.GetMeta()))
 			return
 		}
 	}
@@ -157,20 +157,20 @@ Or set adopt = true to take it over as it is declared here, or choose another na
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }
 
 // Read refreshes the state: what is declared, and nothing that changes by itself.
-func (r *kindResource[S, T]) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
+func (r *kindResource[O]) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
 	prior := valuesOf(req.State.Raw)
 	was, _ := r.object(prior)
-	r.identify(ctx, resp.Identity, &was.Meta, &resp.Diagnostics)
+	r.identify(ctx, resp.Identity, was.GetMeta(), &resp.Diagnostics)
 	if r.cluster == nil || r.cluster.client == nil {
 		return // the state stands until the cluster is known
 	}
-	o, err := shelfOf(r.cluster, r.kind, was.Meta.Namespace).get(ctx, was.Meta.Name)
+	o, err := shelfOf(r.cluster, r.kind, was.GetMeta().Namespace).get(ctx, was.GetMeta().Name)
 	switch {
 	case api.Is(err, api.NotFound):
 		resp.State.RemoveResource(ctx)
 		return
 	case err != nil:
-		r.addError(&resp.Diagnostics, "Cannot read "+r.noun(&was.Meta), err)
+		r.addError(&resp.Diagnostics, "Cannot read "+r.noun(was.GetMeta()), err)
 		return
 	}
 	resp.State.Raw = r.state(o, prior, req.State.Raw.Type())
@@ -183,17 +183,17 @@ func (r *kindResource[S, T]) Read(ctx context.Context, req resource.ReadRequest,
 
 // Update replaces the spec and follows the change. One that the cluster rolled
 // back leaves the prior state, so that the next plan shows it again.
-func (r *kindResource[S, T]) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
+func (r *kindResource[O]) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
 	plan, prior := valuesOf(req.Plan.Raw), valuesOf(req.State.Raw)
 	o, ok := r.declared(plan, prior, valuesOf(req.Config.Raw), &resp.Diagnostics)
 	if !ok {
 		return
 	}
 	was, _ := r.object(prior)
-	r.identify(ctx, resp.Identity, &o.Meta, &resp.Diagnostics)
+	r.identify(ctx, resp.Identity, o.GetMeta(), &resp.Diagnostics)
 	now, err := r.replace(ctx, o, was)
 	if err != nil {
-		r.addError(&resp.Diagnostics, "Cannot update "+r.noun(&o.Meta), err)
+		r.addError(&resp.Diagnostics, "Cannot update "+r.noun(o.GetMeta()), err)
 		return
 	}
 	r.written(ctx, now, "updated")
@@ -214,23 +214,23 @@ func (r *kindResource[S, T]) Update(ctx context.Context, req resource.UpdateRequ
 // replace writes o if the object's declaration still is what the plan was made
 // from. Generations are not compared with the plan's: an automatic rollback
 // raises them and changes nothing for the author.
-func (r *kindResource[S, T]) replace(ctx context.Context, o, was *api.Object[S, T]) (*api.Object[S, T], error) {
+func (r *kindResource[O]) replace(ctx context.Context, o, was O) (next O, err error) {
 	for {
-		now, err := r.objects.Get(ctx, o.Meta.Namespace, o.Meta.Name)
+		now, err := r.objects.Get(ctx, o.GetMeta().Namespace, o.GetMeta().Name)
 		switch {
 		case api.Is(err, api.NotFound):
-			return nil, errors.New("it was deleted outside of this plan: plan again")
+			return next, errors.New("it was deleted outside of this plan: plan again")
 		case err != nil:
-			return nil, err
-		case now.Meta.Deleting():
-			return nil, fmt.Errorf("it is being deleted since %s: wait until it is gone, and plan again", stamp(*now.Meta.DeletedAt))
-		case sameSpec(now, o) && maps.Equal(now.Meta.Labels, o.Meta.Labels):
+			return next, err
+		case now.GetMeta().Deleting():
+			return next, fmt.Errorf("it is being deleted since %s: wait until it is gone, and plan again", stamp(*now.GetMeta().DeletedAt))
+		case sameSpec(now, o) && maps.Equal(now.GetMeta().Labels, o.GetMeta().Labels):
 			return now, nil
-		case !sameSpec(now, was) || !maps.Equal(now.Meta.Labels, was.Meta.Labels):
-			return nil, fmt.Errorf("changed outside of this plan by %s at %s: plan again, to see that change before it is overwritten", now.Meta.WrittenBy, stamp(now.Meta.WrittenAt))
+		case !sameSpec(now, was) || !maps.Equal(now.GetMeta().Labels, was.GetMeta().Labels):
+			return next, fmt.Errorf("changed outside of this plan by %s at %s: plan again, to see that change before it is overwritten", now.GetMeta().WrittenBy, stamp(now.GetMeta().WrittenAt))
 		}
-		next, err := finish(ctx, func(ctx context.Context) (*api.Object[S, T], error) {
-			return r.objects.Replace(ctx, o, now.Meta.Generation)
+		next, err = finish(ctx, func(ctx context.Context) (O, error) {
+			return r.objects.Replace(ctx, o, now.GetMeta().Generation)
 		})
 		if !api.Is(err, api.Precondition) {
 			return next, err
@@ -239,14 +239,14 @@ func (r *kindResource[S, T]) replace(ctx context.Context, o, was *api.Object[S, 
 }
 
 // sameSpec reports whether two objects declare the same.
-func sameSpec[S api.Spec[S], T any](a, b *api.Object[S, T]) bool {
-	x, err1 := json.Marshal(a.Spec)
-	y, err2 := json.Marshal(b.Spec)
+func sameSpec[O api.Any](a, b O) bool {
+	x, err1 := json.Marshal(a.GetSpec())
+	y, err2 := json.Marshal(b.GetSpec())
 	return err1 == nil && err2 == nil && bytes.Equal(x, y)
 }
 
 // Delete asks for the deletion, and returns when nothing of the object is left.
-func (r *kindResource[S, T]) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
+func (r *kindResource[O]) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
 	state := valuesOf(req.State.Raw)
 	o, _ := r.object(state)
 	if !r.reachable(&resp.Diagnostics) {
@@ -254,13 +254,13 @@ func (r *kindResource[S, T]) Delete(ctx context.Context, req resource.DeleteRequ
 	}
 	ctx, done := context.WithTimeout(ctx, state.timeout("delete", deleteTimeout))
 	defer done()
-	if err := r.remove(ctx, o.Meta.Namespace, o.Meta.Name); err != nil {
-		r.addError(&resp.Diagnostics, "Cannot delete "+r.noun(&o.Meta), err)
+	if err := r.remove(ctx, o.GetMeta().Namespace, o.GetMeta().Name); err != nil {
+		r.addError(&resp.Diagnostics, "Cannot delete "+r.noun(o.GetMeta()), err)
 	}
 }
 
 // remove deletes an object and waits until it is gone.
-func (r *kindResource[S, T]) remove(ctx context.Context, namespace, name string) error {
+func (r *kindResource[O]) remove(ctx context.Context, namespace, name string) error {
 	o, err := r.objects.Get(ctx, namespace, name)
 	if api.Is(err, api.NotFound) {
 		return nil
@@ -277,7 +277,7 @@ func (r *kindResource[S, T]) remove(ctx context.Context, namespace, name string)
 		r.cluster.spaces.Delete(name)
 	}
 	shelfOf(r.cluster, r.kind, namespace).wrote(name)
-	if err := r.objects.Delete(ctx, namespace, name, o.Meta.UID); err != nil && !api.Is(err, api.NotFound) {
+	if err := r.objects.Delete(ctx, namespace, name, o.GetMeta().UID); err != nil && !api.Is(err, api.NotFound) {
 		return err
 	}
 	if !r.kind.TwoStep {
@@ -285,8 +285,8 @@ func (r *kindResource[S, T]) remove(ctx context.Context, namespace, name string)
 	}
 	last := o
 	gone := false
-	err = r.watch(ctx, o, func(now *api.Object[S, T]) bool {
-		gone = now == nil || now.Meta.UID != o.Meta.UID
+	err = r.watch(ctx, o, func(now O) bool {
+		gone = now.Absent() || now.GetMeta().UID != o.GetMeta().UID
 		if !gone {
 			last = now
 		}
@@ -308,7 +308,7 @@ func (r *kindResource[S, T]) remove(ctx context.Context, namespace, name string)
 }
 
 // identify sets the identity, which every answer that has a state must carry.
-func (r *kindResource[S, T]) identify(ctx context.Context, identity *tfsdk.ResourceIdentity, m *api.Meta, diags *diag.Diagnostics) {
+func (r *kindResource[O]) identify(ctx context.Context, identity *tfsdk.ResourceIdentity, m *api.Meta, diags *diag.Diagnostics) {
 	if identity == nil {
 		return
 	}
@@ -319,13 +319,13 @@ func (r *kindResource[S, T]) identify(ctx context.Context, identity *tfsdk.Resou
 }
 
 // written makes later reads of an object fresh, and says so in the log.
-func (r *kindResource[S, T]) written(ctx context.Context, o *api.Object[S, T], what string) {
-	shelfOf(r.cluster, r.kind, o.Meta.Namespace).wrote(o.Meta.Name)
-	tflog.Info(ctx, r.noun(&o.Meta)+" "+what, map[string]any{"generation": o.Meta.Generation, "revision": o.Meta.Revision})
+func (r *kindResource[O]) written(ctx context.Context, o O, what string) {
+	shelfOf(r.cluster, r.kind, o.GetMeta().Namespace).wrote(o.GetMeta().Name)
+	tflog.Info(ctx, r.noun(o.GetMeta())+" "+what, map[string]any{"generation": o.GetMeta().Generation, "revision": o.GetMeta().Revision})
 }
 
 // reachable reports whether the provider knows its cluster, as it must to apply.
-func (r *kindResource[S, T]) reachable(diags *diag.Diagnostics) bool {
+func (r *kindResource[O]) reachable(diags *diag.Diagnostics) bool {
 	if r.cluster == nil || r.cluster.client == nil {
 		diags.AddError("The cluster is not known", "Address, token or CA certificate in the provider's block are still not known during apply. Make them refer to something that is created before.")
 		return false

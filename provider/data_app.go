@@ -94,7 +94,7 @@ func readApp(ctx context.Context, c *cluster, in values, diags *diag.Diagnostics
 	return viewApp(a, pods)
 }
 
-func viewApp(a *api.App, pods []api.Pod) *appView {
+func viewApp(a *api.App, pods []*api.Pod) *appView {
 	v := &appView{
 		Namespace: a.Meta.Namespace, Image: a.Spec.Image, Replicas: api.Desired(a),
 		Ready: a.Status.Ready, Updated: a.Status.Updated, Message: a.Status.Message,
@@ -108,7 +108,7 @@ func viewApp(a *api.App, pods []api.Pod) *appView {
 		if p.Spec.Node != "" {
 			nodes[p.Spec.Node] = true
 		}
-		v.Pods[p.Meta.Name] = viewPod(&p)
+		v.Pods[p.Meta.Name] = viewPod(p)
 	}
 	v.Nodes = slices.Sorted(maps.Keys(nodes))
 	return v

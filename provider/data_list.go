@@ -42,7 +42,7 @@ func labelFilter(in values) client.Filter {
 }
 
 // listAll lists a kind in a namespace, and says what went wrong.
-func listAll[S api.Spec[S], T any](ctx context.Context, c *cluster, k api.Kind[S, T], namespace string, filter client.Filter, diags *diag.Diagnostics) []api.Object[S, T] {
+func listAll[O api.Any](ctx context.Context, c *cluster, k *api.Kind[O], namespace string, filter client.Filter, diags *diag.Diagnostics) []O {
 	all, _, err := client.Of(c.client, k).List(ctx, namespace, filter)
 	if err != nil {
 		diags.AddError("Cannot list the "+k.Plural, sentence(err.Error()))
@@ -107,7 +107,7 @@ func newPodsData() datasource.DataSource {
 				}
 			}
 			for _, p := range listAll(ctx, c, api.Pods, v.Namespace, filter, diags) {
-				v.Pods[p.Meta.Name] = viewPod(&p)
+				v.Pods[p.Meta.Name] = viewPod(p)
 			}
 			return v
 		},

@@ -28,7 +28,7 @@ import (
 // and apply returns once its run has ended, or fails with its cause. A job with
 // a schedule has runs of its own time: apply does not wait for them.
 func newJob() resource.Resource {
-	return &kindResource[api.JobSpec, api.JobStatus]{
+	return &kindResource[*api.Job]{
 		kind: api.Jobs,
 		options: map[string]schema.Attribute{
 			"wait": schema.BoolAttribute{Optional: true,
@@ -53,7 +53,7 @@ func newJob() resource.Resource {
 	}
 }
 
-type jobResource = kindResource[api.JobSpec, api.JobStatus]
+type jobResource = kindResource[*api.Job]
 
 // followRun waits until the run that a change of the job asks for has ended.
 func followRun(ctx context.Context, r *jobResource, written *api.Job) *failure {

@@ -23,63 +23,66 @@ import (
 
 // kindResource is the resource of every kind. The attributes are the kind's
 // spec; a kind adds only what Terraform needs beyond it.
-type kindResource[S api.Spec[S], T any] struct {
-	kind api.Kind[S, T]
+type kindResource[O api.Any] struct {
+	kind *api.Kind[O]
 	// rename says which fields have another name in HCL.
 	rename map[string]string
 	// hidden handles attributes that no plan may contain; nil: there are none.
-	hidden hidden[S, T]
+	hidden hidden[O]
 	// options are attributes about how to apply; the cluster never sees them.
 	options map[string]schema.Attribute
 	// facts are attributes the cluster decides.
-	facts map[string]fact[S, T]
+	facts map[string]fact[O]
 	// needs says which other fields the validation of a field looks at, by
 	// shape: while those are not known, the field is not judged.
 	needs map[string][]string
 	// check says what is wrong with the options.
 	check func(values) []fault
 	// follow waits until a written object is what was asked for.
-	follow func(context.Context, *kindResource[S, T], *api.Object[S, T]) *failure
+	follow func(context.Context, *kindResource[O], O) *failure
 	// doubts says what is odd about an object that was just written.
-	doubts func(context.Context, *kindResource[S, T], *api.Object[S, T]) *failure
+	doubts func(context.Context, *kindResource[O], O) *failure
 	// ails says what is wrong with an object though no plan shows it.
-	ails func(*api.Object[S, T]) *failure
+	ails func(O) *failure
 	// limits are the timeouts, where the usual words do not fit.
 	limits reflect.Type
 	// obtain makes the object known to the state, where it is not made by us.
-	obtain func(context.Context, *kindResource[S, T], *api.Object[S, T]) (*api.Object[S, T], error)
+	obtain func(context.Context, *kindResource[O], O) (O, error)
 	// retire prepares an object for its deletion.
-	retire func(context.Context, *kindResource[S, T], *api.Object[S, T]) error
+	retire func(context.Context, *kindResource[O], O) error
 	// planned: the cluster has more to say of a write than whether it is valid.
 	planned bool
 	// blocked says what the deletion of an object waits for.
-	blocked func(*api.Object[S, T]) string
+	blocked func(O) string
 
 	cluster *cluster
-	objects client.Kind[S, T]
+	objects *client.Kind[O]
 }
 
 // fact is one attribute the cluster decides. of returns "" until it is known;
 // of an object that is only planned it returns what follows from the plan. by is
 // the attribute that decides it where that is set.
-type fact[S api.Spec[S], T any] struct {
+type fact[O api.Any] struct {
 	doc string
-	of  func(*api.Object[S, T]) string
+	of  func(O) string
 	by  string
 }
 
 // hidden is what a kind does about write-only attributes.
-type hidden[S api.Spec[S], T any] interface {
+type hidden[O api.Any] interface {
 	// plan fills in what shows that they change.
-	plan(ctx context.Context, r *kindResource[S, T], plan, prior, config values, diags *diag.Diagnostics)
+	plan(ctx context.Context, r *kindResource[O], plan, prior, config values, diags *diag.Diagnostics)
 	// complete adds them to what a plan declares.
-	complete(o *api.Object[S, T], plan, prior, config values)
+	complete(o O, plan, prior, config values)
 }
 
-func (r *kindResource[S, T]) namespaced() bool { return r.kind.Scope == api.Namespaced }
+// spec is the type of the kind's spec.
+func (r *kindResource[O]) spec() reflect.Type { return r.kind.Info().Spec }
+
+func (r *kindResource[O]) namespaced() bool { return r.kind.Scope == api.Namespaced }
 
 // noun is how messages call an object: app shop/web.
-func (r *kindResource[S, T]) noun(m *api.Meta) string {
+func (r *kindResource[O]) noun(m *api.Meta) string {
 	return strings.ToLower(r.kind.Name) + " " + id(m)
 }
 
@@ -91,14 +94,14 @@ func id(m *api.Meta) string {
 }
 
 // Metadata names the resource: clusterd_app.
-func (r *kindResource[S, T]) Metadata(_ context.Context, req resource.MetadataRequest, resp *resource.MetadataResponse) {
+func (r *kindResource[O]) Metadata(_ context.Context, req resource.MetadataRequest, resp *resource.MetadataResponse) {
 	resp.TypeName = req.ProviderTypeName + "_" + strings.ToLower(r.kind.Name)
 }
 
 // Schema says the kind's spec, its names, and how to apply it.
-func (r *kindResource[S, T]) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
+func (r *kindResource[O]) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
 	keep := []planmodifier.String{stringplanmodifier.UseStateForUnknown()}
-	attrs := attributesOf(reflect.TypeFor[S]())
+	attrs := attributesOf(r.spec())
 	for field := range r.rename {
 		delete(attrs, field) // options have it
 	}
@@ -133,7 +136,7 @@ type (
 	}
 )
 
-func (r *kindResource[S, T]) timeouts() reflect.Type {
+func (r *kindResource[O]) timeouts() reflect.Type {
 	if r.limits != nil {
 		return r.limits
 	}
@@ -144,7 +147,7 @@ func (r *kindResource[S, T]) timeouts() reflect.Type {
 }
 
 // IdentitySchema says what an object is found by.
-func (r *kindResource[S, T]) IdentitySchema(_ context.Context, _ resource.IdentitySchemaRequest, resp *resource.IdentitySchemaResponse) {
+func (r *kindResource[O]) IdentitySchema(_ context.Context, _ resource.IdentitySchemaRequest, resp *resource.IdentitySchemaResponse) {
 	attrs := map[string]identityschema.Attribute{"name": identityschema.StringAttribute{RequiredForImport: true}}
 	if r.namespaced() {
 		attrs["namespace"] = identityschema.StringAttribute{OptionalForImport: true}
@@ -153,7 +156,7 @@ func (r *kindResource[S, T]) IdentitySchema(_ context.Context, _ resource.Identi
 }
 
 // Configure takes what the run shares.
-func (r *kindResource[S, T]) Configure(_ context.Context, req resource.ConfigureRequest, _ *resource.ConfigureResponse) {
+func (r *kindResource[O]) Configure(_ context.Context, req resource.ConfigureRequest, _ *resource.ConfigureResponse) {
 	if c, ok := req.ProviderData.(*cluster); ok {
 		r.cluster = c
 		if c.client != nil {
@@ -164,12 +167,13 @@ func (r *kindResource[S, T]) Configure(_ context.Context, req resource.Configure
 
 // object makes the API's object of a resource's attributes. The reader knows
 // which places are not known yet, and what was written that does not exist.
-func (r *kindResource[S, T]) object(v values) (*api.Object[S, T], *reader) {
-	o, rd := &api.Object[S, T]{Kind: r.kind.Name}, &reader{}
-	rd.expand(v["name"], reflect.ValueOf(&o.Meta.Name).Elem(), path.Root("name"))
-	rd.expand(v["namespace"], reflect.ValueOf(&o.Meta.Namespace).Elem(), path.Root("namespace"))
-	rd.expand(v["labels"], reflect.ValueOf(&o.Meta.Labels).Elem(), path.Root("labels"))
-	spec := reflect.ValueOf(&o.Spec).Elem()
+func (r *kindResource[O]) object(v values) (O, *reader) {
+	o, rd := r.kind.Make(), &reader{}
+	m := o.GetMeta()
+	rd.expand(v["name"], reflect.ValueOf(&m.Name).Elem(), path.Root("name"))
+	rd.expand(v["namespace"], reflect.ValueOf(&m.Namespace).Elem(), path.Root("namespace"))
+	rd.expand(v["labels"], reflect.ValueOf(&m.Labels).Elem(), path.Root("labels"))
+	spec := reflect.ValueOf(o.GetSpec()).Elem()
 	for _, f := range fields(spec.Type()) {
 		name := cmp.Or(r.rename[f.name], f.name)
 		rd.expand(v[name], spec.FieldByIndex(f.index), path.Root(name))
@@ -179,15 +183,15 @@ func (r *kindResource[S, T]) object(v values) (*api.Object[S, T], *reader) {
 
 // state says an object as attributes. What the cluster does not keep, such as
 // timeouts, is taken over from prior: the plan or the state so far.
-func (r *kindResource[S, T]) state(o *api.Object[S, T], prior values, t tftypes.Type) tftypes.Value {
+func (r *kindResource[O]) state(o O, prior values, t tftypes.Type) tftypes.Value {
 	attrs := t.(tftypes.Object).AttributeTypes
 	out := maps.Clone(prior)
-	maps.Copy(out, flattenFields(reflect.ValueOf(o.Spec), attrs, prior))
-	out["id"], out["name"] = text(id(&o.Meta)), text(o.Meta.Name)
+	maps.Copy(out, flattenFields(reflect.ValueOf(o.GetSpec()).Elem(), attrs, prior))
+	out["id"], out["name"] = text(id(o.GetMeta())), text(o.GetMeta().Name)
 	if r.namespaced() {
-		out["namespace"] = text(o.Meta.Namespace)
+		out["namespace"] = text(o.GetMeta().Namespace)
 	}
-	if labels := reflect.ValueOf(o.Meta.Labels); !says(prior["labels"], labels) {
+	if labels := reflect.ValueOf(o.GetMeta().Labels); !says(prior["labels"], labels) {
 		out["labels"] = tftypes.NewValue(attrs["labels"], nil)
 		if labels.Len() > 0 {
 			out["labels"] = flatten(labels, attrs["labels"])
@@ -201,7 +205,7 @@ func (r *kindResource[S, T]) state(o *api.Object[S, T], prior values, t tftypes.
 
 // ImportState takes namespace/name, a name alone for the provider's
 // namespace, or an identity.
-func (r *kindResource[S, T]) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
+func (r *kindResource[O]) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
 	namespace, name, qualified := strings.Cut(req.ID, "/")
 	if !qualified || !r.namespaced() {
 		namespace, name = "", req.ID

@@ -11,7 +11,7 @@ import (
 // newNamespace returns clusterd_namespace. Its deletion takes along what is in
 // it, and waits until that is gone.
 func newNamespace() resource.Resource {
-	return &kindResource[api.NamespaceSpec, api.NamespaceStatus]{
+	return &kindResource[*api.Namespace]{
 		kind: api.Namespaces,
 		blocked: func(n *api.Namespace) string {
 			if len(n.Status.Blockers) == 0 {

@@ -23,10 +23,10 @@ type nodeWaits struct {
 // operators want of it. Create waits for the machine; destroy drains it and
 // then forgets it.
 func newNode() resource.Resource {
-	return &kindResource[api.NodeSpec, api.NodeStatus]{
+	return &kindResource[*api.Node]{
 		kind:   api.Nodes,
 		limits: reflect.TypeFor[nodeWaits](),
-		facts: map[string]fact[api.NodeSpec, api.NodeStatus]{
+		facts: map[string]fact[*api.Node]{
 			"address": {doc: "Where other nodes reach it.", of: func(n *api.Node) string { return n.Status.Address }},
 		},
 		obtain: awaitNode,
@@ -37,7 +37,7 @@ func newNode() resource.Resource {
 
 // awaitNode waits until the machine has joined and is ready, and writes what is
 // wanted of it.
-func awaitNode(ctx context.Context, r *kindResource[api.NodeSpec, api.NodeStatus], o *api.Node) (*api.Node, error) {
+func awaitNode(ctx context.Context, r *kindResource[*api.Node], o *api.Node) (*api.Node, error) {
 	last, ready := "no machine of this name has joined: run nodeagent join there", false
 	var err error
 	for err == nil && !ready { // a watch ends with an object that is not there
@@ -61,7 +61,7 @@ func awaitNode(ctx context.Context, r *kindResource[api.NodeSpec, api.NodeStatus
 }
 
 // awaitDrained waits until no pod is left on a node that is to be drained.
-func awaitDrained(ctx context.Context, r *kindResource[api.NodeSpec, api.NodeStatus], n *api.Node) *failure {
+func awaitDrained(ctx context.Context, r *kindResource[*api.Node], n *api.Node) *failure {
 	if n.Spec.Drain == nil {
 		return nil
 	}
@@ -80,7 +80,7 @@ func awaitDrained(ctx context.Context, r *kindResource[api.NodeSpec, api.NodeSta
 }
 
 // drainFirst moves the pods of a node elsewhere before it is forgotten.
-func drainFirst(ctx context.Context, r *kindResource[api.NodeSpec, api.NodeStatus], n *api.Node) error {
+func drainFirst(ctx context.Context, r *kindResource[*api.Node], n *api.Node) error {
 	for n.Spec.Drain == nil {
 		next := *n
 		next.Spec.Drain = &api.Drain{}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -22,14 +21,14 @@ import (
 // ModifyPlan fills in what follows from the plan, and asks the cluster what it
 // would say to it. It runs again during apply and must then say the same of
 // everything that was known.
-func (r *kindResource[S, T]) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse) {
+func (r *kindResource[O]) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse) {
 	plan, prior, config := valuesOf(req.Plan.Raw), valuesOf(req.State.Raw), valuesOf(req.Config.Raw)
 	if plan == nil || r.cluster == nil {
 		return
 	}
 	r.place(plan, prior, config)
 	if prior != nil {
-		keepAmounts(reflect.TypeFor[S](), plan, prior)
+		keepAmounts(r.spec(), plan, prior)
 	}
 	if r.hidden != nil {
 		r.hidden.plan(ctx, r, plan, prior, config, &resp.Diagnostics)
@@ -43,17 +42,17 @@ func (r *kindResource[S, T]) ModifyPlan(ctx context.Context, req resource.Modify
 	if r.cluster.client == nil || prior != nil && resp.Plan.Raw.Equal(req.State.Raw) {
 		return
 	}
-	if spec, ok := any(o.Spec).(api.NamespaceSpec); ok {
-		r.cluster.planNamespace(ctx, o.Meta.Name, spec, prior == nil)
+	if spec, ok := o.GetSpec().(*api.NamespaceSpec); ok {
+		r.cluster.planNamespace(ctx, o.GetMeta().Name, *spec, prior == nil)
 	}
 	if prior == nil {
-		r.cluster.makes.Store(r.kind.Ref(o.Meta.Namespace, o.Meta.Name), true)
+		r.cluster.makes.Store(r.kind.Ref(o.GetMeta().Namespace, o.GetMeta().Name), true)
 	}
 	r.consult(ctx, o, rd.unknown, &resp.Diagnostics)
 }
 
 // place puts a resource that names no namespace into the provider's.
-func (r *kindResource[S, T]) place(plan, prior, config values) {
+func (r *kindResource[O]) place(plan, prior, config values) {
 	if !r.namespaced() || !config["namespace"].IsNull() {
 		return
 	}
@@ -69,9 +68,9 @@ func (r *kindResource[S, T]) place(plan, prior, config values) {
 
 // foresee plans the id and the facts: what follows from the plan is known, what
 // nothing in it changes stays, the rest is known after apply.
-func (r *kindResource[S, T]) foresee(plan, prior values, o *api.Object[S, T]) {
-	if o.Meta.Name != "" && (o.Meta.Namespace != "" || !r.namespaced()) {
-		plan["id"] = text(id(&o.Meta))
+func (r *kindResource[O]) foresee(plan, prior values, o O) {
+	if o.GetMeta().Name != "" && (o.GetMeta().Namespace != "" || !r.namespaced()) {
+		plan["id"] = text(id(o.GetMeta()))
 	}
 	was, _ := r.object(prior)
 	for name, f := range r.facts {
@@ -79,7 +78,7 @@ func (r *kindResource[S, T]) foresee(plan, prior values, o *api.Object[S, T]) {
 		switch {
 		case now != "":
 			plan[name] = text(now)
-		case prior != nil && id(&was.Meta) == id(&o.Meta) && f.of(was) == "" && (f.by == "" || plan[f.by].IsKnown()):
+		case prior != nil && id(was.GetMeta()) == id(o.GetMeta()) && f.of(was) == "" && (f.by == "" || plan[f.by].IsKnown()):
 			plan[name] = prior[name]
 		default:
 			plan[name] = tftypes.NewValue(tftypes.String, tftypes.UnknownValue)
@@ -89,11 +88,11 @@ func (r *kindResource[S, T]) foresee(plan, prior values, o *api.Object[S, T]) {
 
 // consult asks the cluster about a planned write. It refuses a plan only for
 // what no other part of the plan can mend.
-func (r *kindResource[S, T]) consult(ctx context.Context, o *api.Object[S, T], unknown []path.Path, diags *diag.Diagnostics) {
+func (r *kindResource[O]) consult(ctx context.Context, o O, unknown []path.Path, diags *diag.Diagnostics) {
 	var in *space
-	if r.namespaced() && o.Meta.Namespace != "" {
+	if r.namespaced() && o.GetMeta().Namespace != "" {
 		err := r.cluster.ask(ctx, func(ctx context.Context) (err error) {
-			in, err = r.cluster.space(ctx, o.Meta.Namespace)
+			in, err = r.cluster.space(ctx, o.GetMeta().Namespace)
 			return err
 		})
 		switch {
@@ -101,9 +100,9 @@ func (r *kindResource[S, T]) consult(ctx context.Context, o *api.Object[S, T], u
 			r.addPlanError(diags, err)
 			return
 		case in == nil:
-			diags.AddAttributeWarning(path.Root("namespace"), "Namespace "+o.Meta.Namespace+" does not exist yet",
+			diags.AddAttributeWarning(path.Root("namespace"), "Namespace "+o.GetMeta().Namespace+" does not exist yet",
 				"Apply fails unless it is made before. A clusterd_namespace in this configuration is, once this refers to it: namespace = clusterd_namespace."+
-					o.Meta.Namespace+".name. Its quota, defaults and powers were not looked at.")
+					o.GetMeta().Namespace+".name. Its quota, defaults and powers were not looked at.")
 			return
 		}
 	}
@@ -125,18 +124,18 @@ func (r *kindResource[S, T]) consult(ctx context.Context, o *api.Object[S, T], u
 
 // foretell asks the cluster what a write would do, and tells what is worth
 // knowing before it where it was written.
-func (r *kindResource[S, T]) foretell(ctx context.Context, o *api.Object[S, T], diags *diag.Diagnostics) {
+func (r *kindResource[O]) foretell(ctx context.Context, o O, diags *diag.Diagnostics) {
 	var p api.WritePlan
 	err := r.cluster.ask(ctx, func(ctx context.Context) error {
 		p = api.WritePlan{}
-		return r.cluster.client.Call(ctx, http.MethodPost, client.Path(r.kind.Info(), o.Meta.Namespace, o.Meta.Name)+"/plan", nil, o, &p)
+		return r.cluster.client.Call(ctx, http.MethodPost, client.Path(r.kind.Info(), o.GetMeta().Namespace, o.GetMeta().Name)+"/plan", nil, o, &p)
 	})
 	switch {
 	case err != nil:
 		r.addPlanError(diags, err)
 		return
 	case len(p.Errors) > 0:
-		ref := r.kind.Ref(o.Meta.Namespace, o.Meta.Name)
+		ref := r.kind.Ref(o.GetMeta().Namespace, o.GetMeta().Name)
 		r.addPlanError(diags, &api.Error{Code: api.Invalid, Message: "is not valid", Ref: &ref, Fields: p.Errors})
 	}
 	for _, w := range p.Warnings {
@@ -155,13 +154,13 @@ func (r *kindResource[S, T]) foretell(ctx context.Context, o *api.Object[S, T], 
 }
 
 // dryRun writes an object without effect.
-func (r *kindResource[S, T]) dryRun(ctx context.Context, o *api.Object[S, T]) error {
+func (r *kindResource[O]) dryRun(ctx context.Context, o O) error {
 	body, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
 	resp, err := r.cluster.client.Do(ctx, client.Request{
-		Method: http.MethodPut, Path: client.Path(r.kind.Info(), o.Meta.Namespace, o.Meta.Name),
+		Method: http.MethodPut, Path: client.Path(r.kind.Info(), o.GetMeta().Namespace, o.GetMeta().Name),
 		Query: url.Values{"dry_run": {"true"}}, Body: body,
 	})
 	if err != nil {
@@ -180,7 +179,7 @@ func refused(diags diag.Diagnostics) bool {
 
 // addPlanError reports what a check of the plan met: refusals that will not
 // change are errors, the rest may be different by the time of apply.
-func (r *kindResource[S, T]) addPlanError(diags *diag.Diagnostics, err error) {
+func (r *kindResource[O]) addPlanError(diags *diag.Diagnostics, err error) {
 	e, ok := errors.AsType[*api.Error](err)
 	switch {
 	case errors.Is(err, context.Canceled):

@@ -81,11 +81,11 @@ func (s *space) add(object string, c api.Charge) []api.QuotaEffect {
 // it; nil if it takes nothing.
 func charge(spec any, d *api.Defaults) (api.Charge, func(resource string) string) {
 	switch s := spec.(type) {
-	case api.AppSpec:
-		return api.Clone(s).In(d).WithDefaults().Charge(), s.QuotaField
-	case api.JobSpec:
-		return api.Clone(s).In(d).WithDefaults().Charge(), s.QuotaField
-	case api.VolumeSpec:
+	case *api.AppSpec:
+		return api.Clone(*s).In(d).WithDefaults().Charge(), s.QuotaField
+	case *api.JobSpec:
+		return api.Clone(*s).In(d).WithDefaults().Charge(), s.QuotaField
+	case *api.VolumeSpec:
 		return s.WithDefaults().Charge(), s.QuotaField
 	}
 	return api.Charge{}, nil
@@ -93,23 +93,24 @@ func charge(spec any, d *api.Defaults) (api.Charge, func(resource string) string
 
 // budget warns where a plan asks for more than a quota allows. What is not known
 // yet is not guessed: where that matters, the object is left out of the sum.
-func (r *kindResource[S, T]) budget(ctx context.Context, in *space, o *api.Object[S, T], unknown []path.Path, diags *diag.Diagnostics) {
-	is, field := charge(o.Spec, in.defaults)
+func (r *kindResource[O]) budget(ctx context.Context, in *space, o O, unknown []path.Path, diags *diag.Diagnostics) {
+	meta := o.GetMeta()
+	is, field := charge(o.GetSpec(), in.defaults)
 	if field == nil || in.quota == (api.Quota{}) || slices.ContainsFunc(unknown, counts) {
 		return
 	}
 	if !in.fresh { // Terraform plans the replacement of what is there as if it was not
-		switch live, err := shelfOf(r.cluster, r.kind, o.Meta.Namespace).get(ctx, o.Meta.Name); {
+		switch live, err := shelfOf(r.cluster, r.kind, meta.Namespace).get(ctx, meta.Name); {
 		case err == nil:
-			was, _ := charge(live.Effective, nil)
+			was, _ := charge(live.GetEffective(), nil)
 			is = is.Minus(was)
 		case !api.Is(err, api.NotFound):
 			return
 		}
 	}
-	for _, e := range in.add(r.kind.Name+" "+o.Meta.Name, is) {
+	for _, e := range in.add(r.kind.Name+" "+meta.Name, is) {
 		if e.Exceeded {
-			diags.AddAttributeWarning(visible(r.attributePath(field(e.Resource))), "This plan asks for more than the quota of namespace "+o.Meta.Namespace,
+			diags.AddAttributeWarning(visible(r.attributePath(field(e.Resource))), "This plan asks for more than the quota of namespace "+meta.Namespace,
 				"With this, "+e.Resource+" would be "+e.After+" of "+e.Limit+", and the cluster refuses what comes last: ask for less, or raise quota."+e.Resource+" of the namespace.")
 		}
 	}

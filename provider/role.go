@@ -8,5 +8,5 @@ import (
 
 // newRole returns clusterd_role: what tokens that have it may do.
 func newRole() resource.Resource {
-	return &kindResource[api.RoleSpec, api.RoleStatus]{kind: api.Roles}
+	return &kindResource[*api.Role]{kind: api.Roles}
 }

@@ -17,7 +17,7 @@ import (
 // decided: only then the next plan shows the change again.
 const revertTimeout = 30 * time.Second
 
-type appResource = kindResource[api.AppSpec, api.AppStatus]
+type appResource = kindResource[*api.App]
 
 // followRollout waits until the rollout of the app's generation has ended.
 func followRollout(ctx context.Context, r *appResource, written *api.App) *failure {
@@ -111,16 +111,16 @@ func stuck(a *api.App) *failure {
 }
 
 // untilReverted waits until the spec of before is back.
-func (r *kindResource[S, T]) untilReverted(ctx context.Context, o *api.Object[S, T]) *api.Object[S, T] {
+func (r *kindResource[O]) untilReverted(ctx context.Context, o O) O {
 	ctx, cancel := context.WithTimeout(ctx, revertTimeout)
 	defer cancel()
 	last := o
-	err := r.watch(ctx, o, func(now *api.Object[S, T]) bool {
-		if now == nil {
+	err := r.watch(ctx, o, func(now O) bool {
+		if now.Absent() {
 			return true
 		}
 		last = now
-		return now.Meta.Generation > o.Meta.Generation
+		return now.GetMeta().Generation > o.GetMeta().Generation
 	})
 	if err != nil {
 		tflog.Warn(ctx, "the spec of before is not back yet", map[string]any{"ref": o.Ref().String()})

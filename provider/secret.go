@@ -31,7 +31,7 @@ import (
 // and state has the hash of the version they are. Whether the configuration has
 // other values than the cluster is asked of the cluster, which alone can tell.
 func newSecret() resource.Resource {
-	return &kindResource[api.SecretSpec, api.VersionedStatus]{
+	return &kindResource[*api.Secret]{
 		kind:   api.Secrets,
 		rename: map[string]string{"data": dataWO},
 		options: map[string]schema.Attribute{
@@ -92,18 +92,18 @@ func (concealed) complete(o *api.Secret, plan, prior, config values) { //nolint:
 	}
 }
 
-type secretResource = kindResource[api.SecretSpec, api.VersionedStatus] //nolint:unused // used as a hidden; the linter does not follow it through generics
+type secretResource = kindResource[*api.Secret] //nolint:unused // used as a hidden; the linter does not follow it through generics
 
 // wouldBe asks which version the values of o are. The cluster keeps nothing of
 // the question.
-func (r *kindResource[S, T]) wouldBe(ctx context.Context, o *api.Object[S, T]) (hash string, err error) { //nolint:unused // used as a hidden; the linter does not follow it through generics
+func (r *kindResource[O]) wouldBe(ctx context.Context, o O) (hash string, err error) { //nolint:unused // used as a hidden; the linter does not follow it through generics
 	body, err := json.Marshal(o)
 	if err != nil {
 		return "", err
 	}
 	err = r.cluster.ask(ctx, func(ctx context.Context) error {
 		resp, err := r.cluster.client.Do(ctx, client.Request{
-			Method: http.MethodPut, Path: client.Path(r.kind.Info(), o.Meta.Namespace, o.Meta.Name),
+			Method: http.MethodPut, Path: client.Path(r.kind.Info(), o.GetMeta().Namespace, o.GetMeta().Name),
 			Query: url.Values{"dry_run": {"true"}}, Body: body,
 		})
 		if err != nil {

@@ -21,9 +21,9 @@ import (
 //	  ports = { http = { port = 80, node_port = 30080 } }
 //	}
 func newService() resource.Resource {
-	return &kindResource[api.ServiceSpec, api.ServiceStatus]{
+	return &kindResource[*api.Service]{
 		kind: api.Services,
-		facts: map[string]fact[api.ServiceSpec, api.ServiceStatus]{
+		facts: map[string]fact[*api.Service]{
 			"virtual_ip": {
 				doc: "The virtual IP the service has: `ip`, or the one the cluster gave it.",
 				of:  func(s *api.Service) string { return cmp.Or(s.Effective.IP, s.Spec.IP) },
@@ -47,7 +47,7 @@ func newService() resource.Resource {
 	}
 }
 
-type serviceResource = kindResource[api.ServiceSpec, api.ServiceStatus]
+type serviceResource = kindResource[*api.Service]
 
 // leadsNowhere tells of a service that cannot have an endpoint: the app, or a
 // port of it, does not exist. That is no error, for both may be made later.

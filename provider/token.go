@@ -27,7 +27,7 @@ import (
 // is used in the same run; it is in no plan and no state, and neither does the
 // cluster see it: both have its hash. Join tokens are made for a run instead.
 func newToken() resource.Resource {
-	return &kindResource[api.TokenSpec, api.TokenStatus]{
+	return &kindResource[*api.Token]{
 		kind: api.Tokens,
 		// Of join tokens: no attribute says them.
 		rename: map[string]string{"name": "-", "max_uses": "-"},
@@ -65,7 +65,7 @@ func onlyUsers(v values) (faults []fault) {
 type shared struct{}
 
 // plan decides whether the hash stays: it does if the secret is not another one.
-func (shared) plan(_ context.Context, _ *kindResource[api.TokenSpec, api.TokenStatus], plan, prior, config values, diags *diag.Diagnostics) { //nolint:unused // used as a hidden; the linter does not follow it through generics
+func (shared) plan(_ context.Context, _ *kindResource[*api.Token], plan, prior, config values, diags *diag.Diagnostics) { //nolint:unused // used as a hidden; the linter does not follow it through generics
 	was, stays := prior.text("hash")
 	stays = stays && plan["name"].Equal(prior["name"])
 	if version := secretWO + "_version"; isSet(config[version]) && isSet(prior[version]) {

@@ -16,17 +16,17 @@ import (
 
 // ValidateConfig runs the API's own validation on what is known, so that plan
 // shows at every attribute what apply would be refused for.
-func (r *kindResource[S, T]) ValidateConfig(_ context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse) {
+func (r *kindResource[O]) ValidateConfig(_ context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse) {
 	for _, f := range r.validate(valuesOf(req.Config.Raw)) {
 		addFault(f, &resp.Diagnostics)
 	}
 }
 
 // validate returns what is certainly wrong with a configuration.
-func (r *kindResource[S, T]) validate(config values) []fault {
+func (r *kindResource[O]) validate(config values) []fault {
 	o, rd := r.object(config)
 	if r.namespaced() && config["namespace"].IsNull() {
-		o.Meta.Namespace = api.DefaultNamespace // the real one is only known to a plan
+		o.GetMeta().Namespace = api.DefaultNamespace // the real one is only known to a plan
 	}
 	faults := rd.faults
 	limits := &reader{}
@@ -54,7 +54,7 @@ func (r *kindResource[S, T]) validate(config values) []fault {
 }
 
 // computed reports whether p is an attribute that nobody writes.
-func (r *kindResource[S, T]) computed(p path.Path) bool {
+func (r *kindResource[O]) computed(p path.Path) bool {
 	steps := p.Steps()
 	if len(steps) == 0 {
 		return false
@@ -65,7 +65,7 @@ func (r *kindResource[S, T]) computed(p path.Path) bool {
 }
 
 // undecided reports whether a fault at p may vanish once unknown is known.
-func (r *kindResource[S, T]) undecided(p path.Path, unknown []path.Path) bool {
+func (r *kindResource[O]) undecided(p path.Path, unknown []path.Path) bool {
 	return slices.ContainsFunc(unknown, func(u path.Path) bool {
 		if within(p, u) || within(u, p) {
 			return true
@@ -77,8 +77,8 @@ func (r *kindResource[S, T]) undecided(p path.Path, unknown []path.Path) bool {
 	})
 }
 
-func (r *kindResource[S, T]) attributePath(at string) path.Path {
-	p := attributePath(at, reflect.TypeFor[S]())
+func (r *kindResource[O]) attributePath(at string) path.Path {
+	p := attributePath(at, r.spec())
 	steps := p.Steps()
 	if len(steps) == 0 {
 		return p
@@ -107,7 +107,7 @@ func addFault(f fault, diags *diag.Diagnostics) {
 }
 
 // addError reports what the API said, field errors at their attributes.
-func (r *kindResource[S, T]) addError(diags *diag.Diagnostics, summary string, err error) {
+func (r *kindResource[O]) addError(diags *diag.Diagnostics, summary string, err error) {
 	e, ok := errors.AsType[*api.Error](err)
 	if !ok || len(e.Fields) == 0 {
 		diags.AddError(summary, sentence(err.Error()))

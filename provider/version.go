@@ -16,34 +16,35 @@ import (
 
 // followVersion waits until every app that uses a config or secret has rolled
 // out its version, or failed to. hash names the version of an object.
-func followVersion[S api.Spec[S]](hash func(*api.Object[S, api.VersionedStatus]) string) func(context.Context, *kindResource[S, api.VersionedStatus], *api.Object[S, api.VersionedStatus]) *failure {
-	return func(ctx context.Context, r *kindResource[S, api.VersionedStatus], written *api.Object[S, api.VersionedStatus]) *failure {
-		of, version := strings.ToLower(r.kind.Name)+"/"+written.Meta.Name, hash(written)
+func followVersion[O api.Any](hash func(O) string) func(context.Context, *kindResource[O], O) *failure {
+	return func(ctx context.Context, r *kindResource[O], written O) *failure {
+		meta := written.GetMeta()
+		of, version := strings.ToLower(r.kind.Name)+"/"+meta.Name, hash(written)
 		apps := &appResource{kind: api.Apps, objects: client.Of(r.cluster.client, api.Apps)}
-		all, _, err := apps.objects.List(ctx, written.Meta.Namespace, nil)
+		all, _, err := apps.objects.List(ctx, meta.Namespace, nil)
 		if err != nil {
-			return &failure{summary: capital(r.noun(&written.Meta)) + ": cannot tell how the apps take it", detail: sentence(err.Error())}
+			return &failure{summary: capital(r.noun(meta)) + ": cannot tell how the apps take it", detail: sentence(err.Error())}
 		}
-		content, err := client.Of(r.cluster.client, api.Contents).Get(ctx, written.Meta.Namespace, api.ContentName(of, version))
+		content, err := client.Of(r.cluster.client, api.Contents).Get(ctx, meta.Namespace, api.ContentName(of, version))
 		if err != nil {
 			return nil // another version is there already, and its writer follows it
 		}
 		var holding *failure
-		for i := range all {
-			if !uses(&all[i], of) {
+		for _, app := range all {
+			if !uses(app, of) {
 				continue
 			}
-			if at := lacks(&all[i], of, content.Spec.Keys); at != "" {
-				return &failure{summary: fmt.Sprintf("%s: app %s needs a key that it has not any more", capital(r.noun(&written.Meta)), id(&all[i].Meta)),
+			if at := lacks(app, of, content.Spec.Keys); at != "" {
+				return &failure{summary: fmt.Sprintf("%s: app %s needs a key that it has not any more", capital(r.noun(meta)), id(&app.Meta)),
 					detail: fmt.Sprintf("The app goes on with the version of before. Write the key again, or correct %s of the app.", at)}
 			}
-			fail := r.followIn(ctx, apps, &all[i], written, of, version)
+			fail := r.followIn(ctx, apps, app, written, of, version)
 			if fail != nil && fail.holds {
 				holding, fail = fail, nil // for somebody's word: the others go on
 			}
 			if fail != nil {
 				if fail.reverted {
-					now, err := r.objects.Get(ctx, written.Meta.Namespace, written.Meta.Name)
+					now, err := r.objects.Get(ctx, meta.Namespace, meta.Name)
 					fail.reverted = err == nil && hash(now) != version
 				}
 				return fail
@@ -68,7 +69,7 @@ func lacks(a *api.App, of string, keys []string) string {
 }
 
 // followIn waits for one app.
-func (r *kindResource[S, T]) followIn(ctx context.Context, apps *appResource, app *api.App, written *api.Object[S, T], of, version string) *failure {
+func (r *kindResource[O]) followIn(ctx context.Context, apps *appResource, app *api.App, written O, of, version string) *failure {
 	last, said := app, ""
 	err := apps.watch(ctx, app, func(now *api.App) bool {
 		if now == nil || now.Meta.UID != app.Meta.UID || now.Meta.Deleting() || !uses(now, of) {
@@ -80,10 +81,10 @@ func (r *kindResource[S, T]) followIn(ctx context.Context, apps *appResource, ap
 			tflog.Info(ctx, "app "+id(&now.Meta)+": "+s)
 			said = s
 		}
-		ended, _ := versionOutcome(now, of, version, written.Meta.WrittenAt)
+		ended, _ := versionOutcome(now, of, version, written.GetMeta().WrittenAt)
 		return ended
 	})
-	what := capital(r.noun(&written.Meta))
+	what := capital(r.noun(written.GetMeta()))
 	switch {
 	case last == nil:
 		return nil
@@ -94,7 +95,7 @@ func (r *kindResource[S, T]) followIn(ctx context.Context, apps *appResource, ap
 		return &failure{waits: true, summary: what + ": interrupted",
 			detail: fmt.Sprintf("The rollout of app %s goes on in the cluster: %s.\n\n%s", id(&app.Meta), progress(last), lookCloser(&app.Meta))}
 	}
-	_, rollout := versionOutcome(last, of, version, written.Meta.WrittenAt)
+	_, rollout := versionOutcome(last, of, version, written.GetMeta().WrittenAt)
 	switch {
 	case rollout.Phase == api.RolloutComplete:
 		return nil

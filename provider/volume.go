@@ -9,7 +9,7 @@ import (
 // newVolume returns clusterd_volume. Its deletion waits until its node has
 // removed the data.
 func newVolume() resource.Resource {
-	return &kindResource[api.VolumeSpec, api.VolumeStatus]{
+	return &kindResource[*api.Volume]{
 		kind: api.Volumes,
 		blocked: func(v *api.Volume) string {
 			if v.Status.Data.Message != "" {

@@ -39,24 +39,26 @@ const (
 // watch shows see every state of o from now on, and nil once it is gone, until
 // see returns true. A stream that breaks is resumed; the error is the
 // context's: Canceled when Terraform is interrupted.
-func (r *kindResource[S, T]) watch(ctx context.Context, o *api.Object[S, T], see func(*api.Object[S, T]) bool) error {
+func (r *kindResource[O]) watch(ctx context.Context, o O, see func(O) bool) error {
 	if see(o) {
 		return nil
 	}
-	from := o.Meta.Revision
+	var none O
+	meta := o.GetMeta()
+	from := meta.Revision
 	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
-		for ev, err := range r.objects.Watch(ctx, o.Meta.Namespace, nil, from) {
+		for ev, err := range r.objects.Watch(ctx, meta.Namespace, nil, from) {
 			if err != nil {
 				tflog.Debug(ctx, "watch broke: trying again", map[string]any{"error": err.Error()})
 				break
 			}
 			from, retry = max(from, ev.Revision), firstRetry
-			if ev.Object == nil || ev.Object.Meta.Name != o.Meta.Name {
+			if ev.Object.Absent() || ev.Object.GetMeta().Name != meta.Name {
 				continue
 			}
 			now := ev.Object
 			if ev.Type == api.EventDelete {
-				now = nil
+				now = none
 			}
 			if see(now) {
 				return nil
@@ -67,13 +69,13 @@ func (r *kindResource[S, T]) watch(ctx context.Context, o *api.Object[S, T], see
 			return ctx.Err()
 		case <-time.After(retry):
 		}
-		now, err := r.objects.Get(ctx, o.Meta.Namespace, o.Meta.Name)
+		now, err := r.objects.Get(ctx, meta.Namespace, meta.Name)
 		switch {
 		case api.Is(err, api.NotFound):
-			see(nil)
+			see(none)
 			return nil
 		case err == nil:
-			if from = now.Meta.Revision; see(now) {
+			if from = now.GetMeta().Revision; see(now) {
 				return nil
 			}
 		}

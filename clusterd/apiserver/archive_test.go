@@ -43,7 +43,7 @@ func TestImageGoesOnToALateNode(t *testing.T) {
 	resp := must(user.Do(t.Context(), client.Request{Method: "POST", Path: "/v1/images", Stream: bytes.NewReader(ociTar("nginx:1.27"))}))(t)
 	io.Copy(io.Discard, resp.Body)
 	resp.Body.Close()
-	image := func() api.Image {
+	image := func() *api.Image {
 		images, _, err := client.Of(c.system, api.Images).List(t.Context(), "", nil)
 		if err != nil || len(images) != 1 {
 			t.Fatal(images, err)

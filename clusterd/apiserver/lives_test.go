@@ -97,7 +97,7 @@ func TestManyShortLives(t *testing.T) {
 				watches++
 				ends := node.Leaf().NotAfter.Add(2 * reviewEvery)
 				for d := json.NewDecoder(resp.Body); ; {
-					var ev api.WatchEvent[api.NodeSpec, api.NodeStatus]
+					var ev api.WatchEvent[*api.Node]
 					if d.Decode(&ev) != nil {
 						break
 					}

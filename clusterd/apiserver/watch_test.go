@@ -183,7 +183,7 @@ func TestSlowWatcherIsCut(t *testing.T) {
 		for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
 			last = lines.Text()
 		}
-		var ev api.WatchEvent[api.AppSpec, api.AppStatus]
+		var ev api.WatchEvent[*api.App]
 		if err := json.Unmarshal([]byte(last), &ev); err != nil || ev.Type != api.EventError || ev.Error.Code != api.Gone {
 			t.Errorf("it ended with %s: %v", last, err)
 		}
@@ -231,7 +231,7 @@ func TestListPages(t *testing.T) {
 		next := ""
 		for {
 			code, got := call(s, system, "GET", "/v1/apps?limit=4&label=even=true&continue="+next, "")
-			var l api.List[api.AppSpec, api.AppStatus]
+			var l api.List[*api.App]
 			if err := json.Unmarshal([]byte(got), &l); err != nil || code != 200 || len(l.Items) > 4 {
 				t.Fatalf("%d %s: %v", code, got, err)
 			}

@@ -125,7 +125,7 @@ func TestCluster(t *testing.T) {
 // podNames lists the pods as scripts do, with -o json.
 func podNames(t *testing.T) (names []string) {
 	t.Helper()
-	var list struct{ Items []api.Pod }
+	var list struct{ Items []*api.Pod }
 	if err := json.Unmarshal([]byte(ok(t, "get", "pods", "-o", "json")), &list); err != nil {
 		t.Fatal(err)
 	}

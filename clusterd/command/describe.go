@@ -193,7 +193,7 @@ func (p *page) pods(ctx context.Context, c *client.Client, ns string, filter cli
 		if ns == "" {
 			name = o.Meta.Namespace + "/" + name
 		}
-		t.rows = append(t.rows, append([]string{name}, api.Pods.Row(&o, false)...))
+		t.rows = append(t.rows, append([]string{name}, api.Pods.Row(o, false)...))
 		if o.Status.Ready || o.Status.Phase == api.PhaseSucceeded {
 			continue
 		}
@@ -206,7 +206,7 @@ func (p *page) pods(ctx context.Context, c *client.Client, ns string, filter cli
 }
 
 // lastExit says how a container of a pod last ended, "" if none did.
-func lastExit(o api.Pod) string {
+func lastExit(o *api.Pod) string {
 	for _, name := range containerNames(o.Status.Containers) {
 		if e := o.Status.Containers[name].Last; e != nil {
 			return "container " + name + " " + exitText(*e)

@@ -74,7 +74,7 @@ func (c *cli) runJob() *cobra.Command {
 
 // awaitRun waits until the run that was asked for by word has begun, or has
 // ended.
-func (c *cli) awaitRun(ctx context.Context, jobs client.Kind[api.JobSpec, api.JobStatus], job *api.Job, word string, end bool) (api.Run, error) {
+func (c *cli) awaitRun(ctx context.Context, jobs *client.Kind[*api.Job], job *api.Job, word string, end bool) (api.Run, error) {
 	late, cancel := context.WithTimeout(ctx, noticed)
 	defer cancel()
 	begun := false

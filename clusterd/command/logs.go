@@ -122,9 +122,9 @@ func (l *logPrinter) pods(ctx context.Context, filter client.Filter, want func(*
 	defer cancel()
 	var wg sync.WaitGroup
 	var failed []error
-	start := func(pod api.Pod) {
+	start := func(pod *api.Pod) {
 		l.mu.Lock()
-		skip := l.seen[pod.Meta.Name] || !hasLog(&pod) || !want(&pod)
+		skip := l.seen[pod.Meta.Name] || !hasLog(pod) || !want(pod)
 		l.seen[pod.Meta.Name] = l.seen[pod.Meta.Name] || !skip
 		l.mu.Unlock()
 		if skip {
@@ -150,7 +150,7 @@ func (l *logPrinter) pods(ctx context.Context, filter client.Filter, want func(*
 			}
 			rev = ev.Revision
 			if ev.Type == api.EventPut {
-				start(*ev.Object)
+				start(ev.Object)
 			}
 		}
 		select { // the stream broke: go on after a moment, from where it was

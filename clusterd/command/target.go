@@ -121,7 +121,7 @@ func host(c *client.Client) string {
 }
 
 // list returns all objects of a kind: of the target's namespace if it has one.
-func list[S api.Spec[S], T any](ctx context.Context, t *target, k api.Kind[S, T]) ([]api.Object[S, T], error) {
+func list[O api.Any](ctx context.Context, t *target, k *api.Kind[O]) ([]O, error) {
 	c, err := t.client()
 	if err != nil {
 		return nil, err

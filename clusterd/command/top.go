@@ -36,7 +36,7 @@ func (c *cli) top() *cobra.Command {
 }
 
 // usage asks for what pods use, and has it shown.
-func (c *cli) usage(ctx context.Context, ns string, show func(context.Context, *client.Client, []api.PodUsage, []api.Pod) error) error {
+func (c *cli) usage(ctx context.Context, ns string, show func(context.Context, *client.Client, []api.PodUsage, []*api.Pod) error) error {
 	cl, err := c.to.client()
 	if err != nil {
 		return err
@@ -60,10 +60,10 @@ func (c *cli) usage(ctx context.Context, ns string, show func(context.Context, *
 	return show(ctx, cl, said.Items, pods)
 }
 
-func (c *cli) topPods(_ context.Context, _ *client.Client, used []api.PodUsage, pods []api.Pod) error {
+func (c *cli) topPods(_ context.Context, _ *client.Client, used []api.PodUsage, pods []*api.Pod) error {
 	of := map[string]*api.Pod{}
-	for i := range pods {
-		of[pods[i].Meta.UID] = &pods[i]
+	for _, p := range pods {
+		of[p.Meta.UID] = p
 	}
 	slices.SortStableFunc(used, func(a, b api.PodUsage) int { return int(b.CPU - a.CPU) })
 	t := table{header: []string{"NAMESPACE", "NAME", "NODE", "CPU", "OF", "MEMORY", "OF"}}
@@ -78,7 +78,7 @@ func (c *cli) topPods(_ context.Context, _ *client.Client, used []api.PodUsage, 
 	return c.printTable(t)
 }
 
-func (c *cli) topNodes(ctx context.Context, cl *client.Client, used []api.PodUsage, _ []api.Pod) error {
+func (c *cli) topNodes(ctx context.Context, cl *client.Client, used []api.PodUsage, _ []*api.Pod) error {
 	nodes, _, err := client.Of(cl, api.Nodes).List(ctx, "", nil)
 	if err != nil {
 		return err

@@ -341,7 +341,7 @@ func names(pods []*api.Pod) string {
 // apps is the loop that keeps apps running.
 type apps struct {
 	client *client.Client
-	apps   client.Kind[api.AppSpec, api.AppStatus]
+	apps   *client.Kind[*api.App]
 	caches *reconcile.Caches
 	scaler *scaler
 	log    hclog.Logger

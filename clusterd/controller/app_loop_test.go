@@ -232,7 +232,7 @@ func TestFailingPodsAreReplacedSlowly(t *testing.T) {
 			for _, p := range w.pods() {
 				if seen[p.Meta.UID] = true; p.Status.Ready {
 					p.Status.Phase, p.Status.Ready = api.PhaseFailed, false
-					pods.PutStatus(w.ctx, &p)
+					pods.PutStatus(w.ctx, p)
 				}
 			}
 			time.Sleep(time.Second)

@@ -95,8 +95,8 @@ const byContent = "content"
 // contents is the loop that keeps and removes versions.
 type contents struct {
 	client  *client.Client
-	configs client.Kind[api.ConfigSpec, api.VersionedStatus]
-	secrets client.Kind[api.SecretSpec, api.VersionedStatus]
+	configs *client.Kind[*api.Config]
+	secrets *client.Kind[*api.Secret]
 	caches  *reconcile.Caches
 	log     hclog.Logger
 }

@@ -55,17 +55,17 @@ type write struct {
 }
 
 // put creates an object or replaces its spec.
-func put[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) write {
+func put[O api.Any](k *api.Kind[O], o O) write {
 	return write{refOf(k, o), api.BatchWrite{Put: whole(k, o)}}
 }
 
 // create is put for an object that must not exist yet.
-func create[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) write {
+func create[O api.Any](k *api.Kind[O], o O) write {
 	return write{refOf(k, o), api.BatchWrite{Create: whole(k, o)}}
 }
 
 // status replaces an object's status.
-func status[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) write {
+func status[O api.Any](k *api.Kind[O], o O) write {
 	return write{refOf(k, o), api.BatchWrite{Status: whole(k, o)}}
 }
 
@@ -94,14 +94,13 @@ func record(ctx context.Context, c *client.Client, log hclog.Logger, ref api.Ref
 	}
 }
 
-func refOf[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) api.Ref {
-	return k.Ref(o.Meta.Namespace, o.Meta.Name)
+func refOf[O api.Any](k *api.Kind[O], o O) api.Ref {
+	m := o.GetMeta()
+	return k.Ref(m.Namespace, m.Name)
 }
 
-func whole[S api.Spec[S], T any](k api.Kind[S, T], o *api.Object[S, T]) json.RawMessage {
-	c := *o
-	c.Kind = k.Name
-	return marshal(&c)
+func whole[O api.Any](k *api.Kind[O], o O) json.RawMessage {
+	return marshal(o.WithKind(k.Name))
 }
 
 func marshal(v any) json.RawMessage {
@@ -142,7 +141,7 @@ func gone(err error) bool { return api.Is(err, api.NotFound) || api.Is(err, api.
 
 // absent returns nil if the API itself has no such object. One that only a cache
 // does not show may be there: the cache that shows what belongs to it is newer.
-func absent[S api.Spec[S], T any](ctx context.Context, k client.Kind[S, T], namespace, name string) error {
+func absent[O api.Any](ctx context.Context, k *client.Kind[O], namespace, name string) error {
 	_, err := k.Get(ctx, namespace, name)
 	switch {
 	case api.Is(err, api.NotFound):

@@ -49,7 +49,7 @@ func planHeadless(app *api.App, served bool, pods []*api.Pod, have []*api.Endpoi
 // headless is the loop that keeps the names of apps true.
 type headless struct {
 	client *client.Client
-	apps   client.Kind[api.AppSpec, api.AppStatus]
+	apps   *client.Kind[*api.App]
 	caches *reconcile.Caches
 	log    hclog.Logger
 

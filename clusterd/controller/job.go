@@ -137,7 +137,7 @@ func (p *jobPlan) end(job *api.Job, pods []*api.Pod) {
 // jobs is the loop that runs jobs.
 type jobs struct {
 	client *client.Client
-	jobs   client.Kind[api.JobSpec, api.JobStatus]
+	jobs   *client.Kind[*api.Job]
 	caches *reconcile.Caches
 	now    func() time.Time
 	log    hclog.Logger

@@ -47,7 +47,7 @@ func (w *world) ran(name string, generation int64, within time.Duration) api.Run
 	return run
 }
 
-func (w *world) podsOf(job string) (out []api.Pod) {
+func (w *world) podsOf(job string) (out []*api.Pod) {
 	for _, p := range w.pods() {
 		if p.Spec.Job == job {
 			out = append(out, p)

@@ -76,16 +76,14 @@ func (l *ledger) follow(ctx context.Context, c *client.Client) {
 	wg.Go(func() { hear(ctx, l, c, api.Pods, l.pod, l.pods) })
 }
 
-func key[S api.Spec[S], T any](o *api.Object[S, T]) string {
-	return o.Meta.Namespace + "/" + o.Meta.Name
-}
+func key(o api.Any) string { return o.GetMeta().Namespace + "/" + o.GetMeta().Name }
 
-func keep[S api.Spec[S], T any](in map[string]*api.Object[S, T], o *api.Object[S, T]) func() {
+func keep[O api.Any](in map[string]O, o O) func() {
 	return func() { in[key(o)] = o }
 }
 
 // hear notes the changes of one kind.
-func hear[S api.Spec[S], T any](ctx context.Context, l *ledger, c *client.Client, k api.Kind[S, T], put func(*api.Object[S, T]) entry, in map[string]*api.Object[S, T]) {
+func hear[O api.Any](ctx context.Context, l *ledger, c *client.Client, k *api.Kind[O], put func(O) entry, in map[string]O) {
 	l.mu.Lock()
 	l.seen[k.Plural] = 0
 	l.mu.Unlock()

@@ -46,7 +46,7 @@ func (w *world) complete(name, spec string) *api.Rollout {
 }
 
 // without deletes an object and waits until it is gone.
-func without[S api.Spec[S], T any](w *world, k api.Kind[S, T], namespace, name string) {
+func without[O api.Any](w *world, k *api.Kind[O], namespace, name string) {
 	w.t.Helper()
 	objects := client.Of(w.client, k)
 	if err := objects.Delete(w.ctx, namespace, name, ""); err != nil {
@@ -85,7 +85,7 @@ func statefulLife(w *world) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		return len(all) == 3 && !slices.ContainsFunc(all, func(v api.Volume) bool { return v.Status.Phase != api.VolumeBound || v.Spec.Size != "2Gi" })
+		return len(all) == 3 && !slices.ContainsFunc(all, func(v *api.Volume) bool { return v.Status.Phase != api.VolumeBound || v.Spec.Size != "2Gi" })
 	})
 	audited()
 }
@@ -184,7 +184,7 @@ func serviceLife(w *world) {
 			}
 		}
 		pods := w.pods()
-		return len(in) == len(pods) && !slices.ContainsFunc(pods, func(p api.Pod) bool { return !in[p.Meta.UID] })
+		return len(in) == len(pods) && !slices.ContainsFunc(pods, func(p *api.Pod) bool { return !in[p.Meta.UID] })
 	}
 	w.eventually("the service leads to two", time.Minute, func() bool { return named("service", "shop") })
 	w.complete("web", spec("good:2", 4))

@@ -16,9 +16,9 @@ func TestPodsMoveSurgeFirst(t *testing.T) {
 		w.ended("web", w.apply("web", `{"image":"good:1","replicas":3,"update":{"surge":1,"max_parallel":1,"min_available":2}}`), time.Minute)
 		pods := client.Of(w.client, api.Pods)
 		asked := map[string]bool{}
-		move := func(pod api.Pod) {
+		move := func(pod *api.Pod) {
 			pod.Status.Move = &api.Move{At: api.Now(), Why: "rebalance"}
-			if _, err := pods.PutPart(w.ctx, &pod, "move"); err != nil {
+			if _, err := pods.PutPart(w.ctx, pod, "move"); err != nil {
 				t.Fatal(err)
 			}
 			asked[pod.Meta.UID] = true
@@ -48,7 +48,7 @@ func TestPodsMoveSurgeFirst(t *testing.T) {
 		}
 		for _, n := range all {
 			n.Spec.Cordoned = true
-			if _, err := nodes.Put(w.ctx, &n); err != nil {
+			if _, err := nodes.Put(w.ctx, n); err != nil {
 				t.Fatal(err)
 			}
 		}

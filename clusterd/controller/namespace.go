@@ -104,7 +104,7 @@ func planNamespace(objects []left) (p namespacePlan) {
 // are to go.
 type namespaces struct {
 	client     *client.Client
-	namespaces client.Kind[api.NamespaceSpec, api.NamespaceStatus]
+	namespaces *client.Kind[*api.Namespace]
 	caches     *reconcile.Caches
 	log        hclog.Logger
 

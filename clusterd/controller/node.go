@@ -349,7 +349,7 @@ func (p *nodesPlan) lose(pod *api.Pod, node *api.Node, left map[string]time.Dura
 // brakes do.
 type nodes struct {
 	client  *client.Client
-	nodes   client.Kind[api.NodeSpec, api.NodeStatus]
+	nodes   *client.Kind[*api.Node]
 	caches  *reconcile.Caches
 	witness Witness
 	leases  Leases

@@ -122,7 +122,7 @@ func staysFor(n *api.Node, pod *api.Pod, mates func(*api.Pod) []*api.Pod) string
 // drains is the loop that follows the drains of nodes.
 type drains struct {
 	client *client.Client
-	nodes  client.Kind[api.NodeSpec, api.NodeStatus]
+	nodes  *client.Kind[*api.Node]
 	caches *reconcile.Caches
 	log    hclog.Logger
 

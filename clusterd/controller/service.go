@@ -214,7 +214,7 @@ func (p servicePlan) slices() (writes []write) {
 // waits for, so it has many workers.
 type services struct {
 	client   *client.Client
-	services client.Kind[api.ServiceSpec, api.ServiceStatus]
+	services *client.Kind[*api.Service]
 	caches   *reconcile.Caches
 	log      hclog.Logger
 

@@ -83,7 +83,7 @@ func planVolume(v *api.Volume, pods []*api.Pod, node *api.Node) (p volumePlan) {
 // volumes is the loop that says how volumes are, and ends deleted ones.
 type volumes struct {
 	client  *client.Client
-	volumes client.Kind[api.VolumeSpec, api.VolumeStatus]
+	volumes *client.Kind[*api.Volume]
 	caches  *reconcile.Caches
 	log     hclog.Logger
 }

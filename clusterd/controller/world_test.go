@@ -186,7 +186,7 @@ func (w *world) dump() {
 	}
 }
 
-func (w *world) pods() []api.Pod {
+func (w *world) pods() []*api.Pod {
 	pods, _, err := client.Of(w.client, api.Pods).List(w.ctx, w.ns, nil)
 	if err != nil {
 		w.t.Fatal(err)
@@ -296,7 +296,7 @@ func (h *hearsay) Changes() <-chan struct{} { return h.changed }
 // once: good succeeds after two seconds, slow after ninety, bad fails after one.
 type machine struct {
 	name string
-	pods client.Kind[api.PodSpec, api.PodStatus]
+	pods *client.Kind[*api.Pod]
 
 	poison *sync.Map
 

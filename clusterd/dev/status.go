@@ -53,7 +53,7 @@ func (c *Cluster) health(ctx context.Context, p Plan) func(Member) string {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	cl, err := c.client(p)
-	var nodes []api.Node
+	var nodes []*api.Node
 	if err == nil {
 		defer cl.Close()
 		nodes, _, err = client.Of(cl, api.Nodes).List(ctx, "", nil)
@@ -64,7 +64,7 @@ func (c *Cluster) health(ctx context.Context, p Plan) func(Member) string {
 		}
 		for _, n := range nodes {
 			if n.Meta.Name == m.Name {
-				return healthOf(&n, nil)
+				return healthOf(n, nil)
 			}
 		}
 		return "not joined yet"

@@ -14,8 +14,8 @@ import (
 // Forecast answers whether pods would find nodes, from a picture of its own
 // that it keeps current: with the filters and scores that will place them.
 type Forecast struct {
-	nodes *reconcile.Cache[api.NodeSpec, api.NodeStatus]
-	pods  *reconcile.Cache[api.PodSpec, api.PodStatus]
+	nodes *reconcile.Cache[*api.Node]
+	pods  *reconcile.Cache[*api.Pod]
 
 	mu      sync.Mutex
 	picture *picture
@@ -23,7 +23,7 @@ type Forecast struct {
 }
 
 // NewForecast returns one that follows the caches, which the caller runs.
-func NewForecast(nodes *reconcile.Cache[api.NodeSpec, api.NodeStatus], pods *reconcile.Cache[api.PodSpec, api.PodStatus]) *Forecast {
+func NewForecast(nodes *reconcile.Cache[*api.Node], pods *reconcile.Cache[*api.Pod]) *Forecast {
 	f := &Forecast{nodes: nodes, pods: pods, picture: newPicture(), byApp: map[string]map[string]*api.Pod{}}
 	nodes.OnChange(func(was, is *api.Node) {
 		f.mu.Lock()

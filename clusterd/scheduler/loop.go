@@ -42,8 +42,8 @@ const (
 // loop is the picture, the pods that wait, and what was decided for them.
 type loop struct {
 	client *client.Client
-	apps   *reconcile.Cache[api.AppSpec, api.AppStatus]
-	pods   client.Kind[api.PodSpec, api.PodStatus]
+	apps   *reconcile.Cache[*api.App]
+	pods   *client.Kind[*api.Pod]
 	log    hclog.Logger
 	wake   chan struct{} // has a token when a plan may decide something new
 

@@ -74,7 +74,7 @@ func addPod(t *testing.T, ctx context.Context, c *client.Client, name, cpu strin
 	}
 }
 
-func listPods(t *testing.T, ctx context.Context, c *client.Client) []api.Pod {
+func listPods(t *testing.T, ctx context.Context, c *client.Client) []*api.Pod {
 	t.Helper()
 	synctest.Wait()
 	pods, _, err := client.Of(c, api.Pods).List(ctx, "", nil)
@@ -107,7 +107,7 @@ func TestWaitsAndWakes(t *testing.T) {
 		}
 		first := listPods(t, ctx, c)[0]
 		first.Status.Phase = api.PhaseFailed // room becomes free
-		if _, err := client.Of(c, api.Pods).PutStatus(ctx, &first); err != nil {
+		if _, err := client.Of(c, api.Pods).PutStatus(ctx, first); err != nil {
 			t.Fatal(err)
 		}
 		if p := listPods(t, ctx, c)[1]; p.Spec.Node != "w1" {
@@ -123,7 +123,7 @@ func TestFailedElsewhere(t *testing.T) {
 		addNode(t, ctx, c, "w1", "8")
 		addNode(t, ctx, c, "w2", "2")
 		pods := client.Of(c, api.Pods)
-		next := func(name string) api.Pod {
+		next := func(name string) *api.Pod {
 			t.Helper()
 			if _, err := pods.Create(ctx, &api.Pod{Meta: api.Meta{Name: name, Namespace: "default"}, Spec: api.PodSpec{App: "web", Revision: "r1",
 				PodTemplate: api.PodTemplate{Container: api.Container{Image: "nginx:1", CPU: "100m", Memory: "64Mi"}}}}); err != nil {
@@ -134,11 +134,11 @@ func TestFailedElsewhere(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return *p
+			return p
 		}
 		first := next("web-1")
 		first.Status.Phase = api.PhaseFailed
-		if _, err := pods.PutStatus(ctx, &first); err != nil {
+		if _, err := pods.PutStatus(ctx, first); err != nil {
 			t.Fatal(err)
 		}
 		if p := next("web-2"); first.Spec.Node != "w1" || p.Spec.Node != "w2" {

@@ -59,8 +59,7 @@ func (s *Server) tellRole(ctx context.Context, me *api.Server) error {
 	if err != nil {
 		return err
 	}
-	for i := range all {
-		other := &all[i]
+	for _, other := range all {
 		switch {
 		case other.Meta.Name == s.cfg.Name && other.Status != me.Status:
 			other.Status = me.Status

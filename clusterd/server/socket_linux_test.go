@@ -34,7 +34,7 @@ func TestLostTokensAreReplacedAtTheSocket(t *testing.T) {
 		t.Errorf("a deleted token: %v", err)
 	}
 	path := filepath.Join(dir, SocketFile)
-	local := func() client.Kind[api.TokenSpec, api.TokenStatus] {
+	local := func() *client.Kind[*api.Token] {
 		c, err := client.New(client.Config{Socket: path})
 		if err != nil {
 			t.Fatal(err)

@@ -11,10 +11,10 @@ import (
 )
 
 // Apps keep pods of one template running.
-var Apps = Kind[AppSpec, AppStatus]{
+var Apps = &Kind[*App]{
 	Name: "App", Plural: "apps", Aliases: []string{"app"}, Scope: Namespaced, TwoStep: true, Parts: []string{"intent"},
 	Doc: "A workload: pods of one template, kept running, healed, scaled and rolled out.",
-	Columns: []Column[AppSpec, AppStatus]{
+	Columns: []Column[*App]{
 		{Name: "READY", Of: func(a *App) string { return fmt.Sprintf("%d/%d", a.Status.Ready, Desired(a)) }},
 		{Name: "UPDATED", Of: func(a *App) string { return fmt.Sprint(a.Status.Updated) }},
 		{Name: "ROLLOUT", Of: func(a *App) string { return string(a.Status.Rollout.Phase) }},

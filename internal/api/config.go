@@ -10,10 +10,10 @@ import (
 )
 
 // Configs are files and variables of apps.
-var Configs = Kind[ConfigSpec, VersionedStatus]{
+var Configs = &Kind[*Config]{
 	Name: "Config", Plural: "configs", Aliases: []string{"config", "cfg"}, Scope: Namespaced,
 	Doc: "Text for apps, by key: containers find it as variables (configs) or files. A change is a rollout of the apps that use it; when that fails, the text of before is put back.",
-	Columns: []Column[ConfigSpec, VersionedStatus]{
+	Columns: []Column[*Config]{
 		{Name: "KEYS", Of: func(c *Config) string { return dash(strings.Join(sortedKeys(c.Effective.Data), ",")) }},
 		{Name: "HASH", Of: func(c *Config) string { return dash(c.Status.Hash) }},
 		{Name: "USED BY", Of: func(c *Config) string { return dash(strings.Join(c.Status.UsedBy, ",")) }},
@@ -95,11 +95,11 @@ func ConfigHash(of string, data map[string]string) string {
 func (s ConfigSpec) WithDefaults() ConfigSpec { return s }
 
 // Contents are versions of configs and secrets.
-var Contents = Kind[ContentSpec, ContentStatus]{
+var Contents = &Kind[*Content]{
 	Name: "Content", Plural: "contents", Aliases: []string{"content"}, Scope: Namespaced, Derived: true,
 	Doc:     "One version of a config or secret, kept while it is current, in use, or needed to roll back to. The cluster writes it.",
 	Indexes: map[string]func(*Content) string{"of": func(c *Content) string { return c.Spec.Of }},
-	Columns: []Column[ContentSpec, ContentStatus]{
+	Columns: []Column[*Content]{
 		{Name: "OF", Of: func(c *Content) string { return c.Spec.Of }},
 		{Name: "HASH", Of: func(c *Content) string { return c.Spec.Hash }},
 		{Name: "KEYS", Of: func(c *Content) string { return dash(strings.Join(c.Spec.Keys, ",")) }},

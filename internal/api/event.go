@@ -8,10 +8,10 @@ import (
 )
 
 // EventRings hold what happened, one ring per subject.
-var EventRings = Kind[EventsSpec, EventsStatus]{
+var EventRings = &Kind[*Events]{
 	Name: "Event", Plural: "events", Aliases: []string{"event", "ev"}, Scope: Namespaced, Derived: true,
 	Doc: "What happened to one object, newest last. Events of cluster-scoped objects live in namespace default.",
-	Columns: []Column[EventsSpec, EventsStatus]{
+	Columns: []Column[*Events]{
 		{Name: "SUBJECT", Of: func(e *Events) string { return e.Spec.Subject.String() }},
 		{Name: "LAST", Of: func(e *Events) string { return Age(e.Spec.last().Last) }},
 		{Name: "REASON", Of: func(e *Events) string { return e.Spec.last().Reason }},

@@ -3,10 +3,10 @@ package api
 import "fmt"
 
 // Images are loaded by hand, for machines without a registry.
-var Images = Kind[ImageSpec, ImageStatus]{
+var Images = &Kind[*Image]{
 	Name: "Image", Plural: "images", Aliases: []string{"image"}, Scope: Cluster, Derived: true,
 	Doc: "A container image loaded by hand onto nodes.",
-	Columns: []Column[ImageSpec, ImageStatus]{
+	Columns: []Column[*Image]{
 		{Name: "REFERENCE", Of: func(i *Image) string { return i.Spec.Reference }},
 		{Name: "DIGEST", Of: func(i *Image) string { return short(i.Spec.Digest) }},
 		{Name: "NODES", Of: func(i *Image) string { return fmt.Sprint(len(i.Spec.Nodes)) }},

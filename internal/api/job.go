@@ -9,10 +9,10 @@ import (
 )
 
 // Jobs run pods of one template to their end.
-var Jobs = Kind[JobSpec, JobStatus]{
+var Jobs = &Kind[*Job]{
 	Name: "Job", Plural: "jobs", Aliases: []string{"job"}, Scope: Namespaced, TwoStep: true, Parts: []string{"intent"},
 	Doc: "Work that ends: pods of one template that run to completion, once per change or by a schedule, with retries and a history of runs.",
-	Columns: []Column[JobSpec, JobStatus]{
+	Columns: []Column[*Job]{
 		{Name: "SCHEDULE", Of: func(j *Job) string { return dash(scheduleColumn(j)) }},
 		{Name: "LAST RUN", Of: func(j *Job) string { return dash(j.Status.last().Name) }},
 		{Name: "PHASE", Of: func(j *Job) string { return dash(string(j.Status.last().Phase)) }},

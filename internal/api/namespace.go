@@ -1,10 +1,10 @@
 package api
 
 // Namespaces are teams.
-var Namespaces = Kind[NamespaceSpec, NamespaceStatus]{
+var Namespaces = &Kind[*Namespace]{
 	Name: "Namespace", Plural: "namespaces", Aliases: []string{"namespace", "ns"}, Scope: Cluster, TwoStep: true,
 	Doc: "A team: the space its objects' names live in.",
-	Columns: []Column[NamespaceSpec, NamespaceStatus]{
+	Columns: []Column[*Namespace]{
 		{Name: "PHASE", Of: func(n *Namespace) string {
 			if n.Meta.Deleting() {
 				return "deleting"

@@ -9,10 +9,10 @@ import (
 )
 
 // Nodes are the machines pods run on.
-var Nodes = Kind[NodeSpec, NodeStatus]{
+var Nodes = &Kind[*Node]{
 	Name: "Node", Plural: "nodes", Aliases: []string{"node", "no"}, Scope: Cluster, Parts: []string{"health", "drain", "off"},
 	Doc: "A machine that runs pods: its capacity, labels and health.",
-	Columns: []Column[NodeSpec, NodeStatus]{
+	Columns: []Column[*Node]{
 		{Name: "HEALTH", Of: func(n *Node) string { return nodeHealthColumn(n) }},
 		{Name: "ADDRESS", Of: func(n *Node) string { return dash(n.Status.Address) }},
 		{Name: "SUBNET", Of: func(n *Node) string { return dash(n.Effective.Subnet) }},

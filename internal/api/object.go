@@ -72,13 +72,45 @@ type Object[S Spec[S], T any] struct {
 // Ref names the object.
 func (o *Object[S, T]) Ref() Ref { return Ref{o.Kind, o.Meta.Namespace, o.Meta.Name} }
 
-// GetMeta returns the object's meta, for code that handles objects of any kind.
+// GetMeta returns the object's meta.
 func (o *Object[S, T]) GetMeta() *Meta { return &o.Meta }
 
-// Any is an object of any kind.
+// GetSpec returns the object's spec, a *S.
+func (o *Object[S, T]) GetSpec() any { return &o.Spec }
+
+// GetEffective returns the object's spec with its defaults, a *S.
+func (o *Object[S, T]) GetEffective() any { return &o.Effective }
+
+// GetStatus returns the object's status, a *T.
+func (o *Object[S, T]) GetStatus() any { return &o.Status }
+
+// WithKind returns a shallow copy that says its kind.
+func (o *Object[S, T]) WithKind(name string) Any {
+	c := *o
+	c.Kind = name
+	return &c
+}
+
+// Absent reports whether there is no object: o is nil.
+func (o *Object[S, T]) Absent() bool { return o == nil }
+
+func (o *Object[S, T]) checkSpec() error { return o.Spec.Validate() }
+func (o *Object[S, T]) setEffective()    { o.Effective = Clone(o.Spec).WithDefaults() }
+
+// Any is an object of any kind: a *Object[S, T]. What handles all kinds alike
+// takes it as its type parameter and stays as typed as its caller. The compiler
+// makes such code once, for a pointer to whatever: it need not know S and T.
 type Any interface {
 	Ref() Ref
 	GetMeta() *Meta
+	GetSpec() any
+	GetEffective() any
+	GetStatus() any
+	WithKind(name string) Any
+	Absent() bool
+
+	checkSpec() error
+	setEffective()
 }
 
 // Scope says whether objects of a kind live in a namespace.
@@ -89,8 +121,8 @@ const (
 	Cluster
 )
 
-// Kind describes one kind of object.
-type Kind[S Spec[S], T any] struct {
+// Kind describes one kind of object, such as Kind[*App].
+type Kind[O Any] struct {
 	Name    string // "App"
 	Plural  string // "apps"
 	Aliases []string
@@ -103,20 +135,20 @@ type Kind[S Spec[S], T any] struct {
 	// Parts are keys of the status with a writer and a sub-path of their own.
 	Parts []string
 	// Indexes are the filters, besides labels, of list and watch.
-	Indexes map[string]func(*Object[S, T]) string
+	Indexes map[string]func(O) string
 	// Columns are the CLI's table, after NAMESPACE and NAME.
-	Columns []Column[S, T]
+	Columns []Column[O]
 }
 
 // Column is one column of the CLI's table of a kind.
-type Column[S Spec[S], T any] struct {
+type Column[O Any] struct {
 	Name string
 	Wide bool // only with -o wide
-	Of   func(*Object[S, T]) string
+	Of   func(O) string
 }
 
 // Ref names an object of the kind.
-func (k Kind[S, T]) Ref(namespace, name string) Ref { return Ref{k.Name, namespace, name} }
+func (k *Kind[O]) Ref(namespace, name string) Ref { return Ref{k.Name, namespace, name} }
 
 // Info is the untyped view of a Kind.
 type Info struct {
@@ -147,47 +179,53 @@ type AnyKind interface {
 }
 
 // Info returns the untyped view of k.
-func (k Kind[S, T]) Info() Info {
-	return Info{k.Name, k.Plural, k.Doc, k.Aliases, k.Scope, k.Derived, k.TwoStep, k.Parts, sortedKeys(k.Indexes),
-		reflect.TypeFor[Object[S, T]](), reflect.TypeFor[S](), reflect.TypeFor[T]()}
+func (k *Kind[O]) Info() Info {
+	object := reflect.TypeFor[O]().Elem()
+	spec, _ := object.FieldByName("Spec")
+	status, _ := object.FieldByName("Status")
+	return Info{k.Name, k.Plural, k.Doc, k.Aliases, k.Scope, k.Derived, k.TwoStep, k.Parts, sortedKeys(k.Indexes), object, spec.Type, status.Type}
 }
 
 // New returns an empty object of the kind.
-func (k Kind[S, T]) New() Any { return &Object[S, T]{Kind: k.Name} }
+func (k *Kind[O]) New() Any { return k.Make() }
+
+// Make is New, typed.
+func (k *Kind[O]) Make() O {
+	return reflect.New(reflect.TypeFor[O]().Elem()).Interface().(O).WithKind(k.Name).(O)
+}
 
 // Check validates names and spec.
-func (k Kind[S, T]) Check(a Any) error {
-	o := a.(*Object[S, T])
+func (k *Kind[O]) Check(o Any) error {
 	var errs Errors
-	errs.Add("meta.name", CheckName(o.Meta.Name))
+	m := o.GetMeta()
+	errs.Add("meta.name", CheckName(m.Name))
 	if k.Scope == Namespaced {
-		errs.Add("meta.namespace", CheckName(o.Meta.Namespace))
-	} else if o.Meta.Namespace != "" {
+		errs.Add("meta.namespace", CheckName(m.Namespace))
+	} else if m.Namespace != "" {
 		errs.Addf("meta.namespace", "%s is cluster-scoped: leave the namespace out", k.Name)
 	}
-	errs.Add("meta.labels", checkLabels(o.Meta.Labels))
-	errs.Add("spec", o.Spec.Validate())
+	errs.Add("meta.labels", checkLabels(m.Labels))
+	errs.Add("spec", o.checkSpec())
 	return errs.Err()
 }
 
 // Default fills Effective.
-func (k Kind[S, T]) Default(a Any) {
+func (k *Kind[O]) Default(o Any) {
 	if !k.Derived {
-		o := a.(*Object[S, T])
-		o.Effective = Clone(o.Spec).WithDefaults()
+		o.setEffective()
 	}
 }
 
 // Index returns the value of an index filter.
-func (k Kind[S, T]) Index(name string, a Any) string {
+func (k *Kind[O]) Index(name string, o Any) string {
 	if f := k.Indexes[name]; f != nil {
-		return f(a.(*Object[S, T]))
+		return f(o.(O))
 	}
 	return ""
 }
 
 // Header names the CLI columns.
-func (k Kind[S, T]) Header(wide bool) []string {
+func (k *Kind[O]) Header(wide bool) []string {
 	var out []string
 	for _, c := range k.Columns {
 		if wide || !c.Wide {
@@ -198,22 +236,21 @@ func (k Kind[S, T]) Header(wide bool) []string {
 }
 
 // Row fills the CLI columns.
-func (k Kind[S, T]) Row(a Any, wide bool) []string {
-	o := a.(*Object[S, T])
+func (k *Kind[O]) Row(o Any, wide bool) []string {
 	var out []string
 	for _, c := range k.Columns {
 		if wide || !c.Wide {
-			out = append(out, c.Of(o))
+			out = append(out, c.Of(o.(O)))
 		}
 	}
 	return out
 }
 
 // List is what a list answers.
-type List[S Spec[S], T any] struct {
-	Items    []Object[S, T] `json:"items"`
-	Revision int64          `json:"revision" doc:"Store revision the list was read at; watch from here."`
-	Continue string         `json:"continue,omitempty" doc:"Pass as ?continue= to get the next page."`
+type List[O Any] struct {
+	Items    []O    `json:"items"`
+	Revision int64  `json:"revision" doc:"Store revision the list was read at; watch from here."`
+	Continue string `json:"continue,omitempty" doc:"Pass as ?continue= to get the next page."`
 }
 
 // EventType says what a watch line means.
@@ -227,11 +264,11 @@ const (
 )
 
 // WatchEvent is one line of a watch.
-type WatchEvent[S Spec[S], T any] struct {
-	Type     EventType     `json:"type"`
-	Revision int64         `json:"revision"`
-	Object   *Object[S, T] `json:"object,omitempty"`
-	Error    *Error        `json:"error,omitempty"`
+type WatchEvent[O Any] struct {
+	Type     EventType `json:"type"`
+	Revision int64     `json:"revision"`
+	Object   O         `json:"object,omitempty"`
+	Error    *Error    `json:"error,omitempty"`
 }
 
 // Lookup finds a kind by name, plural or alias, whatever the case.

@@ -10,7 +10,7 @@ import (
 const MainContainer = "main"
 
 // Pods are containers that share a network, on one node.
-var Pods = Kind[PodSpec, PodStatus]{
+var Pods = &Kind[*Pod]{
 	Name: "Pod", Plural: "pods", Aliases: []string{"pod", "po"}, Scope: Namespaced, Derived: true, TwoStep: true, Parts: []string{"move"},
 	Doc: "Containers that share network and IPC on one node: one instance of an app.",
 	Indexes: map[string]func(*Pod) string{
@@ -18,7 +18,7 @@ var Pods = Kind[PodSpec, PodStatus]{
 		"app":  func(p *Pod) string { return p.Spec.App },
 		"job":  func(p *Pod) string { return p.Spec.Job },
 	},
-	Columns: []Column[PodSpec, PodStatus]{
+	Columns: []Column[*Pod]{
 		{Name: "READY", Of: readyColumn},
 		{Name: "PHASE", Of: func(p *Pod) string { return phaseColumn(p) }},
 		{Name: "RESTARTS", Of: func(p *Pod) string { return fmt.Sprint(p.Status.Restarts()) }},

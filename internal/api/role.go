@@ -7,10 +7,10 @@ import (
 )
 
 // Roles say what tokens may do.
-var Roles = Kind[RoleSpec, RoleStatus]{
+var Roles = &Kind[*Role]{
 	Name: "Role", Plural: "roles", Aliases: []string{"role"}, Scope: Cluster,
 	Doc: "What tokens that have it may do: rules of namespaces, kinds and verbs. What no rule gives is denied.",
-	Columns: []Column[RoleSpec, RoleStatus]{
+	Columns: []Column[*Role]{
 		{Name: "RULES", Of: func(r *Role) string { return fmt.Sprint(len(r.Spec.Rules)) }},
 		{Name: "GIVES", Wide: true, Of: func(r *Role) string {
 			var all []string

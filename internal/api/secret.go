@@ -8,10 +8,10 @@ import (
 )
 
 // Secrets are values of apps that nobody else may read.
-var Secrets = Kind[SecretSpec, VersionedStatus]{
+var Secrets = &Kind[*Secret]{
 	Name: "Secret", Plural: "secrets", Aliases: []string{"secret"}, Scope: Namespaced,
 	Doc: "Values for apps that nobody else reads: containers find them as variables (secrets) or files in memory. They are kept encrypted and given only to nodes that run a pod that uses them; the API shows none. A change is a rollout of the apps that use it; when that fails, the values of before are put back.",
-	Columns: []Column[SecretSpec, VersionedStatus]{
+	Columns: []Column[*Secret]{
 		{Name: "KEYS", Of: func(s *Secret) string { return dash(strings.Join(s.Status.Keys, ",")) }},
 		{Name: "HASH", Of: func(s *Secret) string { return dash(s.Spec.Hash) }},
 		{Name: "USED BY", Of: func(s *Secret) string { return dash(strings.Join(s.Status.UsedBy, ",")) }},

@@ -8,10 +8,10 @@ import (
 )
 
 // Servers are the members of the control plane.
-var Servers = Kind[ServerSpec, ServerStatus]{
+var Servers = &Kind[*Server]{
 	Name: "Server", Plural: "servers", Aliases: []string{"server"}, Scope: Cluster, Derived: true,
 	Doc: "A member of the control plane.",
-	Columns: []Column[ServerSpec, ServerStatus]{
+	Columns: []Column[*Server]{
 		{Name: "ADDRESS", Of: func(s *Server) string { return s.Spec.Address }},
 		{Name: "ROLE", Of: func(s *Server) string { return string(s.Status.Role) }},
 		{Name: "STORE", Of: func(s *Server) string {

@@ -8,13 +8,13 @@ import (
 )
 
 // Services give an app's ready pods one address.
-var Services = Kind[ServiceSpec, ServiceStatus]{
+var Services = &Kind[*Service]{
 	Name: "Service", Plural: "services", Aliases: []string{"service", "svc"}, Scope: Namespaced,
 	Doc: "A virtual IP, a DNS name and node ports in front of an app's ready pods.",
 	Indexes: map[string]func(*Service) string{
 		"app": func(s *Service) string { return s.Spec.App },
 	},
-	Columns: []Column[ServiceSpec, ServiceStatus]{
+	Columns: []Column[*Service]{
 		{Name: "APP", Of: func(s *Service) string { return s.Spec.App }},
 		{Name: "IP", Of: func(s *Service) string { return dash(s.Effective.IP) }},
 		{Name: "PORTS", Of: func(s *Service) string { return s.Effective.portsColumn() }},
@@ -149,14 +149,14 @@ func ServiceDNSName(namespace, name string) string {
 }
 
 // EndpointSlices say who answers for a service.
-var EndpointSlices = Kind[EndpointsSpec, EndpointsStatus]{
+var EndpointSlices = &Kind[*Endpoints]{
 	Name: "Endpoints", Plural: "endpoints", Aliases: []string{"endpoint", "ep"}, Scope: Namespaced, Derived: true,
 	Doc: "The addresses behind a service, computed by the service loop, in slices of at most 100.",
 	Indexes: map[string]func(*Endpoints) string{
 		"service": func(e *Endpoints) string { return e.Spec.Service },
 		"app":     func(e *Endpoints) string { return e.Spec.App },
 	},
-	Columns: []Column[EndpointsSpec, EndpointsStatus]{
+	Columns: []Column[*Endpoints]{
 		{Name: "SERVICE", Of: func(e *Endpoints) string { return dash(e.Spec.Service) }},
 		{Name: "APP", Wide: true, Of: func(e *Endpoints) string { return dash(e.Spec.App) }},
 		{Name: "ADDRESSES", Of: func(e *Endpoints) string { return e.Spec.addressesColumn() }},

@@ -8,10 +8,10 @@ import (
 )
 
 // Tokens let users in, and machines join.
-var Tokens = Kind[TokenSpec, TokenStatus]{
+var Tokens = &Kind[*Token]{
 	Name: "Token", Plural: "tokens", Aliases: []string{"token"}, Scope: Cluster,
 	Doc: "A bearer token of a user, or a join token of machines. Only a hash of its secret is kept.",
-	Columns: []Column[TokenSpec, TokenStatus]{
+	Columns: []Column[*Token]{
 		{Name: "ROLE", Of: func(t *Token) string { return strings.Join(t.Spec.Named(), ", ") }},
 		{Name: "USES", Of: func(t *Token) string { return fmt.Sprint(t.Status.Uses) }},
 		{Name: "EXPIRES", Of: func(t *Token) string {

@@ -8,13 +8,13 @@ import (
 )
 
 // Volumes are storage that outlives pods.
-var Volumes = Kind[VolumeSpec, VolumeStatus]{
+var Volumes = &Kind[*Volume]{
 	Name: "Volume", Plural: "volumes", Aliases: []string{"volume", "vol"}, Scope: Namespaced, TwoStep: true, Parts: []string{"data"},
 	Doc: "Storage that outlives pods: a filesystem of a fixed size on the disk of one node.",
 	Indexes: map[string]func(*Volume) string{
 		"node": func(v *Volume) string { return v.Status.Node },
 	},
-	Columns: []Column[VolumeSpec, VolumeStatus]{
+	Columns: []Column[*Volume]{
 		{Name: "SIZE", Of: func(v *Volume) string { return dash(string(cmp.Or(v.Status.Data.Size, v.Spec.Size))) }},
 		{Name: "PHASE", Of: func(v *Volume) string { return volumePhaseColumn(v) }},
 		{Name: "NODE", Of: func(v *Volume) string { return dash(v.Status.Node) }},

@@ -19,7 +19,7 @@ type Declared struct {
 }
 
 // GetDeclared returns one object with its spec verbatim.
-func (r Kind[S, T]) GetDeclared(ctx context.Context, namespace, name string) (*Declared, error) {
+func (r *Kind[O]) GetDeclared(ctx context.Context, namespace, name string) (*Declared, error) {
 	o := new(Declared)
 	if err := r.c.Call(ctx, http.MethodGet, r.path(namespace, name), nil, nil, o); err != nil {
 		return nil, err
@@ -29,23 +29,23 @@ func (r Kind[S, T]) GetDeclared(ctx context.Context, namespace, name string) (*D
 
 // ReplaceDeclared replaces spec and labels if the object still has the
 // generation, with a spec that is passed on verbatim.
-func (r Kind[S, T]) ReplaceDeclared(ctx context.Context, o *Declared, generation int64) (*api.Object[S, T], error) {
+func (r *Kind[O]) ReplaceDeclared(ctx context.Context, o *Declared, generation int64) (O, error) {
 	return r.replace(ctx, o, generation, nil)
 }
 
 // PutBack is ReplaceDeclared with what an earlier rollout of an app declared, by
 // its number: its images are those that ran, whatever their tags mean by now.
-func (r Kind[S, T]) PutBack(ctx context.Context, o *Declared, generation, rollout int64) (*api.Object[S, T], error) {
+func (r *Kind[O]) PutBack(ctx context.Context, o *Declared, generation, rollout int64) (O, error) {
 	return r.replace(ctx, o, generation, url.Values{"rollout": {strconv.FormatInt(rollout, 10)}})
 }
 
 // FindImages is ReplaceDeclared that has the digests of the images found anew,
 // also where tags are the same. What is what it was keeps its generation.
-func (r Kind[S, T]) FindImages(ctx context.Context, o *Declared, generation int64) (*api.Object[S, T], error) {
+func (r *Kind[O]) FindImages(ctx context.Context, o *Declared, generation int64) (O, error) {
 	return r.replace(ctx, o, generation, url.Values{"images": {"anew"}})
 }
 
-func (r Kind[S, T]) replace(ctx context.Context, o *Declared, generation int64, query url.Values) (*api.Object[S, T], error) {
+func (r *Kind[O]) replace(ctx context.Context, o *Declared, generation int64, query url.Values) (O, error) {
 	o.Kind = r.k.Name
-	return r.send(ctx, o.Meta, "", ifMatch(generation), query, o)
+	return r.send(ctx, &o.Meta, "", ifMatch(generation), query, o)
 }

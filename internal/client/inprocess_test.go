@@ -10,7 +10,7 @@ import (
 )
 
 // watched collects what a watch of apps yields until it ends.
-func watched(ctx context.Context, h http.HandlerFunc) (events []api.WatchEvent[api.AppSpec, api.AppStatus], end error) {
+func watched(ctx context.Context, h http.HandlerFunc) (events []api.WatchEvent[*api.App], end error) {
 	for ev, err := range Of(InProcess(h), api.Apps).Watch(ctx, "", nil, 1) {
 		if err != nil {
 			return events, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -15,13 +16,13 @@ import (
 )
 
 // Kind is a typed view of the cluster: the objects of one kind.
-type Kind[S api.Spec[S], T any] struct {
+type Kind[O api.Any] struct {
 	c *Client
-	k api.Kind[S, T]
+	k *api.Kind[O]
 }
 
 // Of returns the objects of kind k.
-func Of[S api.Spec[S], T any](c *Client, k api.Kind[S, T]) Kind[S, T] { return Kind[S, T]{c, k} }
+func Of[O api.Any](c *Client, k *api.Kind[O]) *Kind[O] { return &Kind[O]{c, k} }
 
 // Path returns the URL path of an object of the kind, or of all when name is empty.
 func Path(i api.Info, namespace, name string) string {
@@ -36,15 +37,13 @@ func Path(i api.Info, namespace, name string) string {
 	return p
 }
 
-func (r Kind[S, T]) path(namespace, name string) string { return Path(r.k.Info(), namespace, name) }
+func (r *Kind[O]) path(namespace, name string) string { return Path(r.k.Info(), namespace, name) }
 
 // Get returns one object.
-func (r Kind[S, T]) Get(ctx context.Context, namespace, name string) (*api.Object[S, T], error) {
-	o := new(api.Object[S, T])
-	if err := r.c.Call(ctx, http.MethodGet, r.path(namespace, name), nil, nil, o); err != nil {
-		return nil, err
-	}
-	return o, nil
+func (r *Kind[O]) Get(ctx context.Context, namespace, name string) (O, error) {
+	o := r.k.Make()
+	err := r.c.Call(ctx, http.MethodGet, r.path(namespace, name), nil, nil, o)
+	return only(o, err)
 }
 
 // Filter selects what a list or watch shows: "label" → "k=v", or an index of
@@ -56,14 +55,14 @@ func By(key, value string) Filter { return Filter{key: {value}} }
 
 // List returns the objects of a namespace, or of all when it is empty, in the
 // order of their names, and the revision they were read at. It pages by itself.
-func (r Kind[S, T]) List(ctx context.Context, namespace string, filter Filter) ([]api.Object[S, T], int64, error) {
+func (r *Kind[O]) List(ctx context.Context, namespace string, filter Filter) ([]O, int64, error) {
 	q := url.Values{}
 	for k, v := range filter {
 		q[k] = v
 	}
-	var items []api.Object[S, T]
+	var items []O
 	for {
-		var page api.List[S, T]
+		var page api.List[O]
 		if err := r.c.Call(ctx, http.MethodGet, r.path(namespace, ""), q, nil, &page); err != nil {
 			return nil, 0, err
 		}
@@ -75,33 +74,39 @@ func (r Kind[S, T]) List(ctx context.Context, namespace string, filter Filter) (
 	}
 }
 
-func (r Kind[S, T]) put(ctx context.Context, o *api.Object[S, T], sub string, h http.Header) (*api.Object[S, T], error) {
-	o.Kind = r.k.Name
-	return r.send(ctx, o.Meta, sub, h, nil, o)
+func (r *Kind[O]) put(ctx context.Context, o O, sub string, h http.Header) (O, error) {
+	return r.send(ctx, o.GetMeta(), sub, h, nil, o.WithKind(r.k.Name))
+}
+
+// only is what was answered, or else nil with the error.
+func only[O any](answer O, err error) (O, error) {
+	if err != nil {
+		var none O
+		return none, err
+	}
+	return answer, nil
 }
 
 // send puts body at the object that meta names, or below it.
-func (r Kind[S, T]) send(ctx context.Context, meta api.Meta, sub string, h http.Header, query url.Values, body any) (*api.Object[S, T], error) {
-	out := new(api.Object[S, T])
+func (r *Kind[O]) send(ctx context.Context, meta *api.Meta, sub string, h http.Header, query url.Values, body any) (O, error) {
+	out := r.k.Make()
 	req := Request{Method: http.MethodPut, Path: r.path(meta.Namespace, meta.Name) + sub, Header: h, Query: query}
-	if err := r.c.call(ctx, req, body, out); err != nil {
-		return nil, err
-	}
-	return out, nil
+	err := r.c.call(ctx, req, body, out)
+	return only(out, err)
 }
 
 // Create stores a new object; one of its name must not exist.
-func (r Kind[S, T]) Create(ctx context.Context, o *api.Object[S, T]) (*api.Object[S, T], error) {
+func (r *Kind[O]) Create(ctx context.Context, o O) (O, error) {
 	return r.put(ctx, o, "", http.Header{"If-None-Match": {"*"}})
 }
 
 // Put creates o, or replaces spec and labels of the one of its name, whatever they are.
-func (r Kind[S, T]) Put(ctx context.Context, o *api.Object[S, T]) (*api.Object[S, T], error) {
+func (r *Kind[O]) Put(ctx context.Context, o O) (O, error) {
 	return r.put(ctx, o, "", nil)
 }
 
 // Replace replaces spec and labels if the object still has the generation.
-func (r Kind[S, T]) Replace(ctx context.Context, o *api.Object[S, T], generation int64) (*api.Object[S, T], error) {
+func (r *Kind[O]) Replace(ctx context.Context, o O, generation int64) (O, error) {
 	return r.put(ctx, o, "", ifMatch(generation))
 }
 
@@ -110,36 +115,34 @@ func ifMatch(generation int64) http.Header {
 }
 
 // PutStatus replaces the status of o, but for parts that have another writer.
-// When o.Meta.UID is set, an object of the name with another UID is left alone (Precondition).
-func (r Kind[S, T]) PutStatus(ctx context.Context, o *api.Object[S, T]) (*api.Object[S, T], error) {
+// When its UID is set, an object of the name with another UID is left alone (Precondition).
+func (r *Kind[O]) PutStatus(ctx context.Context, o O) (O, error) {
 	return r.put(ctx, o, "/status", nil)
 }
 
 // PutPart replaces one part of the status, such as "health" of a node. It sends
 // nothing else: a server of an older version might not know all the rest.
-func (r Kind[S, T]) PutPart(ctx context.Context, o *api.Object[S, T], part string) (*api.Object[S, T], error) {
+func (r *Kind[O]) PutPart(ctx context.Context, o O, part string) (O, error) {
 	var status map[string]json.RawMessage
-	b, err := json.Marshal(o.Status)
+	meta := o.GetMeta()
+	b, err := json.Marshal(o.GetStatus())
 	if err == nil {
 		err = json.Unmarshal(b, &status)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("encode the %s of %s: %w", part, r.k.Ref(o.Meta.Namespace, o.Meta.Name), err)
+		return only(o, fmt.Errorf("encode the %s of %s: %w", part, r.k.Ref(meta.Namespace, meta.Name), err))
 	}
-	only := map[string]json.RawMessage{}
-	if is, set := status[part]; set {
-		only[part] = is
-	}
-	return r.send(ctx, o.Meta, "/"+part, nil, nil, struct {
+	maps.DeleteFunc(status, func(key string, _ json.RawMessage) bool { return key != part })
+	return r.send(ctx, meta, "/"+part, nil, nil, struct {
 		Kind   string                     `json:"kind"`
-		Meta   api.Meta                   `json:"meta"`
+		Meta   *api.Meta                  `json:"meta"`
 		Status map[string]json.RawMessage `json:"status"`
-	}{r.k.Name, o.Meta, only})
+	}{r.k.Name, meta, status})
 }
 
 // Delete asks for the deletion of an object: two-step kinds are only marked.
 // An empty uid means whichever has the name.
-func (r Kind[S, T]) Delete(ctx context.Context, namespace, name, uid string) error {
+func (r *Kind[O]) Delete(ctx context.Context, namespace, name, uid string) error {
 	q := url.Values{}
 	if uid != "" {
 		q.Set("uid", uid)
@@ -148,15 +151,15 @@ func (r Kind[S, T]) Delete(ctx context.Context, namespace, name, uid string) err
 }
 
 // Finalize removes an object of a two-step kind for good.
-func (r Kind[S, T]) Finalize(ctx context.Context, namespace, name, uid string) error {
+func (r *Kind[O]) Finalize(ctx context.Context, namespace, name, uid string) error {
 	return r.c.Call(ctx, http.MethodDelete, r.path(namespace, name), url.Values{"final": {"true"}, "uid": {uid}}, nil, nil)
 }
 
 // Watch yields every change after revision from, and bookmarks. It ends with
 // an error when the stream breaks; Gone means list again. Lines of other types
 // are for clients of a newer version.
-func (r Kind[S, T]) Watch(ctx context.Context, namespace string, filter Filter, from int64) iter.Seq2[api.WatchEvent[S, T], error] {
-	return func(yield func(api.WatchEvent[S, T], error) bool) {
+func (r *Kind[O]) Watch(ctx context.Context, namespace string, filter Filter, from int64) iter.Seq2[api.WatchEvent[O], error] {
+	return func(yield func(api.WatchEvent[O], error) bool) {
 		q := url.Values{"watch": {"true"}, "from": {strconv.FormatInt(from, 10)}}
 		for k, v := range filter {
 			q[k] = v
@@ -165,13 +168,13 @@ func (r Kind[S, T]) Watch(ctx context.Context, namespace string, filter Filter, 
 		defer cancel()
 		resp, err := r.c.Do(ctx, Request{Method: http.MethodGet, Path: r.path(namespace, ""), Query: q, Header: http.Header{"Accept": {AsTheyAre}}})
 		if err != nil {
-			yield(api.WatchEvent[S, T]{}, err)
+			yield(api.WatchEvent[O]{}, err)
 			return
 		}
 		defer resp.Body.Close()
-		read := lines[S, T](resp.Body)
+		read := lines[O](resp.Body)
 		if b, ok := resp.Body.(*body); ok && resp.Header.Get("Content-Type") == AsTheyAre {
-			read = given[S, T](b)
+			read = given[O](b)
 		}
 		for {
 			ev, err := read()
@@ -186,10 +189,10 @@ func (r Kind[S, T]) Watch(ctx context.Context, namespace string, filter Filter, 
 				err = ev.Error
 			}
 			if err != nil {
-				yield(api.WatchEvent[S, T]{}, err)
+				yield(api.WatchEvent[O]{}, err)
 				return
 			}
-			known := ev.Type == api.EventBookmark || ev.Object != nil && (ev.Type == api.EventPut || ev.Type == api.EventDelete)
+			known := ev.Type == api.EventBookmark || !ev.Object.Absent() && (ev.Type == api.EventPut || ev.Type == api.EventDelete)
 			if known && !yield(ev, nil) {
 				return
 			}
@@ -198,15 +201,15 @@ func (r Kind[S, T]) Watch(ctx context.Context, namespace string, filter Filter, 
 }
 
 // lines reads the events of a watch.
-func lines[S api.Spec[S], T any](from io.Reader) func() (api.WatchEvent[S, T], error) {
+func lines[O api.Any](from io.Reader) func() (api.WatchEvent[O], error) {
 	d := json.NewDecoder(from)
-	return func() (ev api.WatchEvent[S, T], err error) { return ev, d.Decode(&ev) }
+	return func() (ev api.WatchEvent[O], err error) { return ev, d.Decode(&ev) }
 }
 
 // given are the events of a watch in this process.
-func given[S api.Spec[S], T any](by *body) func() (api.WatchEvent[S, T], error) {
+func given[O api.Any](by *body) func() (api.WatchEvent[O], error) {
 	var shown []Shown
-	return func() (ev api.WatchEvent[S, T], err error) {
+	return func() (ev api.WatchEvent[O], err error) {
 		for len(shown) == 0 {
 			if shown, err = by.next(); err != nil {
 				return ev, err
@@ -214,7 +217,7 @@ func given[S api.Spec[S], T any](by *body) func() (api.WatchEvent[S, T], error) 
 		}
 		next := shown[0]
 		shown = shown[1:]
-		o, _ := next.Object.(*api.Object[S, T])
-		return api.WatchEvent[S, T]{Type: next.Type, Revision: next.Revision, Object: o, Error: next.Error}, nil
+		o, _ := next.Object.(O)
+		return api.WatchEvent[O]{Type: next.Type, Revision: next.Revision, Object: o, Error: next.Error}, nil
 	}
 }

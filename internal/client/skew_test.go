@@ -107,7 +107,7 @@ func TestNewerServersAreUnderstood(t *testing.T) {
 	answers := map[string]any{
 		"problem": &api.Error{}, "batch": &api.BatchAnswer{}, "drained": &api.DrainedAnswer{}, "lease": &api.LeaseAnswer{}, "version": &api.ContentVersion{},
 		"usage": &api.UsageAnswer{}, "images": &api.NodeImages{}, "progress": &api.ImageProgress{}, "why": &api.Explanation{}, "plan": &api.WritePlan{},
-		"keys": &api.Keys{}, "rebalance": &api.Rebalance{}, "pods": &api.List[api.PodSpec, api.PodStatus]{},
+		"keys": &api.Keys{}, "rebalance": &api.Rebalance{}, "pods": &api.List[*api.Pod]{},
 	}
 	for _, k := range api.Kinds {
 		answers[k.Info().Plural+"/x"] = k.New()

@@ -74,7 +74,7 @@ func testCauses(t *testing.T, c *cluster) {
 	}
 	all := get(t, c, api.Apps)
 	for name, want := range apps {
-		i := slices.IndexFunc(all, func(a api.App) bool { return a.Meta.Name == name })
+		i := slices.IndexFunc(all, func(a *api.App) bool { return a.Meta.Name == name })
 		if i < 0 || all[i].Status.Rollout.Cause == nil {
 			t.Errorf("%s has no cause", name)
 			continue

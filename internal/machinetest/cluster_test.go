@@ -129,9 +129,9 @@ func (c *cluster) must(t testing.TB, args ...string) string {
 }
 
 // get lists objects of a kind through the CLI.
-func get[S api.Spec[S], T any](t testing.TB, c *cluster, k api.Kind[S, T], args ...string) []api.Object[S, T] {
+func get[O api.Any](t testing.TB, c *cluster, k *api.Kind[O], args ...string) []O {
 	t.Helper()
-	var list api.List[S, T]
+	var list api.List[O]
 	out := c.must(t, append([]string{"get", k.Plural, "-o", "json"}, args...)...)
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
 		t.Fatalf("get %s: %v\n%s", k.Plural, err, out)
@@ -140,12 +140,12 @@ func get[S api.Spec[S], T any](t testing.TB, c *cluster, k api.Kind[S, T], args 
 }
 
 // pods returns the pods of an app that have not ended.
-func (c *cluster) pods(t testing.TB, app string) []api.Pod {
+func (c *cluster) pods(t testing.TB, app string) []*api.Pod {
 	t.Helper()
-	return slices.DeleteFunc(get(t, c, api.Pods), func(p api.Pod) bool { return p.Spec.App != app || p.Status.Phase.Ended() })
+	return slices.DeleteFunc(get(t, c, api.Pods), func(p *api.Pod) bool { return p.Spec.App != app || p.Status.Phase.Ended() })
 }
 
-func (c *cluster) nodes(t testing.TB) []api.Node { return get(t, c, api.Nodes) }
+func (c *cluster) nodes(t testing.TB) []*api.Node { return get(t, c, api.Nodes) }
 
 // number is how `clusterd dev` calls a node: by its number.
 func number(node string) string { return regexp.MustCompile(`\d+$`).FindString(node) }

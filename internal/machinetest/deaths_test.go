@@ -55,6 +55,6 @@ func (c *cluster) settled(t testing.TB, replicas int) {
 	t.Helper()
 	eventually(t, time.Minute, fmt.Sprintf("%d pods are ready", replicas), func() bool {
 		pods := c.pods(t, "steady")
-		return len(pods) == replicas && !slices.ContainsFunc(pods, func(p api.Pod) bool { return !p.Status.Ready })
+		return len(pods) == replicas && !slices.ContainsFunc(pods, func(p *api.Pod) bool { return !p.Status.Ready })
 	})
 }

@@ -56,7 +56,7 @@ resource "clusterd_app" "evil" {
 `
 	m := c.terraform(t, hcl)
 	m.apply(t)
-	var p api.Pod
+	var p *api.Pod
 	for _, q := range get(t, c, api.Pods, "-n", "risky") {
 		p = q
 	}
@@ -111,7 +111,7 @@ resource "clusterd_app" "through" {
 		}
 	}
 
-	if ill := slices.ContainsFunc(c.nodes(t), func(n api.Node) bool { return n.Status.Health.Verdict != api.VerdictReady }); ill {
+	if ill := slices.ContainsFunc(c.nodes(t), func(n *api.Node) bool { return n.Status.Health.Verdict != api.VerdictReady }); ill {
 		t.Errorf("a node suffers:\n%s", c.try("get", "nodes"))
 	}
 	start := time.Now()

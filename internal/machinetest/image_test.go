@@ -19,12 +19,12 @@ func testLateImage(t *testing.T, c *cluster) {
 	}
 	verdict := func(node string) api.Verdict {
 		all := c.nodes(t)
-		i := slices.IndexFunc(all, func(n api.Node) bool { return n.Meta.Name == node })
+		i := slices.IndexFunc(all, func(n *api.Node) bool { return n.Meta.Name == node })
 		return all[i].Status.Health.Verdict
 	}
 	loaded := func() []string {
 		images := get(t, c, api.Images)
-		i := slices.IndexFunc(images, func(i api.Image) bool { return i.Spec.Reference == "docker.io/library/nginx:2.0" })
+		i := slices.IndexFunc(images, func(i *api.Image) bool { return i.Spec.Reference == "docker.io/library/nginx:2.0" })
 		if i < 0 {
 			return nil
 		}

@@ -54,7 +54,7 @@ func testKeys(t *testing.T, c *cluster) {
 		t.Errorf("the authorities are %s, with %s before", both.Authorities, before.Authorities)
 	}
 	steady("all trust the new authority alone", func(k api.Keys) bool {
-		return !slices.ContainsFunc(c.nodes(t), func(n api.Node) bool {
+		return !slices.ContainsFunc(c.nodes(t), func(n *api.Node) bool {
 			return n.Status.Keys.Authorities != newest || n.Status.Keys.Gossip != after.Gossip
 		})
 	})

@@ -49,7 +49,7 @@ resource "clusterd_app" "churn" {
 				return false
 			}
 			pods := c.pods(t, "churn")
-			return len(pods) == replicas && !slices.ContainsFunc(pods, func(p api.Pod) bool { return !p.Status.Ready })
+			return len(pods) == replicas && !slices.ContainsFunc(pods, func(p *api.Pod) bool { return !p.Status.Ready })
 		})
 	}
 	settled(1)

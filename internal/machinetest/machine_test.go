@@ -156,7 +156,7 @@ func testFailedUpdate(t *testing.T, c *cluster, m *module) {
 			if code == 0 || took > 40*time.Second {
 				t.Errorf("apply ended with %d after %s:\n%s", code, took, out)
 			}
-			onANode := slices.ContainsFunc(c.nodes(t), func(n api.Node) bool { return strings.Contains(out, n.Meta.Name) })
+			onANode := slices.ContainsFunc(c.nodes(t), func(n *api.Node) bool { return strings.Contains(out, n.Meta.Name) })
 			for _, want := range append(bad.want, "web-", "rolled back") {
 				if !strings.Contains(out, want) || !onANode {
 					t.Errorf("the error does not say %q, or the node:\n%s", want, out)
@@ -207,7 +207,7 @@ func testProcessKilled(t *testing.T, c *cluster) {
 		t.Fatalf("kill %d: %v", main.PID, err)
 	}
 	eventually(t, 20*time.Second, "the container runs again and is ready", func() bool {
-		i := slices.IndexFunc(c.pods(t, "web"), func(q api.Pod) bool { return q.Meta.UID == p.Meta.UID })
+		i := slices.IndexFunc(c.pods(t, "web"), func(q *api.Pod) bool { return q.Meta.UID == p.Meta.UID })
 		if i < 0 {
 			return false
 		}
@@ -259,7 +259,7 @@ func testAgentKilled(t *testing.T, c *cluster) {
 	time.Sleep(2 * time.Second)
 	c.must(t, "dev", "up", "--name", c.name, "--nodes", "3")
 	eventually(t, 30*time.Second, "all nodes are ready", func() bool {
-		return !slices.ContainsFunc(c.nodes(t), func(n api.Node) bool { return n.Status.Health.Verdict != api.VerdictReady })
+		return !slices.ContainsFunc(c.nodes(t), func(n *api.Node) bool { return n.Status.Health.Verdict != api.VerdictReady })
 	})
 	l.mustBeClean(t, "agents killed")
 	time.Sleep(2 * time.Second) // would-be restarts
@@ -423,7 +423,7 @@ func testStrangers(t *testing.T, c *cluster) {
 			t.Errorf("%s: nodeagent ended with %v, saying\n%s", name, err, out)
 		}
 	}
-	if slices.ContainsFunc(c.nodes(t), func(n api.Node) bool { return n.Meta.Name == "stranger" }) {
+	if slices.ContainsFunc(c.nodes(t), func(n *api.Node) bool { return n.Meta.Name == "stranger" }) {
 		t.Error("a stranger joined")
 	}
 }
@@ -487,7 +487,7 @@ func testNodeDies(t *testing.T, c *cluster) {
 	eventually(t, 20*time.Second, "no stale pod runs on it", func() bool {
 		for _, pid := range processes(t, "nginx: master") {
 			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-			if strings.Contains(string(b), "/"+c.name+"/"+victim+"/") && !slices.ContainsFunc(get(t, c, api.Pods), func(p api.Pod) bool {
+			if strings.Contains(string(b), "/"+c.name+"/"+victim+"/") && !slices.ContainsFunc(get(t, c, api.Pods), func(p *api.Pod) bool {
 				return strings.Contains(string(b), p.Meta.UID)
 			}) {
 				return false

@@ -342,7 +342,7 @@ func testConfig(t *testing.T, c *cluster) {
 	}
 	pages("page two\n")
 	configs := get(t, c, api.Configs)
-	i := slices.IndexFunc(configs, func(o api.Config) bool { return o.Meta.Name == "site" })
+	i := slices.IndexFunc(configs, func(o *api.Config) bool { return o.Meta.Name == "site" })
 	if i < 0 || !strings.Contains(configs[i].Spec.Data["nginx.conf"], "page two") {
 		t.Errorf("the config is not what it was before:\n%s", c.try("get", "configs", "-o", "json"))
 	}

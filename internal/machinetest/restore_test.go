@@ -169,9 +169,9 @@ func same(t testing.TB, how string, was, now []string) {
 	}
 }
 
-func metas[S api.Spec[S], T any](all []api.Object[S, T]) (out []string) {
+func metas[O api.Any](all []O) (out []string) {
 	for _, o := range all {
-		out = append(out, fmt.Sprintf("%s %s generation %d", o.Ref(), o.Meta.UID, o.Meta.Generation))
+		out = append(out, fmt.Sprintf("%s %s generation %d", o.Ref(), o.GetMeta().UID, o.GetMeta().Generation))
 	}
 	return out
 }

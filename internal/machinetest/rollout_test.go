@@ -65,12 +65,12 @@ func testCanary(t *testing.T, c *cluster) {
 	}
 	only := func(image string) {
 		t.Helper()
-		var pods []api.Pod
+		var pods []*api.Pod
 		eventually(t, 30*time.Second, "there are three pods", func() bool { // the last may still stop
 			pods = c.pods(t, "canary")
 			return len(pods) == 3
 		})
-		if slices.ContainsFunc(pods, func(p api.Pod) bool { return declared(p) != image || !p.Status.Ready }) {
+		if slices.ContainsFunc(pods, func(p *api.Pod) bool { return declared(p) != image || !p.Status.Ready }) {
 			t.Errorf("pods are not three of %s, ready:\n%s", image, c.try("get", "pods", "-o", "wide"))
 		}
 		if one, two := c.versions(t, port); (image == "nginx:1.0") != (two == 0) || (image == "nginx:2.0") != (one == 0) {
@@ -86,7 +86,7 @@ func testCanary(t *testing.T, c *cluster) {
 	try("nginx:1.0")
 	c.must(t, "rollout", "abort", "app/canary")
 	eventually(t, 30*time.Second, "what was healthy before is back", func() bool {
-		return !slices.ContainsFunc(c.pods(t, "canary"), func(p api.Pod) bool { return declared(p) != "nginx:2.0" })
+		return !slices.ContainsFunc(c.pods(t, "canary"), func(p *api.Pod) bool { return declared(p) != "nginx:2.0" })
 	})
 	only("nginx:2.0")
 	if lines := m.changes(t); len(lines) != 1 || !strings.HasPrefix(lines[0], "~ image") {
@@ -101,7 +101,7 @@ func testCanary(t *testing.T, c *cluster) {
 }
 
 // declared is the image of a pod as its app names it, without its digest.
-func declared(p api.Pod) string {
+func declared(p *api.Pod) string {
 	image, _, _ := strings.Cut(p.Spec.Image, "@")
 	return image
 }
@@ -155,7 +155,7 @@ func testBadInTheMiddle(t *testing.T, c *cluster) {
 	}
 	eventually(t, time.Minute, "ten pods of what was healthy serve, and no other", func() bool {
 		pods := c.pods(t, "ten")
-		return len(pods) == 10 && !slices.ContainsFunc(pods, func(p api.Pod) bool { return declared(p) != "nginx:1.0" || !p.Status.Ready })
+		return len(pods) == 10 && !slices.ContainsFunc(pods, func(p *api.Pod) bool { return declared(p) != "nginx:1.0" || !p.Status.Ready })
 	})
 	time.Sleep(time.Second) // stragglers of old connections
 	l.mustBeClean(t, "bad image in the middle of ten replicas")
@@ -204,7 +204,7 @@ func testDrain(t *testing.T, c *cluster) {
 	m.write(t, served("single", "nginx:1.0", 3, port, `update = { healthy_for = "1s" }
   placement = { one_per = "node" }`))
 	m.apply(t)
-	if !slices.ContainsFunc(c.pods(t, "single"), func(p api.Pod) bool { return p.Spec.Node == was.Spec.Node }) {
+	if !slices.ContainsFunc(c.pods(t, "single"), func(p *api.Pod) bool { return p.Spec.Node == was.Spec.Node }) {
 		t.Errorf("the node takes no pods again:\n%s", c.try("get", "pods", "-o", "wide"))
 	}
 	m.must(t, "destroy", "-auto-approve", "-no-color")

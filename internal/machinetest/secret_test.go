@@ -72,7 +72,7 @@ func testSecret(t *testing.T, c *cluster) {
 		shown["apply "+plan] = m.must(t, "apply", "-input=false", "-no-color", plan)
 		shown["show "+plan] = m.must(t, "show", "-no-color")
 		m.empty(t)
-		pods := slices.DeleteFunc(c.pods(t, "keeper"), func(p api.Pod) bool { return p.Meta.Deleting() })
+		pods := slices.DeleteFunc(c.pods(t, "keeper"), func(p *api.Pod) bool { return p.Meta.Deleting() })
 		if len(pods) != 1 || pods[0].Meta.UID == was {
 			t.Fatalf("after apply %d there are %d pods; the one before was %s:\n%s", i, len(pods), was, c.try("get", "pods"))
 		}

@@ -140,7 +140,7 @@ func (c *cluster) watchFloor(t *testing.T, app string) *floor {
 				return
 			}
 			if ev.Object.Spec.App == app {
-				f.note(ev.Object, ev.Type == api.EventDelete)
+				f.note(&ev.Object, ev.Type == api.EventDelete)
 			}
 		}
 	}()
@@ -152,7 +152,7 @@ func (c *cluster) watchFloor(t *testing.T, app string) *floor {
 	return f
 }
 
-func (f *floor) note(p api.Pod, gone bool) {
+func (f *floor) note(p *api.Pod, gone bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.seen[p.Meta.Name] = true

@@ -12,18 +12,18 @@ import (
 
 // Caches are what the loops of one process share: each kind is decoded once.
 type Caches struct {
-	Namespaces *Cache[api.NamespaceSpec, api.NamespaceStatus]
-	Apps       *Cache[api.AppSpec, api.AppStatus]
-	Jobs       *Cache[api.JobSpec, api.JobStatus]
-	Pods       *Cache[api.PodSpec, api.PodStatus]
-	Volumes    *Cache[api.VolumeSpec, api.VolumeStatus]
-	Services   *Cache[api.ServiceSpec, api.ServiceStatus]
-	Endpoints  *Cache[api.EndpointsSpec, api.EndpointsStatus]
-	Nodes      *Cache[api.NodeSpec, api.NodeStatus]
-	Configs    *Cache[api.ConfigSpec, api.VersionedStatus]
-	Secrets    *Cache[api.SecretSpec, api.VersionedStatus]
-	Contents   *Cache[api.ContentSpec, api.ContentStatus]
-	Tokens     *Cache[api.TokenSpec, api.TokenStatus]
+	Namespaces *Cache[*api.Namespace]
+	Apps       *Cache[*api.App]
+	Jobs       *Cache[*api.Job]
+	Pods       *Cache[*api.Pod]
+	Volumes    *Cache[*api.Volume]
+	Services   *Cache[*api.Service]
+	Endpoints  *Cache[*api.Endpoints]
+	Nodes      *Cache[*api.Node]
+	Configs    *Cache[*api.Config]
+	Secrets    *Cache[*api.Secret]
+	Contents   *Cache[*api.Content]
+	Tokens     *Cache[*api.Token]
 }
 
 // NewCaches returns empty caches. Run fills them and keeps them current.

@@ -261,7 +261,7 @@ func (s sizes) changes(ctx context.Context, c *cluster) error {
 			ready := 0
 			for i := range all {
 				if all[i].Status.Ready && !all[i].Meta.Deleting() {
-					victim, ready = &all[i], ready+1
+					victim, ready = all[i], ready+1
 				}
 			}
 			return err == nil && ready == pods

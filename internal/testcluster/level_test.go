@@ -61,7 +61,7 @@ func TestServersAreUpgraded(t *testing.T) {
 		}
 		pods, _, err := client.Of(c.Client(), api.Pods).List(ctx, "default", nil)
 		if len(pods) == 1 {
-			pod = pods[0]
+			pod = *pods[0]
 		}
 		return len(pods) == 1 && pods[0].Status.Ready, err
 	})

@@ -50,7 +50,7 @@ func TestAnyServerMayDie(t *testing.T) {
 	c.Await("the pod runs", func(ctx context.Context) (bool, error) {
 		pods, _, err := client.Of(c.Client(), api.Pods).List(ctx, "default", nil)
 		if len(pods) == 1 {
-			pod = pods[0]
+			pod = *pods[0]
 		}
 		return len(pods) == 1 && pods[0].Status.Ready, err
 	})
@@ -195,7 +195,7 @@ func TestSnapshotAndRecovery(t *testing.T) {
 	if _, err := client.Of(c.Client(), api.Apps).Create(t.Context(), app); err != nil {
 		t.Fatal(err)
 	}
-	pods := func(ctx context.Context, cl *client.Client) ([]api.Pod, error) {
+	pods := func(ctx context.Context, cl *client.Client) ([]*api.Pod, error) {
 		all, _, err := client.Of(cl, api.Pods).List(ctx, "default", nil)
 		return all, err
 	}
@@ -203,7 +203,7 @@ func TestSnapshotAndRecovery(t *testing.T) {
 	c.Await("the pod runs", func(ctx context.Context) (bool, error) {
 		all, err := pods(ctx, c.Client())
 		if len(all) == 1 {
-			before = all[0]
+			before = *all[0]
 		}
 		return len(all) == 1 && all[0].Status.Ready, err
 	})

@@ -30,7 +30,7 @@ func TestNodeThatMeansIll(t *testing.T) {
 	c.Await("the pod serves", func(ctx context.Context) (bool, error) {
 		pods, _, err := client.Of(admin, api.Pods).List(ctx, "", nil)
 		if len(pods) == 1 {
-			pod = pods[0]
+			pod = *pods[0]
 		}
 		return pod.Status.Ready, err
 	})

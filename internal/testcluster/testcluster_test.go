@@ -224,7 +224,7 @@ func TestStreamsReachThePod(t *testing.T) {
 	c.Await("the pod serves", func(ctx context.Context) (bool, error) {
 		pods, _, err := client.Of(cl, api.Pods).List(ctx, "", nil)
 		if len(pods) == 1 {
-			pod = pods[0]
+			pod = *pods[0]
 		}
 		return pod.Status.Ready, err
 	})

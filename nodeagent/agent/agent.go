@@ -78,11 +78,11 @@ type Config struct {
 	// measured without them.
 	Idle bool
 	// Nodes hears of all nodes whenever one changes; nil: not wanted.
-	Nodes func([]api.Node)
+	Nodes func([]*api.Node)
 	// Servers are the API servers (host:port) to open tunnels to; with TLS nil, none.
 	Servers []string
 	// ServersChanged hears of all servers whenever one changes; nil: not wanted.
-	ServersChanged func([]api.Server)
+	ServersChanged func([]*api.Server)
 	// Keys are those of the node's that members share, for its status; nil: none
 	// are told of.
 	Keys func() api.KeyIDs
@@ -177,8 +177,8 @@ func (a *Agent) Run(ctx context.Context) error {
 
 func (a *Agent) followPods(ctx context.Context) {
 	follow(ctx, a.cfg.Client, api.Pods, client.By("node", a.cfg.Name), a.log,
-		func(all []api.Pod) { a.workers.Sync(all) },
-		func(ev api.WatchEvent[api.PodSpec, api.PodStatus]) {
+		func(all []*api.Pod) { a.workers.Sync(all) },
+		func(ev api.WatchEvent[*api.Pod]) {
 			switch ev.Type {
 			case api.EventPut:
 				a.workers.Put(*ev.Object)
@@ -191,9 +191,9 @@ func (a *Agent) followPods(ctx context.Context) {
 // followNodes passes on who the nodes are, and sees to it that what the
 // cluster has of this one is so.
 func (a *Agent) followNodes(ctx context.Context) {
-	nodes := map[string]api.Node{}
+	nodes := map[string]*api.Node{}
 	tell := func() {
-		all := make([]api.Node, 0, len(nodes))
+		all := make([]*api.Node, 0, len(nodes))
 		for _, n := range nodes {
 			all = append(all, n)
 		}
@@ -203,17 +203,17 @@ func (a *Agent) followNodes(ctx context.Context) {
 		}
 	}
 	follow(ctx, a.cfg.Client, api.Nodes, nil, a.log,
-		func(all []api.Node) {
+		func(all []*api.Node) {
 			clear(nodes)
 			for _, n := range all {
 				nodes[n.Meta.Name] = n
 			}
 			tell()
 		},
-		func(ev api.WatchEvent[api.NodeSpec, api.NodeStatus]) {
+		func(ev api.WatchEvent[*api.Node]) {
 			switch ev.Type {
 			case api.EventPut:
-				nodes[ev.Object.Meta.Name] = *ev.Object
+				nodes[ev.Object.Meta.Name] = ev.Object
 			case api.EventDelete:
 				delete(nodes, ev.Object.Meta.Name)
 			default:
@@ -257,7 +257,7 @@ func (a *Agent) register(ctx context.Context) {
 }
 
 // Addresses are where servers answer, each once and in order.
-func Addresses(all []api.Server) (addrs []string) {
+func Addresses(all []*api.Server) (addrs []string) {
 	for _, s := range all {
 		addrs = append(addrs, s.Spec.Address)
 	}
@@ -329,7 +329,7 @@ func (a *Agent) tunnels(ctx context.Context) {
 		first[s] = true
 	}
 	want(first)
-	servers := map[string]api.Server{} // by name
+	servers := map[string]*api.Server{} // by name
 	tell := func() {
 		addrs := map[string]bool{}
 		for _, s := range servers {
@@ -344,17 +344,17 @@ func (a *Agent) tunnels(ctx context.Context) {
 		}
 	}
 	follow(ctx, a.cfg.Client, api.Servers, nil, a.log,
-		func(all []api.Server) {
+		func(all []*api.Server) {
 			clear(servers)
 			for _, s := range all {
 				servers[s.Meta.Name] = s
 			}
 			tell()
 		},
-		func(ev api.WatchEvent[api.ServerSpec, api.ServerStatus]) {
+		func(ev api.WatchEvent[*api.Server]) {
 			switch ev.Type {
 			case api.EventPut:
-				servers[ev.Object.Meta.Name] = *ev.Object
+				servers[ev.Object.Meta.Name] = ev.Object
 			case api.EventDelete:
 				delete(servers, ev.Object.Meta.Name)
 			default:

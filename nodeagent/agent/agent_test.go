@@ -77,7 +77,7 @@ func must[T any](v T, err error) T {
 }
 
 // await blocks until an object of the kind is as wanted.
-func await[S api.Spec[S], T any](t *testing.T, c *client.Client, k api.Kind[S, T], ok func(*api.Object[S, T]) bool) {
+func await[O api.Any](t *testing.T, c *client.Client, k *api.Kind[O], ok func(O) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

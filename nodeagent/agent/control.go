@@ -68,7 +68,7 @@ func (k control) byHand(ctx context.Context, reference string) (*image.Archive, 
 	return nil, nil
 }
 
-func (k control) images(ctx context.Context) ([]api.Image, error) {
+func (k control) images(ctx context.Context) ([]*api.Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	all, _, err := client.Of(k.c, api.Images).List(ctx, "", nil)

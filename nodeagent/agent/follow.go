@@ -11,8 +11,8 @@ import (
 
 // follow lists the objects that match, then tells of every change, until ctx
 // ends. A broken watch goes on where it ended; one that cannot lists anew.
-func follow[S api.Spec[S], T any](ctx context.Context, c *client.Client, k api.Kind[S, T], filter client.Filter, log hclog.Logger,
-	all func([]api.Object[S, T]), change func(api.WatchEvent[S, T])) {
+func follow[O api.Any](ctx context.Context, c *client.Client, k *api.Kind[O], filter client.Filter, log hclog.Logger,
+	all func([]O), change func(api.WatchEvent[O])) {
 	listed, from := false, int64(0)
 	again(ctx, log, "follow "+k.Plural, func(ctx context.Context) error {
 		if !listed {

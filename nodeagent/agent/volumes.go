@@ -45,15 +45,15 @@ func (a *Agent) followVolumes(ctx context.Context) {
 	defer wg.Wait()
 	wg.Go(func() {
 		follow(ctx, a.cfg.Client, api.Volumes, client.By("node", a.cfg.Name), a.log,
-			func(all []api.Volume) {
+			func(all []*api.Volume) {
 				change(func() {
 					clear(volumes)
 					for _, v := range all {
-						volumes[v.Meta.UID] = &v
+						volumes[v.Meta.UID] = v
 					}
 				})
 			},
-			func(ev api.WatchEvent[api.VolumeSpec, api.VolumeStatus]) {
+			func(ev api.WatchEvent[*api.Volume]) {
 				change(func() {
 					switch ev.Type {
 					case api.EventPut:

@@ -49,7 +49,8 @@ func run(t *testing.T, s *Server) (stop func()) {
 	return stop
 }
 
-func service(namespace, name, app, ip string) (s api.Service) {
+func service(namespace, name, app, ip string) *api.Service {
+	s := &api.Service{}
 	s.Meta.Namespace, s.Meta.Name = namespace, name
 	s.Effective = api.ServiceSpec{App: app, IP: ip, Ports: map[string]api.ServicePort{
 		"http": {Port: 80, Protocol: "tcp"}, "dns": {Port: 53, Protocol: "udp"},
@@ -57,7 +58,8 @@ func service(namespace, name, app, ip string) (s api.Service) {
 	return s
 }
 
-func slice(namespace, service string, n int, ips ...string) (e api.Endpoints) {
+func slice(namespace, service string, n int, ips ...string) *api.Endpoints {
+	e := &api.Endpoints{}
 	e.Meta.Namespace, e.Meta.Name, e.Spec.Service = namespace, fmt.Sprintf("%s-%d", service, n), service
 	for _, ip := range ips {
 		ip, draining := strings.CutSuffix(ip, " draining")
@@ -68,8 +70,8 @@ func slice(namespace, service string, n int, ips ...string) (e api.Endpoints) {
 
 func fill(s *Server) {
 	s.Reset(
-		[]api.Service{service("shop", "web", "web", "10.96.0.10"), service("shop", "internal", "web", "10.96.0.11"), service("shop", "empty", "none", "10.96.0.12")},
-		[]api.Endpoints{
+		[]*api.Service{service("shop", "web", "web", "10.96.0.10"), service("shop", "internal", "web", "10.96.0.11"), service("shop", "empty", "none", "10.96.0.12")},
+		[]*api.Endpoints{
 			slice("shop", "web", 0, "10.244.1.2", "10.244.1.3 draining"), slice("shop", "web", 1, "10.244.2.2"),
 			slice("shop", "internal", 0, "10.244.1.2"),
 		}, 1)
@@ -148,8 +150,8 @@ func TestChangesAreSeen(t *testing.T) {
 		t.Errorf("before anything is known: %s", got)
 	}
 	fill(s)
-	put := func(svc api.Service) {
-		s.Service(api.WatchEvent[api.ServiceSpec, api.ServiceStatus]{Type: api.EventPut, Object: &svc})
+	put := func(svc *api.Service) {
+		s.Service(api.WatchEvent[*api.Service]{Type: api.EventPut, Object: svc})
 	}
 	ask := func(name, want string) {
 		t.Helper()
@@ -162,13 +164,13 @@ func TestChangesAreSeen(t *testing.T) {
 	put(service("bank", "db", "db", "10.96.0.21"))
 	ask("db.bank.svc.cluster.local.", "NOERROR ; 10.96.0.21")
 	e := slice("bank", "db", 0, "10.244.3.3")
-	s.Endpoints(api.WatchEvent[api.EndpointsSpec, api.EndpointsStatus]{Type: api.EventPut, Object: &e})
+	s.Endpoints(api.WatchEvent[*api.Endpoints]{Type: api.EventPut, Object: e})
 	ask("db.bank.app.cluster.local.", "NOERROR ; 10.244.3.3")
-	s.Endpoints(api.WatchEvent[api.EndpointsSpec, api.EndpointsStatus]{Type: api.EventDelete, Object: &e})
+	s.Endpoints(api.WatchEvent[*api.Endpoints]{Type: api.EventDelete, Object: e})
 	ask("db.bank.app.cluster.local.", "NOERROR")
-	s.Endpoints(api.WatchEvent[api.EndpointsSpec, api.EndpointsStatus]{Type: api.EventBookmark})
+	s.Endpoints(api.WatchEvent[*api.Endpoints]{Type: api.EventBookmark})
 	gone := service("bank", "db", "db", "10.96.0.21")
-	s.Service(api.WatchEvent[api.ServiceSpec, api.ServiceStatus]{Type: api.EventDelete, Object: &gone})
+	s.Service(api.WatchEvent[*api.Service]{Type: api.EventDelete, Object: gone})
 	ask("db.bank.svc.cluster.local.", "NXDOMAIN")
 	ask("db.bank.app.cluster.local.", "NXDOMAIN")
 	ask("bank.svc.cluster.local.", "NXDOMAIN")
@@ -219,7 +221,7 @@ func TestLargeAnswerIsTruncatedOverUDP(t *testing.T) {
 	for i := range 90 {
 		ips = append(ips, fmt.Sprintf("10.244.9.%d", i+1))
 	}
-	s.Reset([]api.Service{service("shop", "big", "big", "10.96.0.10")}, []api.Endpoints{slice("shop", "big", 0, ips...)}, 1)
+	s.Reset([]*api.Service{service("shop", "big", "big", "10.96.0.10")}, []*api.Endpoints{slice("shop", "big", 0, ips...)}, 1)
 	if r := exchange(t, s, "udp", "big.shop.app.cluster.local.", dns.TypeA); !r.Truncated || len(r.Answer) == 90 {
 		t.Errorf("udp: truncated %v, %d answers", r.Truncated, len(r.Answer))
 	}

@@ -39,7 +39,7 @@ type zone struct {
 }
 
 // Reset replaces all that is known.
-func (s *Server) Reset(services []api.Service, endpoints []api.Endpoints, _ int64) {
+func (s *Server) Reset(services []*api.Service, endpoints []*api.Endpoints, _ int64) {
 	z := &s.zone
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -50,16 +50,16 @@ func (s *Server) Reset(services []api.Service, endpoints []api.Endpoints, _ int6
 	z.services, z.endpoints = map[key]*api.Service{}, map[key]map[string]*api.Endpoints{}
 	z.headless = map[key]map[string]*api.Endpoints{}
 	z.apps, z.vips, z.names = map[key]map[string]bool{}, map[netip.Addr]key{}, map[string]int{}
-	for i := range services {
-		z.putService(&services[i])
+	for _, s := range services {
+		z.putService(s)
 	}
-	for i := range endpoints {
-		z.putSlice(&endpoints[i])
+	for _, e := range endpoints {
+		z.putSlice(e)
 	}
 }
 
 // Service tells of one change of a service.
-func (s *Server) Service(ev api.WatchEvent[api.ServiceSpec, api.ServiceStatus]) {
+func (s *Server) Service(ev api.WatchEvent[*api.Service]) {
 	if ev.Object == nil {
 		return
 	}
@@ -72,7 +72,7 @@ func (s *Server) Service(ev api.WatchEvent[api.ServiceSpec, api.ServiceStatus]) 
 }
 
 // Endpoints tells of one change of a slice of a service's endpoints.
-func (s *Server) Endpoints(ev api.WatchEvent[api.EndpointsSpec, api.EndpointsStatus]) {
+func (s *Server) Endpoints(ev api.WatchEvent[*api.Endpoints]) {
 	if ev.Object == nil {
 		return
 	}

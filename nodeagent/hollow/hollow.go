@@ -51,7 +51,7 @@ type Config struct {
 	TLS      *tls.Config // nil: no tunnels
 	Idle     bool        // take pods, and run none of them
 	// ServersChanged hears of all servers whenever one changes; nil: not wanted.
-	ServersChanged func([]api.Server)
+	ServersChanged func([]*api.Server)
 	Log            hclog.Logger
 }
 

@@ -26,7 +26,7 @@ type cluster struct {
 	node   *hollow.Node
 	rt     *fake.Runtime
 	client *client.Client
-	pods   client.Kind[api.PodSpec, api.PodStatus]
+	pods   *client.Kind[*api.Pod]
 	cut    atomic.Bool // the node cannot reach the API
 	stop   func()
 }

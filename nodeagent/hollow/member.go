@@ -111,7 +111,7 @@ func (m *Member) reportTo(servers []string) error {
 	return nil
 }
 
-func (m *Member) serversChanged(all []api.Server) {
+func (m *Member) serversChanged(all []*api.Server) {
 	addrs := agent.Addresses(all)
 	if err := errors.Join(m.client.Use(agent.URLs(addrs)), m.leader.Use(agent.URLs(addrs)), m.reportTo(addrs)); err != nil {
 		m.log.Warn("cannot take over who the servers are", "servers", addrs, "error", err)

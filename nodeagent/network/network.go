@@ -42,7 +42,7 @@ type Config struct {
 	Subnet   netip.Prefix // addresses of this node's pods
 	Services netip.Prefix // virtual IPs
 	Gateway  netip.Addr   // the pods' gateway, on every node the same; by default DefaultGateway
-	Nodes    []api.Node   // as an earlier agent last knew them: routes that work are not taken away
+	Nodes    []*api.Node  // as an earlier agent last knew them: routes that work are not taken away
 	Log      hclog.Logger
 }
 
@@ -224,7 +224,7 @@ func (n *Network) Pods() map[string]netip.Addr {
 }
 
 // SetNodes says which nodes there are: their pods get a route. Run puts it in place.
-func (n *Network) SetNodes(nodes []api.Node) {
+func (n *Network) SetNodes(nodes []*api.Node) {
 	routes, problems := planNodes(n.cfg.Node, n.cfg.Subnet, nodes)
 	for _, p := range problems {
 		n.log.Warn("no route to a node's pods", "node", p.node, "problem", p.text)

@@ -29,7 +29,7 @@ type node struct {
 // nodes opens the network on n machines.
 func nodes(t testing.TB, n int) []*node {
 	var all []*node
-	var objects []api.Node
+	var objects []*api.Node
 	for i, m := range networktest.New(t, n) {
 		cfg := Config{
 			RunDir: t.TempDir(), DataDir: t.TempDir(), Node: m.Name,
@@ -38,7 +38,7 @@ func nodes(t testing.TB, n int) []*node {
 		nd := &node{Machine: m, cfg: cfg}
 		nd.open(t)
 		all = append(all, nd)
-		o := api.Node{Effective: api.NodeSpec{Subnet: cfg.Subnet.String()}, Status: api.NodeStatus{Address: m.IP.String()}}
+		o := &api.Node{Effective: api.NodeSpec{Subnet: cfg.Subnet.String()}, Status: api.NodeStatus{Address: m.IP.String()}}
 		o.Meta.Name = m.Name
 		objects = append(objects, o)
 	}
@@ -264,9 +264,9 @@ func (n *node) whole(t *testing.T, pods map[string]netip.Addr) string {
 
 func TestStrangeNextHopIsNoError(t *testing.T) {
 	n := nodes(t, 1)[0]
-	o := api.Node{Effective: api.NodeSpec{Subnet: "10.244.9.0/24"}, Status: api.NodeStatus{Address: "203.0.113.9"}}
+	o := &api.Node{Effective: api.NodeSpec{Subnet: "10.244.9.0/24"}, Status: api.NodeStatus{Address: "203.0.113.9"}}
 	o.Meta.Name = "far"
-	n.SetNodes([]api.Node{o})
+	n.SetNodes([]*api.Node{o})
 	must(t, n.Assert())
 	must(t, n.Assert())
 }

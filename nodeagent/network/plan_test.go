@@ -73,11 +73,12 @@ func TestFreedAddressIsLast(t *testing.T) {
 }
 
 func TestPlanNodes(t *testing.T) {
-	node := func(name, subnet, address string) (n api.Node) {
+	node := func(name, subnet, address string) *api.Node {
+		n := &api.Node{}
 		n.Meta.Name, n.Effective.Subnet, n.Status.Address = name, subnet, address
 		return n
 	}
-	routes, problems := planNodes("w1", netip.MustParsePrefix("10.244.1.0/24"), []api.Node{
+	routes, problems := planNodes("w1", netip.MustParsePrefix("10.244.1.0/24"), []*api.Node{
 		node("w6", "10.244.2.0/24", "192.0.2.6"), // w2 has it
 		node("w1", "10.244.1.0/24", "192.0.2.1"),
 		node("w2", "10.244.2.0/24", "192.0.2.2:7946"),

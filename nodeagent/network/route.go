@@ -46,11 +46,11 @@ func (h hop) String() string {
 type problem struct{ node, text string }
 
 // planNodes returns the way to the pods of every other node.
-func planNodes(self string, own netip.Prefix, nodes []api.Node) (map[netip.Prefix]netip.Addr, []problem) {
+func planNodes(self string, own netip.Prefix, nodes []*api.Node) (map[netip.Prefix]netip.Addr, []problem) {
 	routes := map[netip.Prefix]netip.Addr{}
 	var problems []problem
 	nodes = slices.Clone(nodes)
-	slices.SortFunc(nodes, func(a, b api.Node) int { return cmp.Compare(a.Meta.Name, b.Meta.Name) })
+	slices.SortFunc(nodes, func(a, b *api.Node) int { return cmp.Compare(a.Meta.Name, b.Meta.Name) })
 	for _, node := range nodes {
 		name := node.Meta.Name
 		subnet := cmp.Or(node.Effective.Subnet, node.Spec.Subnet)

@@ -69,14 +69,14 @@ func (s *Workers) Run(ctx context.Context) error {
 
 // Sync says which pods the API has for the node: all of them. Pods of before
 // that are not among them are stopped.
-func (s *Workers) Sync(pods []api.Pod) {
+func (s *Workers) Sync(pods []*api.Pod) {
 	s.post(func() {
 		s.synced = true
 		named := map[string]bool{}
 		defer maps.DeleteFunc(s.ended, func(uid string, _ int64) bool { return !named[uid] })
 		for _, p := range pods {
 			named[p.Meta.UID] = true
-			s.put(p)
+			s.put(*p)
 		}
 		for uid, w := range s.pods {
 			if !named[uid] {

@@ -10,9 +10,9 @@ import (
 )
 
 // many returns n services of three pods each.
-func many(n int) (services []api.Service, endpoints []api.Endpoints) {
+func many(n int) (services []*api.Service, endpoints []*api.Endpoints) {
 	for i := range n {
-		var s api.Service
+		s := &api.Service{}
 		s.Meta.Namespace, s.Meta.Name = "bench", fmt.Sprintf("svc-%d", i)
 		s.Effective = api.ServiceSpec{App: s.Meta.Name, IP: fmt.Sprintf("10.96.%d.%d", i/250, i%250+1), Ports: map[string]api.ServicePort{"http": {Port: 80, Protocol: "tcp"}}}
 		services, endpoints = append(services, s), append(endpoints, manySlice(i, 0))
@@ -20,7 +20,8 @@ func many(n int) (services []api.Service, endpoints []api.Endpoints) {
 	return services, endpoints
 }
 
-func manySlice(i, round int) (e api.Endpoints) {
+func manySlice(i, round int) *api.Endpoints {
+	e := &api.Endpoints{}
 	e.Meta.Namespace, e.Meta.Name, e.Spec.Service = "bench", fmt.Sprintf("svc-%d-0", i), fmt.Sprintf("svc-%d", i)
 	for node := range 3 {
 		ip := netip.AddrFrom4([4]byte{10, 244, byte(node + 1), byte((i+round)%250 + 1)})
@@ -73,7 +74,7 @@ func BenchmarkChange(b *testing.B) {
 			for b.Loop() {
 				i++
 				e := manySlice(i%n, i/n+1)
-				p.Endpoints(EndpointsEvent{Type: api.EventPut, Revision: int64(i), Object: &e})
+				p.Endpoints(EndpointsEvent{Type: api.EventPut, Revision: int64(i), Object: e})
 				if err := p.step(false); err != nil {
 					b.Fatal(err)
 				}

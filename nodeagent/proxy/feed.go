@@ -22,15 +22,15 @@ import (
 
 // ServiceEvent and EndpointsEvent are one change each.
 type (
-	ServiceEvent   = api.WatchEvent[api.ServiceSpec, api.ServiceStatus]
-	EndpointsEvent = api.WatchEvent[api.EndpointsSpec, api.EndpointsStatus]
+	ServiceEvent   = api.WatchEvent[*api.Service]
+	EndpointsEvent = api.WatchEvent[*api.Endpoints]
 )
 
 // Sink wants to know every service and its endpoints: the proxy, the resolver.
 type Sink interface {
 	// Reset replaces all that is known. revision is that of the endpoints; 0
 	// means that they are remembered from an earlier run.
-	Reset(services []api.Service, endpoints []api.Endpoints, revision int64)
+	Reset(services []*api.Service, endpoints []*api.Endpoints, revision int64)
 	// Service and Endpoints tell of a put or delete. A bookmark says that
 	// nothing before its revision was missed.
 	Service(ServiceEvent)
@@ -47,8 +47,8 @@ type Feed struct {
 	Log    hclog.Logger
 
 	mu        sync.Mutex
-	services  map[api.Ref]api.Service
-	endpoints map[api.Ref]api.Endpoints
+	services  map[api.Ref]*api.Service
+	endpoints map[api.Ref]*api.Endpoints
 	changed   bool
 }
 
@@ -95,7 +95,7 @@ func (f *Feed) follow(ctx context.Context) error {
 
 // watch hands every event to do. A stream that breaks is taken up where it
 // ended; the error says that this is not possible.
-func watch[S api.Spec[S], T any](ctx context.Context, f *Feed, k api.Kind[S, T], from int64, do func(api.WatchEvent[S, T])) error {
+func watch[O api.Any](ctx context.Context, f *Feed, k *api.Kind[O], from int64, do func(api.WatchEvent[O])) error {
 	var gone error
 	f.retry(ctx, k.Plural, func(ctx context.Context) error {
 		first := true
@@ -131,7 +131,7 @@ func (f *Feed) retry(ctx context.Context, what string, do func(context.Context) 
 	})
 }
 
-func (f *Feed) reset(services []api.Service, endpoints []api.Endpoints, revision int64) {
+func (f *Feed) reset(services []*api.Service, endpoints []*api.Endpoints, revision int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.services, f.endpoints, f.changed = byRef(services), byRef(endpoints), true
@@ -140,25 +140,27 @@ func (f *Feed) reset(services []api.Service, endpoints []api.Endpoints, revision
 	}
 }
 
-func byRef[S api.Spec[S], T any](items []api.Object[S, T]) map[api.Ref]api.Object[S, T] {
-	m := make(map[api.Ref]api.Object[S, T], len(items))
+func byRef[O api.Any](items []O) map[api.Ref]O {
+	m := make(map[api.Ref]O, len(items))
 	for _, o := range items {
-		m[refOf(o.Meta)] = o
+		m[refOf(o)] = o
 	}
 	return m
 }
 
 // refOf names an object among those of its kind.
-func refOf(m api.Meta) api.Ref { return api.Ref{Namespace: m.Namespace, Name: m.Name} }
+func refOf(o api.Any) api.Ref {
+	return api.Ref{Namespace: o.GetMeta().Namespace, Name: o.GetMeta().Name}
+}
 
-func note[S api.Spec[S], T any](m map[api.Ref]api.Object[S, T], ev api.WatchEvent[S, T]) bool {
+func note[O api.Any](m map[api.Ref]O, ev api.WatchEvent[O]) bool {
 	switch {
-	case ev.Object == nil:
+	case ev.Object.Absent():
 		return false
 	case ev.Type == api.EventDelete:
-		delete(m, refOf(ev.Object.Meta))
+		delete(m, refOf(ev.Object))
 	default:
-		m[refOf(ev.Object.Meta)] = *ev.Object
+		m[refOf(ev.Object)] = ev.Object
 	}
 	return true
 }
@@ -183,8 +185,8 @@ func (f *Feed) endpoint(ev EndpointsEvent) {
 
 // memory is the file's content.
 type memory struct {
-	Services  []api.Service   `json:"services"`
-	Endpoints []api.Endpoints `json:"endpoints"`
+	Services  []*api.Service   `json:"services"`
+	Endpoints []*api.Endpoints `json:"endpoints"`
 }
 
 // recall tells the sinks what was true in the last run, if anything is known.

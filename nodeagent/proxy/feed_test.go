@@ -154,7 +154,7 @@ func (s *fakeSink) take() []string {
 	return told
 }
 
-func (s *fakeSink) Reset(services []api.Service, endpoints []api.Endpoints, revision int64) {
+func (s *fakeSink) Reset(services []*api.Service, endpoints []*api.Endpoints, revision int64) {
 	s.note("reset %d services, %d endpoints at %d", len(services), len(endpoints), revision)
 }
 

@@ -102,15 +102,15 @@ func pass(p *Proxy, d time.Duration) {
 	synctest.Wait()
 }
 
-func dnsService() api.Service {
-	var s api.Service
+func dnsService() *api.Service {
+	s := &api.Service{}
 	s.Meta.Namespace, s.Meta.Name = "shop", "dns"
 	s.Effective = api.ServiceSpec{App: "dns", IP: "10.96.0.10", Ports: map[string]api.ServicePort{"dns": {Port: 53, Protocol: "udp"}}}
 	return s
 }
 
-func dnsEndpoints(pods ...netip.AddrPort) api.Endpoints {
-	var e api.Endpoints
+func dnsEndpoints(pods ...netip.AddrPort) *api.Endpoints {
+	e := &api.Endpoints{}
 	e.Meta.Namespace, e.Meta.Name, e.Spec.Service = "shop", "dns-0", "dns"
 	for _, pod := range pods {
 		e.Spec.Addresses = append(e.Spec.Addresses, api.Endpoint{IP: pod.Addr().String(), Ports: map[string]int{"dns": int(pod.Port())}})
@@ -123,8 +123,8 @@ var (
 	pod2 = netip.MustParseAddrPort("10.244.1.3:8080")
 )
 
-func put(e api.Endpoints, revision int64) EndpointsEvent {
-	return EndpointsEvent{Type: api.EventPut, Revision: revision, Object: &e}
+func put(e *api.Endpoints, revision int64) EndpointsEvent {
+	return EndpointsEvent{Type: api.EventPut, Revision: revision, Object: e}
 }
 
 func TestFirstRunRejectsUntilServicesAreKnown(t *testing.T) {
@@ -144,7 +144,7 @@ func TestFirstRunRejectsUntilServicesAreKnown(t *testing.T) {
 func TestAppliedFollowsTheKernel(t *testing.T) {
 	k := &fakeKernel{}
 	loop(t, k, func(p *Proxy, applied *[]int64) {
-		p.Reset([]api.Service{dnsService()}, []api.Endpoints{dnsEndpoints(pod1)}, 7)
+		p.Reset([]*api.Service{dnsService()}, []*api.Endpoints{dnsEndpoints(pod1)}, 7)
 		synctest.Wait()
 		if !slices.Equal(*applied, []int64{7}) || len(k.sets["random12"]) != 12 {
 			t.Fatalf("applied %v: %v", *applied, k.sets)
@@ -181,7 +181,7 @@ func TestAppliedIsToldAgainAndNewestOnly(t *testing.T) {
 			*applied = append(*applied, revision)
 			return nil
 		}
-		p.Reset([]api.Service{dnsService()}, nil, 7)
+		p.Reset([]*api.Service{dnsService()}, nil, 7)
 		for revision := range int64(5) {
 			synctest.Wait()
 			p.Endpoints(put(dnsEndpoints(pod1, pod2), 10+revision))
@@ -198,7 +198,7 @@ func TestAppliedIsToldAgainAndNewestOnly(t *testing.T) {
 func TestTouchedTableIsReplaced(t *testing.T) {
 	k := &fakeKernel{}
 	loop(t, k, func(p *Proxy, _ *[]int64) {
-		p.Reset([]api.Service{dnsService()}, []api.Endpoints{dnsEndpoints(pod1)}, 7)
+		p.Reset([]*api.Service{dnsService()}, []*api.Endpoints{dnsEndpoints(pod1)}, 7)
 		synctest.Wait()
 		was := k.replaced
 		k.watch <- struct{}{}
@@ -223,7 +223,7 @@ func TestTouchedTableIsReplaced(t *testing.T) {
 func TestLostPodIsSwept(t *testing.T) {
 	k := &fakeKernel{}
 	loop(t, k, func(p *Proxy, _ *[]int64) {
-		p.Reset([]api.Service{dnsService()}, []api.Endpoints{dnsEndpoints(gone, pod1)}, 7)
+		p.Reset([]*api.Service{dnsService()}, []*api.Endpoints{dnsEndpoints(gone, pod1)}, 7)
 		pass(p, time.Second)
 		p.Endpoints(put(dnsEndpoints(gone, pod1, pod2), 8)) // one more: nothing can be stale
 		pass(p, time.Second)
@@ -233,7 +233,7 @@ func TestLostPodIsSwept(t *testing.T) {
 			t.Fatalf("swept %v", k.swept)
 		}
 		s := dnsService()
-		p.Service(ServiceEvent{Type: api.EventDelete, Object: &s})
+		p.Service(ServiceEvent{Type: api.EventDelete, Object: s})
 		pass(p, time.Second)
 		if !slices.Equal(k.swept, []bool{false, true, true}) {
 			t.Fatalf("swept %v after the service is gone", k.swept)
@@ -254,7 +254,7 @@ func TestRestartKeepsSlots(t *testing.T) {
 		if k.replaced != 0 {
 			t.Fatal("replaced the table of the earlier run without knowing better")
 		}
-		p.Reset([]api.Service{dnsService()}, []api.Endpoints{dnsEndpoints(pod1, pod2)}, 8)
+		p.Reset([]*api.Service{dnsService()}, []*api.Endpoints{dnsEndpoints(pod1, pod2)}, 8)
 		synctest.Wait()
 		for i, pod := range p.rules[f].Slots {
 			if want := []netip.AddrPort{pod1, pod2}[i/6]; pod != want {
@@ -262,7 +262,7 @@ func TestRestartKeepsSlots(t *testing.T) {
 			}
 		}
 		was := maps.Clone(k.sets["random12"])
-		p.Reset([]api.Service{dnsService()}, []api.Endpoints{dnsEndpoints(pod2, pod1)}, 9) // as another server lists them
+		p.Reset([]*api.Service{dnsService()}, []*api.Endpoints{dnsEndpoints(pod2, pod1)}, 9) // as another server lists them
 		synctest.Wait()
 		if k.replaced != 1 || k.updated != 0 || !maps.Equal(was, k.sets["random12"]) {
 			t.Errorf("replaced %d, updated %d times though nothing changed", k.replaced, k.updated)
@@ -274,7 +274,7 @@ func TestRestartKeepsSlots(t *testing.T) {
 // of it left the kernel with more than it remembers. That stays until a server
 // says how things are, or somebody takes it away.
 func TestWhatIsRememberedIsOlder(t *testing.T) {
-	newer := planService(new(dnsService()), []*api.Endpoints{new(dnsEndpoints(pod1, pod2))}, nil)
+	newer := planService(dnsService(), []*api.Endpoints{dnsEndpoints(pod1, pod2)}, nil)
 	left := func() *fakeKernel {
 		return &fakeKernel{there: true, left: newer, sets: elementsOf(contents(newer, testNode.ranges))}
 	}
@@ -285,11 +285,11 @@ func TestWhatIsRememberedIsOlder(t *testing.T) {
 		"nothing else is known":   {func(*fakeKernel, *Proxy) {}, 0},
 		"somebody looks":          {func(k *fakeKernel, p *Proxy) { k.watch <- struct{}{} }, 0},
 		"somebody takes it away":  {func(k *fakeKernel, p *Proxy) { clear(k.sets); k.watch <- struct{}{} }, 1},
-		"a server says otherwise": {func(k *fakeKernel, p *Proxy) { p.Reset([]api.Service{dnsService()}, nil, 9) }, 1},
+		"a server says otherwise": {func(k *fakeKernel, p *Proxy) { p.Reset([]*api.Service{dnsService()}, nil, 9) }, 1},
 	} {
 		k := left()
 		loop(t, k, func(p *Proxy, applied *[]int64) {
-			p.Reset([]api.Service{dnsService()}, []api.Endpoints{dnsEndpoints()}, 0)
+			p.Reset([]*api.Service{dnsService()}, []*api.Endpoints{dnsEndpoints()}, 0)
 			synctest.Wait()
 			if k.replaced != 0 || len(*applied) > 0 {
 				t.Errorf("%s: replaced %d times, applied %v, by what is remembered", name, k.replaced, *applied)

@@ -105,16 +105,16 @@ func newProxy(cfg Config, k kernel) *Proxy {
 func (p *Proxy) Close() { p.close() }
 
 // Reset replaces all that is known.
-func (p *Proxy) Reset(services []api.Service, endpoints []api.Endpoints, revision int64) {
+func (p *Proxy) Reset(services []*api.Service, endpoints []*api.Endpoints, revision int64) {
 	p.mu.Lock()
 	clear(p.services)
 	clear(p.endpoints)
-	for i := range services {
-		p.services[refOf(services[i].Meta)] = &services[i]
+	for _, s := range services {
+		p.services[refOf(s)] = s
 	}
-	for i := range endpoints {
-		if endpoints[i].Spec.Service != "" {
-			p.putSlice(&endpoints[i])
+	for _, e := range endpoints {
+		if e.Spec.Service != "" {
+			p.putSlice(e)
 		}
 	}
 	p.known, p.all, p.revision, p.told = true, true, revision, revision > 0
@@ -128,7 +128,7 @@ func (p *Proxy) Service(ev ServiceEvent) {
 		return
 	}
 	p.mu.Lock()
-	ref := refOf(ev.Object.Meta)
+	ref := refOf(ev.Object)
 	p.services[ref] = ev.Object
 	if ev.Type == api.EventDelete {
 		delete(p.services, ref)

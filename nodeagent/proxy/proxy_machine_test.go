@@ -30,8 +30,8 @@ type cluster struct {
 	nodes   []*clusterNode
 	outside *networktest.Machine
 
-	services  map[string]api.Service
-	endpoints map[string]api.Endpoints
+	services  map[string]*api.Service
+	endpoints map[string]*api.Endpoints
 	revision  int64
 }
 
@@ -46,8 +46,8 @@ type clusterNode struct {
 
 func newCluster(t testing.TB, nodes int) *cluster {
 	machines := networktest.New(t, nodes+1)
-	c := &cluster{outside: machines[nodes], services: map[string]api.Service{}, endpoints: map[string]api.Endpoints{}}
-	var objects []api.Node
+	c := &cluster{outside: machines[nodes], services: map[string]*api.Service{}, endpoints: map[string]*api.Endpoints{}}
+	var objects []*api.Node
 	for i, m := range machines[:nodes] {
 		n := &clusterNode{Machine: m, applied: make(chan int64, 100)}
 		n.cfg = Config{
@@ -55,7 +55,7 @@ func newCluster(t testing.TB, nodes int) *cluster {
 			Pods: testNode.pods, Services: testNode.services, Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i + 1), 0}), 24),
 			Applied: func(_ context.Context, revision int64) error { n.applied <- revision; return nil },
 		}
-		var o api.Node
+		o := &api.Node{}
 		o.Meta.Name, o.Effective.Subnet, o.Status.Address = m.Name, n.cfg.Subnet.String(), m.IP.String()
 		objects = append(objects, o)
 		var err1, err2, err3 error
@@ -130,9 +130,9 @@ func (c *cluster) serve(t testing.TB, spec api.ServiceSpec, pods ...*clusterPod)
 
 func (c *cluster) serveDraining(t testing.TB, spec api.ServiceSpec, pods, draining []*clusterPod) {
 	t.Helper()
-	var s api.Service
+	s := &api.Service{}
 	s.Meta.Namespace, s.Meta.Name, s.Effective = "shop", spec.App, spec
-	var e api.Endpoints
+	e := &api.Endpoints{}
 	e.Meta.Namespace, e.Meta.Name, e.Spec.Service = "shop", spec.App+"-0", spec.App
 	for i, p := range append(pods[:len(pods):len(pods)], draining...) {
 		e.Spec.Addresses = append(e.Spec.Addresses, api.Endpoint{Pod: p.name, IP: p.ip.String(), Draining: i >= len(pods),
@@ -144,13 +144,13 @@ func (c *cluster) serveDraining(t testing.TB, spec api.ServiceSpec, pods, draini
 	for _, n := range c.nodes {
 		for _, sink := range []Sink{n.proxy, n.dns} {
 			if !known {
-				services, endpoints := []api.Service{}, []api.Endpoints{}
+				services, endpoints := []*api.Service{}, []*api.Endpoints{}
 				for name := range c.services {
 					services, endpoints = append(services, c.services[name]), append(endpoints, c.endpoints[name])
 				}
 				sink.Reset(services, endpoints, c.revision)
 			} else {
-				sink.Endpoints(EndpointsEvent{Type: api.EventPut, Revision: c.revision, Object: &e})
+				sink.Endpoints(EndpointsEvent{Type: api.EventPut, Revision: c.revision, Object: e})
 			}
 		}
 	}
@@ -534,7 +534,7 @@ func TestRestartKeepsServing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Reset([]api.Service{c.services["web"]}, []api.Endpoints{c.endpoints["web"]}, 77)
+	p.Reset([]*api.Service{c.services["web"]}, []*api.Endpoints{c.endpoints["web"]}, 77)
 	n.wait(t, 77)
 	is, _, err := look.read()
 	if err != nil {

@@ -83,7 +83,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func parseState(t *testing.T, text string) (services []api.Service, endpoints []api.Endpoints) {
+func parseState(t *testing.T, text string) (services []*api.Service, endpoints []*api.Endpoints) {
 	for line := range strings.Lines(text) {
 		f := strings.SplitN(strings.TrimSpace(line), " ", 3)
 		if len(f) < 3 {
@@ -92,13 +92,13 @@ func parseState(t *testing.T, text string) (services []api.Service, endpoints []
 		var err error
 		switch f[0] {
 		case "service":
-			var s api.Service
+			s := &api.Service{}
 			s.Meta.Namespace, s.Meta.Name = "shop", f[1]
 			err = json.Unmarshal([]byte(f[2]), &s.Effective)
 			s.Effective = s.Effective.WithDefaults()
 			services = append(services, s)
 		case "endpoints":
-			var e api.Endpoints
+			e := &api.Endpoints{}
 			e.Meta.Namespace, e.Meta.Name = "shop", f[1]
 			err = json.Unmarshal([]byte(f[2]), &e.Spec)
 			endpoints = append(endpoints, e)
@@ -224,10 +224,10 @@ func TestRulesFollow(t *testing.T) {
 			typ := rapid.SampledFrom([]api.EventType{api.EventPut, api.EventPut, api.EventPut, api.EventDelete}).Draw(t, "type")
 			if rapid.Bool().Draw(t, "endpoints") {
 				e := drawSlice(t, name)
-				p.Endpoints(EndpointsEvent{Type: typ, Object: &e})
+				p.Endpoints(EndpointsEvent{Type: typ, Object: e})
 			} else {
 				s := drawService(t, name)
-				p.Service(ServiceEvent{Type: typ, Object: &s})
+				p.Service(ServiceEvent{Type: typ, Object: s})
 			}
 			for p.all || len(p.dirty) > 0 { // what waited for an address to become free is dirty again
 				d := p.take(p.plan())
@@ -242,14 +242,14 @@ func TestRulesFollow(t *testing.T) {
 			}
 		}
 		fresh := newProxy(Config{}, nil)
-		var services []api.Service
+		var services []*api.Service
 		for _, s := range p.services {
-			services = append(services, *s)
+			services = append(services, s)
 		}
-		var endpoints []api.Endpoints
+		var endpoints []*api.Endpoints
 		for _, m := range p.endpoints {
 			for _, e := range m {
-				endpoints = append(endpoints, *e)
+				endpoints = append(endpoints, e)
 			}
 		}
 		fresh.Reset(services, endpoints, 1)
@@ -282,7 +282,8 @@ func TestRulesFollow(t *testing.T) {
 	})
 }
 
-func drawService(t *rapid.T, name string) (s api.Service) {
+func drawService(t *rapid.T, name string) *api.Service {
+	s := &api.Service{}
 	s.Meta.Namespace, s.Meta.Name = "shop", name
 	p := api.ServicePort{Port: rapid.SampledFrom([]int{80, 81}).Draw(t, "port"), Protocol: rapid.SampledFrom([]string{"tcp", "udp"}).Draw(t, "protocol")}
 	if rapid.Bool().Draw(t, "node port") {
@@ -293,7 +294,8 @@ func drawService(t *rapid.T, name string) (s api.Service) {
 	return s
 }
 
-func drawSlice(t *rapid.T, service string) (e api.Endpoints) {
+func drawSlice(t *rapid.T, service string) *api.Endpoints {
+	e := &api.Endpoints{}
 	e.Meta.Namespace, e.Meta.Name = "shop", service+rapid.SampledFrom([]string{"-0", "-1"}).Draw(t, "slice")
 	e.Spec.Service = service
 	for _, pod := range pods(20).Draw(t, "pods") {
