@@ -70,6 +70,7 @@ func TestErrorsSayTheWayOut(t *testing.T) {
 	refused(t, "want pod/<name>", "describe", "pod/")
 	refused(t, "which one?", "describe", "pod")
 	refused(t, "what to run?", "exec", "pod/web")
+	refused(t, `"web" could be a pod or an app: want pod/web or app/web`, "exec", "web", "--", "sh")
 	refused(t, "--role", "token", "create")
 	refused(t, "want clusterd get <kind> [name]", "get")
 	refused(t, `unknown command "drian" for "clusterd node": want one of confirm-off, cordon, drain`, "node", "drian", "w1")

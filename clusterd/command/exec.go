@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,6 +67,9 @@ func (c *cli) exec() *cobra.Command {
 
 // podOf reads pod/<name>, or app/<name> for the first of its pods that serves.
 func (c *cli) podOf(ctx context.Context, word string) (string, error) {
+	if !strings.Contains(word, "/") {
+		return "", fmt.Errorf("%q could be a pod or an app: want pod/%s or app/%s", word, word, word)
+	}
 	k, name, err := find([]string{word})
 	if err != nil {
 		return "", err
