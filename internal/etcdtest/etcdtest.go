@@ -1,8 +1,10 @@
-// Package etcdtest runs an etcd for a test, on loopback and in its process, as
-// an operator would run one that clusterd is to use.
+// Package etcdtest runs an etcd for a test, on loopback, as an operator would
+// run one that clusterd is to use: a single member in the test's process, or
+// several in processes of their own, which can be killed.
 //
-// Invariants: it takes transactions as large as clusterd writes; nothing of it
-// is left after the test.
+// Invariants: it takes transactions as large as clusterd writes; a token of one
+// that asks for passwords lives for a second; nothing of it is left after the
+// test.
 package etcdtest
 
 import (
@@ -25,12 +27,7 @@ func Start(t testing.TB, change func(*embed.Config)) (endpoint string) {
 // Run does the same; stop ends the etcd before the test does.
 func Run(t testing.TB, change func(*embed.Config)) (endpoint string, stop func()) {
 	t.Helper()
-	cfg := embed.NewConfig()
-	cfg.Dir, cfg.UnsafeNoFsync = t.TempDir(), true
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	cfg.MaxTxnOps, cfg.MaxRequestBytes = 1024, 16<<20
-	local := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
-	cfg.ListenPeerUrls, cfg.ListenClientUrls = []url.URL{local}, []url.URL{local}
+	cfg := config(t.TempDir())
 	if change != nil {
 		change(cfg)
 	}
@@ -47,3 +44,16 @@ func Run(t testing.TB, change func(*embed.Config)) (endpoint string, stop func()
 	}
 	return cfg.ListenClientUrls[0].Scheme + "://" + e.Clients[0].Addr().String(), stop
 }
+
+// config is that of an etcd of one member, at ports that are free.
+func config(dir string) *embed.Config {
+	cfg := embed.NewConfig()
+	cfg.Dir, cfg.UnsafeNoFsync = dir, true
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	cfg.MaxTxnOps, cfg.MaxRequestBytes = 1024, 16<<20
+	cfg.AuthTokenTTL, cfg.BcryptCost = 1, 4 // as little as can be
+	cfg.ListenPeerUrls, cfg.ListenClientUrls = loopback("127.0.0.1:0"), loopback("127.0.0.1:0")
+	return cfg
+}
+
+func loopback(addr string) []url.URL { return []url.URL{{Scheme: "http", Host: addr}} }
