@@ -29,6 +29,9 @@ func (s *Server) problem(r *http.Request, err error) *api.Error {
 		e = api.Errorf(api.Gone, "that revision is no longer kept: list again")
 	case errors.Is(err, store.ErrNoLeader):
 		e = api.Errorf(api.Unready, "the servers have no leader at the moment: try again")
+	case errors.Is(err, store.ErrRefused): // as while a password is changed
+		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		e = api.Errorf(api.Unready, "%s: the server's log says why", store.ErrRefused)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		e = api.Errorf(api.Unready, "the request took too long: try again")
 	default:

@@ -11,7 +11,7 @@ import (
 const operations = "../../docs/guides/operations.md"
 
 // others are the programs in the guide that are not ours.
-var others = strings.Fields("apt-get cat chown curl echo export install journalctl make mv nodeagent openssl rm scp sudoedit systemctl tee terraform")
+var others = strings.Fields("apt-get cat chown curl echo etcdctl export install journalctl make mv nodeagent openssl rm scp sudoedit systemctl tee terraform")
 
 // TestGuideTellsWhatExists: each command of the operator's guide can be given,
 // with its flags, its arguments and its kind.

@@ -70,6 +70,8 @@ you run: the servers share it, and --join only gets them the cluster's keys.`,
 	f.StringVar(&cfg.Etcd.CAFile, "etcd-ca-file", "", "PEM file of the authorities to verify that etcd with; those of the machine when unset")
 	f.StringVar(&cfg.Etcd.CertFile, "etcd-cert-file", "", "PEM file of the certificate to show to that etcd")
 	f.StringVar(&cfg.Etcd.KeyFile, "etcd-key-file", "", "PEM file of the key of that certificate")
+	f.StringVar(&cfg.Etcd.Username, "etcd-username", "", "user of that etcd, if it has authentication enabled; its role needs readwrite on the prefix, and nothing else")
+	f.StringVar(&cfg.Etcd.PasswordFile, "etcd-password-file", "", "file with the password of that user, which others cannot read; a password that is changed is taken up")
 	f.StringSliceVar(&cfg.Hosts, "host", nil, "one more name or address for the server's certificate; may be repeated")
 	f.StringVar(&pods, "pods", server.DefaultPods, "network of the pods, of which each node gets a /24; only for the first start")
 	f.StringVar(&services, "services", server.DefaultServices, "network of the services' virtual addresses; only for the first start")

@@ -101,6 +101,9 @@ func (c Config) withDefaults() (Config, error) {
 		c.Services = netip.MustParsePrefix(DefaultServices)
 	}
 	c.Etcd.Prefix = cmp.Or(c.Etcd.Prefix, DefaultEtcdPrefix)
+	if err := c.Etcd.check(); err != nil {
+		return c, err
+	}
 	if c.Pods.Overlaps(c.Services) {
 		return c, fmt.Errorf("the pods' network %s and the services' network %s overlap: choose others", c.Pods, c.Services)
 	}

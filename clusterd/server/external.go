@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,46 @@ type Etcd struct {
 	// CAFile verifies it, by default what the machine trusts; CertFile and KeyFile
 	// are shown to it.
 	CAFile, CertFile, KeyFile string
+	// Username and the password in the file are asked for by an etcd that has
+	// authentication enabled.
+	Username, PasswordFile string
+}
+
+// check refuses half of a user.
+func (e Etcd) check() error {
+	switch {
+	case e.Username != "" && e.PasswordFile == "":
+		return fmt.Errorf("--etcd-username %s: give its password in a file, with --etcd-password-file", e.Username)
+	case e.Username == "" && e.PasswordFile != "":
+		return errors.New("--etcd-password-file: say whose password it is, with --etcd-username")
+	}
+	return nil
+}
+
+// password reads it anew each time, so that one that is changed is taken up.
+func (e Etcd) password() (string, error) {
+	const flag = "--etcd-password-file"
+	f, err := os.Open(e.PasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", flag, err)
+	}
+	defer f.Close()
+	is, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", flag, err)
+	}
+	if is.Mode().Perm()&0o007 != 0 {
+		return "", fmt.Errorf("%s: %s is open to every user of this machine (mode %04o): chmod 600 %[2]s", flag, e.PasswordFile, is.Mode().Perm())
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", flag, err)
+	}
+	password := strings.TrimRight(string(b), "\r\n")
+	if password == "" {
+		return "", fmt.Errorf("%s: %s is empty: want the password of %s in it", flag, e.PasswordFile, e.Username)
+	}
+	return password, nil
 }
 
 // DefaultEtcdPrefix is the place of a cluster that says nothing else.
@@ -34,7 +75,10 @@ func (s *Server) external() *apiserver.ExternalConfig {
 	if len(e.Endpoints) == 0 {
 		return nil
 	}
-	return &apiserver.ExternalConfig{Endpoints: e.Endpoints, Prefix: e.Prefix, CAFile: e.CAFile, CertFile: e.CertFile, KeyFile: e.KeyFile, Name: s.cfg.Name}
+	return &apiserver.ExternalConfig{
+		Endpoints: e.Endpoints, Prefix: e.Prefix, CAFile: e.CAFile, CertFile: e.CertFile, KeyFile: e.KeyFile,
+		Username: e.Username, Password: e.password, Name: s.cfg.Name,
+	}
 }
 
 // place is where the state of the server's cluster is that it was of before;
@@ -72,6 +116,11 @@ func (s *Server) checkPlace(ctx context.Context) (founded bool, err error) {
 	}
 	if at != "" && at != e.Prefix {
 		return false, fmt.Errorf("--etcd-prefix %s: the cluster of %s is below %s; for another cluster, give another --data-dir", e.Prefix, dir, at)
+	}
+	if e.Username != "" {
+		if _, err := e.password(); err != nil {
+			return false, err
+		}
 	}
 	there, err := apiserver.HasCluster(ctx, *s.external())
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 // leader goes on, and no pod is started again.
 func TestServersShareAnEtcd(t *testing.T) {
 	t.Parallel()
-	c := Start(t, Config{Servers: 2, Separate: true, Nodes: 1, Endpoints: []string{etcdtest.Start(t, nil)}})
+	c := Start(t, Config{Servers: 2, Separate: true, Nodes: 1, External: server.Etcd{Endpoints: []string{etcdtest.Start(t, nil)}}})
 	apps, servers := client.Of(c.Client(), api.Apps), client.Of(c.Client(), api.Servers)
 	scale := func(to int) {
 		t.Helper()
@@ -127,7 +127,8 @@ func TestSharedEtcdIsLinearizable(t *testing.T) {
 			}
 		}
 	})
-	linearizable(t, Start(t, Config{Servers: 2, Separate: true, Endpoints: []string{etcd}}), 2)
+	c := Start(t, Config{Servers: 2, Separate: true, External: server.Etcd{Endpoints: []string{etcd}}})
+	linearizable(t, c, 2, loseLeader(c))
 }
 
 // What would split a cluster in two, or serve an empty one to nodes that obey
@@ -135,7 +136,7 @@ func TestSharedEtcdIsLinearizable(t *testing.T) {
 func TestOneClusterOneStore(t *testing.T) {
 	t.Parallel()
 	etcd, empty := server.Etcd{Endpoints: []string{etcdtest.Start(t, nil)}}, server.Etcd{Endpoints: []string{etcdtest.Start(t, nil)}}
-	outside := Start(t, Config{Endpoints: etcd.Endpoints})
+	outside := Start(t, Config{External: etcd})
 	inside := Start(t, Config{Etcd: true})
 	fresh := func() string { return filepath.Join(t.TempDir(), "server") }
 	elsewhere := etcd

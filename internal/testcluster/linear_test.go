@@ -21,12 +21,25 @@ func TestHistoryIsLinearizable(t *testing.T) {
 			return role == api.ServerVoter || role == api.ServerLeader, nil
 		})
 	}
-	linearizable(t, c, 4)
+	linearizable(t, c, 4, loseLeader(c))
+}
+
+// loseLeader kills the server that leads, or pauses it.
+func loseLeader(c *Cluster) func(round int) (string, func()) {
+	return func(round int) (string, func()) {
+		leader := c.Leader()
+		if round%2 == 0 {
+			leader.Kill()
+			return leader.name, leader.Start
+		}
+		leader.Pause()
+		return leader.name, leader.Resume
+	}
 }
 
 // linearizable checks the history of clients of all servers, while in each round
-// the leader is killed or paused.
-func linearizable(t *testing.T, c *Cluster, rounds int) {
+// somebody is lost, and then found.
+func linearizable(t *testing.T, c *Cluster, rounds int, lose func(round int) (who string, find func())) {
 	t.Helper()
 	var history historytest.History
 	ctx, stop := context.WithCancel(t.Context())
@@ -42,21 +55,12 @@ func linearizable(t *testing.T, c *Cluster, rounds int) {
 	}
 	all.Go(func() { historytest.Watch(ctx, t, c.Client()) })
 	for round := range rounds {
-		leader := c.Leader()
 		seen := history.Len()
 		c.Await("calls go on", func(context.Context) (bool, error) { return history.Len() > seen+100, nil })
-		if round%2 == 0 {
-			leader.Kill()
-		} else {
-			leader.Pause()
-		}
+		who, find := lose(round)
 		seen = history.Len()
-		c.Await("calls go on without "+leader.name, func(context.Context) (bool, error) { return history.Len() > seen+100, nil })
-		if round%2 == 0 {
-			leader.Start()
-		} else {
-			leader.Resume()
-		}
+		c.Await("calls go on without "+who, func(context.Context) (bool, error) { return history.Len() > seen+100, nil })
+		find()
 		history.Turn()
 	}
 	stop()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/server"
 	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
+	"github.com/clusterd/terraform-provider-clusterd/internal/etcdtest"
 )
 
 // Process is a part of the cluster that can be stopped and started again.
@@ -125,6 +126,7 @@ const separateEnv = "CLUSTERD_TESTCLUSTER_SERVER"
 
 // Main is the TestMain of packages that use Config.Separate.
 func Main(m *testing.M) {
+	etcdtest.Serve()
 	conf := os.Getenv(separateEnv)
 	if conf == "" {
 		os.Exit(m.Run())

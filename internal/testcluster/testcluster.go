@@ -35,8 +35,8 @@ type Config struct {
 	Nodes   int  // called w1, w2, …
 	Servers int  // called s1, s2, …; one when unset, more imply Etcd
 	Etcd    bool // keep objects in embedded etcd, on disk
-	// Endpoints are those of an etcd that the servers share instead.
-	Endpoints []string
+	// External is an etcd that the servers share instead, if it has endpoints.
+	External server.Etcd
 	// Separate runs the server as a process of its own, which Kill can end as
 	// kill -9 does. It implies Etcd, and needs Main as the package's TestMain.
 	Separate bool
@@ -137,8 +137,8 @@ func (c *Cluster) startServer(ctx context.Context, p *Process, dir string, at *p
 	name := p.name
 	cfg := server.Config{
 		Name: name, Level: p.Level, DataDir: dir, Listen: at.api, Gossip: at.gossip, Peer: at.peer,
-		InMemory: !c.cfg.Etcd && !c.cfg.Separate && c.cfg.Servers < 2 && c.cfg.Endpoints == nil, NoSync: true,
-		Etcd: server.Etcd{Endpoints: c.cfg.Endpoints},
+		InMemory: !c.cfg.Etcd && !c.cfg.Separate && c.cfg.Servers < 2 && c.cfg.External.Endpoints == nil, NoSync: true,
+		Etcd: c.cfg.External,
 	}
 	if _, err := os.Stat(dir); name != "s1" && errors.Is(err, os.ErrNotExist) {
 		cfg.Join, cfg.JoinToken = []string{c.at[0].api}, c.newToken(api.RoleServer)

@@ -19,11 +19,13 @@
 #gossip = ":7946"
 
 # An etcd that you run, to have the cluster's state instead of the servers.
-#etcd_endpoints = ["https://10.0.0.11:2379", "https://10.0.0.12:2379"]
-#etcd_prefix    = "/clusterd"
-#etcd_ca_file   = "/etc/clusterd/etcd-ca.crt"
-#etcd_cert_file = "/etc/clusterd/etcd-client.crt"
-#etcd_key_file  = "/etc/clusterd/etcd-client.key"
+#etcd_endpoints     = ["https://10.0.0.11:2379", "https://10.0.0.12:2379"]
+#etcd_prefix        = "/clusterd"
+#etcd_ca_file       = "/etc/clusterd/etcd-ca.crt"
+#etcd_cert_file     = "/etc/clusterd/etcd-client.crt"
+#etcd_key_file      = "/etc/clusterd/etcd-client.key"
+#etcd_username      = "clusterd"
+#etcd_password_file = "/etc/clusterd/etcd-password"
 
 # More names and addresses by which the API is reached.
 #host = ["clusterd.example.com"]

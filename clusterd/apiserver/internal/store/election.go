@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"time"
 
@@ -13,6 +12,9 @@ import (
 // writes a key under one leads until it steps back, or the lease runs out; the
 // others wait in line. What the contract says of a leader that does not know yet
 // holds here: only the key that a new leader bumps keeps its writes out.
+
+// leaderKey is below the place; each who stands has a key below it.
+const leaderKey = "leader"
 
 // leaseSeconds is how long a leader that is silent keeps the others waiting:
 // longer than an etcd takes to find a leader of its own.
@@ -66,18 +68,18 @@ func (s *External) campaign() {
 func (s *External) term() error {
 	lease, err := s.client.Grant(s.ctx, leaseSeconds)
 	if err != nil {
-		return fmt.Errorf("take a lease: %w", err)
+		return wrap("take a lease", err)
 	}
 	session, err := concurrency.NewSession(s.client, concurrency.WithLease(lease.ID), concurrency.WithTTL(leaseSeconds))
 	if err != nil {
-		return fmt.Errorf("keep the lease: %w", err)
+		return wrap("keep the lease", err)
 	}
 	defer session.Close() // the next in line leads at once
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	defer context.AfterFunc(session.Ctx(), cancel)()
-	if err := concurrency.NewElection(session, s.place+"leader").Campaign(ctx, s.name); err != nil {
-		return fmt.Errorf("wait for the leader's end: %w", err)
+	if err := concurrency.NewElection(session, s.place+leaderKey).Campaign(ctx, s.name); err != nil {
+		return wrap("wait for the leader's end", err)
 	}
 	s.office.Set(true)
 	defer s.office.Set(false)

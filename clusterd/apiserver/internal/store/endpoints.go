@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 )
 
 // ExternalConfig says where an etcd is that somebody else runs, and who we are
@@ -26,6 +28,11 @@ type ExternalConfig struct {
 	// CAFile verifies the etcd, by default what the machine trusts; CertFile and
 	// KeyFile prove who we are, and are read anew with every connection.
 	CAFile, CertFile, KeyFile string
+	// Username is who we are to it besides, if it asks its clients for a password.
+	// Password is called whenever it wants to know, so that one that is changed is
+	// taken up.
+	Username string
+	Password func() (string, error)
 
 	Name string // of this server, in the election
 	Log  hclog.Logger
@@ -44,6 +51,10 @@ func (c ExternalConfig) client() (clientv3.Config, error) {
 	}
 	if !strings.HasPrefix(c.Prefix, "/") || len(c.Prefix) < 2 || strings.HasSuffix(c.Prefix, "/") {
 		return conf, fmt.Errorf("the prefix %q of the cluster's keys in the etcd: want it to begin with a slash, and not to end with one, such as /clusterd", c.Prefix)
+	}
+	if c.Username != "" {
+		conf.Username, conf.Password = c.Username, unknown
+		conf.DialOptions = append(conf.DialOptions, grpc.WithChainUnaryInterceptor(c.authenticate))
 	}
 	secure := 0
 	for _, e := range c.Endpoints {
@@ -72,6 +83,22 @@ func (c ExternalConfig) client() (clientv3.Config, error) {
 		return conf, fmt.Errorf("the files for TLS with the etcd: %w", err)
 	}
 	return conf, nil
+}
+
+// unknown stands for the password where the client would keep it.
+const unknown = "-"
+
+// authenticate puts the password into the one call that has it. The client asks
+// for a token with each stream that it opens, and when one has run out.
+func (c ExternalConfig) authenticate(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if asked, ok := req.(*etcdserverpb.AuthenticateRequest); ok {
+		password, err := c.Password()
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		req = &etcdserverpb.AuthenticateRequest{Name: asked.Name, Password: password}
+	}
+	return call(ctx, method, req, reply, conn, opts...)
 }
 
 func loopback(host string) bool {

@@ -196,6 +196,14 @@ func wrap(what string, err error) error {
 		err = ErrFull
 	case errors.Is(err, rpctypes.ErrTooManyOps), errors.Is(err, rpctypes.ErrRequestTooLarge):
 		err = fmt.Errorf("%w: %w", errBounds, err)
+	case says(err, rpctypes.ErrUserEmpty):
+		err = fmt.Errorf("%w: %w", errNobody, err)
+	case says(err, rpctypes.ErrAuthFailed):
+		err = fmt.Errorf("%w: %w", errLogin, err)
+	case says(err, rpctypes.ErrPermissionDenied):
+		err = fmt.Errorf("%w: %w", errRights, err)
+	case says(err, rpctypes.ErrInvalidAuthToken), says(err, rpctypes.ErrAuthOldRevision):
+		err = fmt.Errorf("%w: %w", errToken, err)
 	case errors.Is(err, rpctypes.ErrNoLeader), errors.Is(err, rpctypes.ErrTimeout),
 		errors.Is(err, rpctypes.ErrTimeoutDueToLeaderFail), errors.Is(err, rpctypes.ErrTimeoutDueToConnectionLost),
 		errors.Is(err, rpctypes.ErrLeaderChanged), errors.Is(err, rpctypes.ErrNotCapable), errors.Is(err, rpctypes.ErrStopped),
@@ -205,3 +213,7 @@ func wrap(what string, err error) error {
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
+
+// says reports whether err is what the etcd means by known; of a watch that it
+// refuses the client has nothing but the words.
+func says(err, known error) bool { return strings.Contains(err.Error(), known.Error()) }
