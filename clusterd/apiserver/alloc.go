@@ -185,4 +185,5 @@ func (t *txn) releaseNode(n *api.Node) {
 	if n.Effective.Subnet != "" {
 		t.unclaim(subnetKey(n.Effective.Subnet))
 	}
+	t.unclaim(nodeGuard(n.Meta.Name)) // of a cluster that is, or was, below oneGuardLevel
 }

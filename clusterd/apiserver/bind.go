@@ -67,9 +67,7 @@ func withNode(spec json.RawMessage, node string) (json.RawMessage, error) {
 // is not known to be gone, takes the pod, has room, and has the ports of its own
 // that the pod wants. A pod that replaces one of a dead node would otherwise
 // follow it, by a scheduler that has not heard of the death yet.
-// Everyone who binds reads and writes one guard key, so two binds that each fit
-// but not both cannot both commit. It is one for all nodes, since one scheduler
-// binds nearly everything: one for each would make twice as many writes of it.
+// Of two binds that each fit, but not both, one fails: see guardBind.
 func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	was := nodeOf(old)
 	if was == pod.Spec.Node {
@@ -97,7 +95,9 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	if why := node.Effective.Refuses(node.Meta.Labels, pod.Spec.Placement); why != "" {
 		return conflict(api.Conflict, o.ref(), "node %s is %s", name, why)
 	}
-	t.read(bindGuard)
+	if err := t.guardBind(name); err != nil {
+		return err
+	}
 	used, takes := t.bound[name], pod.Spec.NodePorts()
 	taken, by := t.takenHere(name, takes)
 	t.snap.eachWhere(t.s.kinds["pods"], "node", name, func(p *object) bool {
@@ -126,11 +126,35 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	for _, port := range takes {
 		t.ports[nodePort{name, port}] = o.ref().String()
 	}
-	t.set(bindGuard, []byte(`{}`))
 	return nil
 }
 
-const bindGuard = guardPrefix + "binds"
+// guardBind reads and writes one guard key, as everyone does who binds, so that
+// no two binds commit that know nothing of each other. It is one for all nodes,
+// since one scheduler binds nearly everything: one for each would make twice as
+// many writes of it. Servers of a lower level look at the node's only.
+func (t *txn) guardBind(node string) error {
+	at, err := levelOf(t.snap)
+	if err != nil {
+		return err
+	}
+	guards := []string{bindGuard}
+	if at.Level < oneGuardLevel {
+		guards = append(guards, nodeGuard(node))
+	}
+	for _, guard := range guards {
+		t.read(guard)
+		t.set(guard, []byte(`{}`))
+	}
+	return nil
+}
+
+const (
+	bindGuard     = guardPrefix + "binds"
+	oneGuardLevel = 2 // of a cluster whose servers all know bindGuard
+)
+
+func nodeGuard(name string) string { return guardPrefix + "node/" + name }
 
 // nodePort is a port of a node's own.
 type nodePort struct {

@@ -59,6 +59,7 @@ type Config struct {
 	// Etcd or External keeps the state; with neither it is in memory, for tests.
 	Etcd     *EtcdConfig
 	External *ExternalConfig
+	shared   store.Store // what is in memory is of several servers
 	// Founded says that the cluster exists: a store without one is the wrong one.
 	Founded bool
 
@@ -149,6 +150,8 @@ func (c Config) openStore(ctx context.Context) (store.Store, error) {
 		etcd := *c.External
 		etcd.Log = c.Log.Named("etcd")
 		return store.OpenExternal(ctx, etcd)
+	case c.shared != nil:
+		return c.shared, nil
 	}
 	return store.NewMemory(), nil
 }

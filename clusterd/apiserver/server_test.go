@@ -17,22 +17,29 @@ var system = Identity{RoleSystem, "test"}
 // bubble runs f on a server in memory, in virtual time.
 func bubble(t *testing.T, f func(t *testing.T, s *Server, c *client.Client)) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		s, err := Open(ctx, Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx) }()
-		defer func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-			s.Close()
-		}()
+		s, stop := run(t, Config{})
+		defer s.Close()
+		defer stop()
 		f(t, s, client.InProcess(s.InProcess(system)))
 	})
+}
+
+// run runs a server in a bubble, until stop is called.
+func run(t *testing.T, cfg Config) (s *Server, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	return s, func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func must[T any](v T, err error) func(t *testing.T) T {

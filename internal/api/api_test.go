@@ -289,3 +289,16 @@ func TestClone(t *testing.T) {
 		t.Errorf("clone shares memory: %+v", a)
 	}
 }
+
+// TestDrainWithoutItsEnd: a leader of an earlier version does not write when the
+// drain stops what is left, and a zero time is no word on it.
+func TestDrainWithoutItsEnd(t *testing.T) {
+	d := DrainStatus{Phase: DrainRunning, Left: 2}
+	if got := d.Summary(); got != "draining: 2 pods are left" {
+		t.Error(got)
+	}
+	d.StopsAt = time.Date(2026, 1, 1, 12, 30, 0, 0, time.UTC)
+	if got := d.Summary(); got != "draining: 2 pods are left; they are stopped all the same at 12:30:00 UTC" {
+		t.Error(got)
+	}
+}

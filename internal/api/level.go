@@ -5,7 +5,9 @@ package api
 // of the one before would lose or misread, and only then: versions of one level
 // are exchanged at will. A cluster is at the level that all its servers know;
 // what a level brings begins once the cluster is at it.
-const Level = 1
+//
+//	2  all binds share one guard; before, each node had one of its own
+const Level = 2
 
 // ServesLevel says why a server that knows level cannot be one of a cluster at
 // the level at; "" if it can. One level is between the versions of an upgrade.

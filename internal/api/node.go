@@ -145,7 +145,11 @@ func (d DrainStatus) Summary() string {
 	if d.Left != 1 {
 		left, are = fmt.Sprintf("%d pods are", d.Left), "they are"
 	}
-	return fmt.Sprintf("draining: %s left; %s stopped all the same at %s", left, are, d.StopsAt.UTC().Format(time.TimeOnly+" MST"))
+	says := "draining: " + left + " left"
+	if !d.StopsAt.IsZero() { // leaders of before it leave it out
+		says += fmt.Sprintf("; %s stopped all the same at %s", are, d.StopsAt.UTC().Format(time.TimeOnly+" MST"))
+	}
+	return says
 }
 
 // Resources are amounts a node has or a pod reserves.
