@@ -107,6 +107,9 @@ func (t *txn) release(k *kind, old *object) error {
 		if err := t.checkServerGoes(old); err != nil {
 			return err
 		}
+		if err := t.noteRemoval(v.Meta.Name); err != nil {
+			return err
+		}
 	case *api.Content:
 		t.unclaim(sealedPrefix + sealedName(v.Meta.Namespace, v.Meta.Name))
 	case *api.Namespace:

@@ -15,7 +15,7 @@ import (
 // root is the prefix of every key: one watch on it feeds the cache.
 const root = "/c/"
 
-// Keys that hold no objects: see alloc.go, bind.go, leader.go.
+// Keys that hold no objects: see alloc.go, bind.go, leader.go, removed.go.
 const (
 	allocPrefix = root + ".alloc/"
 	guardPrefix = root + ".guard/"

@@ -57,6 +57,9 @@ func (t *txn) joinServer(req pki.JoinRequest) (pki.JoinNode, error) {
 		case t.s.dead(o):
 			t.read(o.key)
 			t.remove(o.key)
+			if err := t.noteRemoval(o.meta.Name); err != nil {
+				return none, err
+			}
 			t.s.log.Warn("a dead server makes room for the one that joins", "server", o.meta.Name, "joins", req.Name)
 		case o.meta.Name == req.Name:
 			return none, conflict(api.Unready, o.ref(), "a server of that name is still taken to be alive: if it is this machine, try again in a few seconds; to replace it, delete it first with: clusterd delete server %s; else give this machine another --name", req.Name)
@@ -73,6 +76,7 @@ func (t *txn) joinServer(req pki.JoinRequest) (pki.JoinNode, error) {
 	if _, _, err := t.putSpec(in, precondition{}); err != nil {
 		return none, err
 	}
+	t.unclaim(removedKey(req.Name))
 	use()
 	return none, nil
 }
@@ -125,7 +129,10 @@ func (s *Server) welcome(ctx context.Context, req pki.JoinRequest) (*pki.JoinSer
 // makeRoom adds the server to the members of the store, and returns them.
 func (s *Server) makeRoom(ctx context.Context, m store.Membership, req pki.JoinRequest) (map[string]string, error) {
 	for {
-		err := m.AddLearner(ctx, req.Peer)
+		err := forgetFormer(ctx, m, req.Peer)
+		if err == nil {
+			err = m.AddLearner(ctx, req.Peer)
+		}
 		if err == nil {
 			break
 		}
@@ -151,6 +158,22 @@ func (s *Server) makeRoom(ctx context.Context, m store.Membership, req pki.JoinR
 		}
 	}
 	return out, nil
+}
+
+// forgetFormer removes the member that a server was in a former life, at the
+// address of one that joins and so has nothing of it. The leader would keep it,
+// for its address is registered again.
+func forgetFormer(ctx context.Context, m store.Membership, address string) error {
+	members, err := m.Members(ctx)
+	if err != nil {
+		return err
+	}
+	for _, member := range members {
+		if former := member.Name != ""; former && member.Address == address {
+			return m.Remove(ctx, member.ID)
+		}
+	}
+	return nil
 }
 
 // membersPlan is what to change about the members of the store.
@@ -317,18 +340,22 @@ func (t *txn) checkServerGoes(old *object) error {
 	return nil
 }
 
-// forgetServers removes every Server: those who are left register anew.
+// forgetServers removes every Server: those who are left register anew, also if
+// they had been removed.
 func (s *Server) forgetServers(ctx context.Context) error {
-	page, err := s.store.List(ctx, store.Range{Prefix: s.kinds["servers"].prefix("")})
-	if err != nil {
-		return err
-	}
 	var t store.Txn
-	for _, e := range page.Entries {
-		t.Then = append(t.Then, store.Delete(e.Key))
+	for _, prefix := range []string{s.kinds["servers"].prefix(""), removedPrefix} {
+		page, err := s.store.List(ctx, store.Range{Prefix: prefix})
+		if err != nil {
+			return err
+		}
+		for _, e := range page.Entries {
+			t.Then = append(t.Then, store.Delete(e.Key))
+		}
 	}
-	if len(t.Then) > 0 {
-		_, err = s.store.Commit(ctx, t)
+	if len(t.Then) == 0 {
+		return nil
 	}
+	_, err := s.store.Commit(ctx, t)
 	return err
 }

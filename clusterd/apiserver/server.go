@@ -131,7 +131,9 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if s.pods.Overlaps(s.services) {
 		return nil, fmt.Errorf("the pod range %s and the service range %s overlap: choose others", s.pods, s.services)
 	}
-	if s.store, err = cfg.openStore(ctx); err != nil {
+	if s.store, err = cfg.openStore(ctx); errors.Is(err, store.ErrRemoved) {
+		return nil, &RemovedError{}
+	} else if err != nil {
 		return nil, err
 	}
 	if err := s.init(ctx); err != nil {
@@ -182,7 +184,7 @@ func (s *Server) init(ctx context.Context) error {
 	if s.cfg.Level == 0 {
 		s.cfg.Level = api.Level
 	}
-	steps := []func(context.Context) error{s.checkLevel, s.foundKeys, s.bootstrap}
+	steps := []func(context.Context) error{s.checkLevel, s.checkRemoved, s.foundKeys, s.bootstrap}
 	if s.cfg.Alone {
 		steps = []func(context.Context) error{s.checkLevel, s.foundKeys, s.forgetServers, s.bootstrap}
 	}
@@ -258,7 +260,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-misfit:
 	case <-s.store.Stopped():
-		err = errors.New("the store ended by itself, as that of a server does that was removed from the cluster: its log says why")
+		err = s.stopped()
 	}
 	cancel()
 	parts.Wait()

@@ -112,5 +112,11 @@ func Recover(ctx context.Context, cfg Config) error {
 	return errors.Join(alone(cfg.DataDir), keepOwner(cfg.DataDir))
 }
 
-// alone notes that the next start has to forget the other servers.
-func alone(dir string) error { return pki.WriteFile(filepath.Join(dir, aloneFile), nil) }
+// alone notes that the next start has to forget the other servers, and that they
+// had removed this one.
+func alone(dir string) error {
+	if err := os.Remove(filepath.Join(dir, removedFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return pki.WriteFile(filepath.Join(dir, aloneFile), nil)
+}

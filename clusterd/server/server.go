@@ -64,7 +64,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Log, ready: make(chan struct{})}
 	if err := s.open(ctx); err != nil {
 		s.close()
-		return nil, err
+		return nil, s.removed(err)
 	}
 	return s, nil
 }
@@ -72,6 +72,9 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 func (s *Server) open(ctx context.Context) (err error) {
 	if err := os.MkdirAll(s.cfg.DataDir, 0o755); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
+	}
+	if err := s.checkRemoved(); err != nil {
+		return err
 	}
 	founded, err := s.checkPlace(ctx)
 	if err != nil {
@@ -135,7 +138,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	_, missing := os.Stat(marker)
 	conf.Alone = missing == nil
 	if s.api, err = apiserver.Open(ctx, conf); err != nil {
-		if joined.members != nil {
+		if _, sure := errors.AsType[*apiserver.RemovedError](err); joined.members != nil && !sure {
 			err = fmt.Errorf("%w; should this server have been removed from the cluster meanwhile: empty %s, and join with a new token", err, s.cfg.DataDir)
 		}
 		return err
@@ -187,6 +190,9 @@ func (s *Server) close() error {
 	var errs []error
 	if s.listener != nil {
 		s.listener.Close()
+	}
+	if s.gossip != nil {
+		errs = append(errs, s.gossip.Close())
 	}
 	if s.hub != nil {
 		s.hub.Close()
@@ -241,7 +247,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if <-apiEnded; err == nil {
 		err = apiErr
 	}
-	err = errors.Join(err, s.close())
+	err = errors.Join(s.removed(err), s.close())
 	s.log.Info("server ends")
 	return err
 }

@@ -6,7 +6,8 @@ package api
 // are exchanged at will. A cluster is at the level that all its servers know;
 // what a level brings begins once the cluster is at it.
 //
-//	2  all binds share one guard; before, each node had one of its own
+//	2  all binds share one guard, where each node had one of its own; a server
+//	   that is deleted leaves a note, which one of its name takes away as it joins
 const Level = 2
 
 // ServesLevel says why a server that knows level cannot be one of a cluster at

@@ -209,6 +209,9 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 }
 
+// Close gives up what never ran.
+func (g *Gossip) Close() error { return g.list.Shutdown() }
+
 // join contacts the seeds that are not alive as far as is known here, or all.
 // It reports whether there is company, or nobody to look for. Members that
 // were cut off for long find each other again only this way.

@@ -86,9 +86,6 @@ func TestServersShareAnEtcd(t *testing.T) {
 	c.Await("the killed one is missed, and the other leads", func(ctx context.Context) (bool, error) {
 		return serverRole(ctx, c.Client(), leader.name) == api.ServerDead && serverRole(ctx, c.Client(), other.name) == api.ServerLeader, nil
 	})
-	if err := servers.Delete(t.Context(), "", leader.name, ""); err != nil {
-		t.Errorf("a server that has ended cannot be deleted: %v", err)
-	}
 	leader.Start()
 	c.Await("it is back, and stands by", func(ctx context.Context) (bool, error) {
 		return serverRole(ctx, c.Client(), leader.name) == api.ServerStandby, nil
@@ -99,6 +96,23 @@ func TestServersShareAnEtcd(t *testing.T) {
 	scale(3)
 	running(3)
 	t.Logf("stopped: a pod more ran after %v", time.Since(stopped).Round(time.Millisecond))
+
+	c.Await("the stopped one is missed", func(ctx context.Context) (bool, error) {
+		return serverRole(ctx, c.Client(), other.name) == api.ServerDead, nil
+	})
+	if err := servers.Delete(t.Context(), "", other.name, ""); err != nil {
+		t.Errorf("a server that has ended cannot be deleted: %v", err)
+	}
+	again, err := other.start(t.Context())
+	if err == nil {
+		err = again.run(t.Context())
+	}
+	if err == nil {
+		t.Error("a server that was deleted starts")
+	}
+	if _, err := servers.Get(t.Context(), "", other.name); !api.Is(err, api.NotFound) {
+		t.Errorf("a server that was deleted is back: %v", err)
+	}
 }
 
 // TestSharedEtcdIsLinearizable (P1, P2): the same history, of two servers that

@@ -54,11 +54,16 @@ func OpenEtcd(ctx context.Context, c EtcdConfig) (*Etcd, error) {
 	defer cancel()
 	select {
 	case <-member.Server.ReadyNotify():
-	case <-member.Server.StopNotify():
-		err = errors.New("it was removed from the cluster")
+	case <-member.Server.StopNotify(): // as of Stopped
+		err = ErrRemoved
 	case err = <-member.Err():
 	case <-ctx.Done():
 		err = ctx.Err()
+	}
+	select {
+	case <-member.Server.StoppingNotify(): // of which Err has less to say
+		err = ErrRemoved
+	default:
 	}
 	if err == nil {
 		s.watch, err = clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + socket}, Logger: zap.NewNop()})

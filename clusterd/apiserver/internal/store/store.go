@@ -28,6 +28,8 @@ var (
 	ErrCompacted = errors.New("revision is compacted")
 	// ErrFull means that the store's quota is used up; deletes still work.
 	ErrFull = errors.New("store is full: raise its quota or delete objects")
+	// ErrRemoved means that this member is none of the store any more.
+	ErrRemoved = errors.New("the member was removed")
 	// ErrNoLeader means that no majority of members can be reached.
 	ErrNoLeader = errors.New("no leader")
 )
