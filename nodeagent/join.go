@@ -29,6 +29,7 @@ type membership struct {
 	Services   netip.Prefix `json:"services"`
 	Servers    []string     `json:"servers"` // host:port
 	GossipKeys [][]byte     `json:"gossip_keys"`
+	Token      string       `json:"token,omitempty"` // id of the one it joined with
 }
 
 func (s *settings) membershipFile() string { return filepath.Join(s.DataDir, "cluster.json") }
@@ -57,7 +58,7 @@ func (s *settings) saveMembership(m membership) error {
 func (s *settings) join(ctx context.Context, log hclog.Logger) (membership, error) {
 	id, err := pki.LoadIdentity(s.identityDir())
 	if err == nil && time.Now().Before(id.Leaf().NotAfter) {
-		return s.rejoin(id)
+		return s.rejoin(id, log)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return membership{}, err
@@ -80,7 +81,7 @@ func (s *settings) join(ctx context.Context, log hclog.Logger) (membership, erro
 	if err != nil {
 		return membership{}, err
 	}
-	m := membership{Name: s.Name, Address: s.Address, Servers: res.Servers, GossipKeys: res.GossipKeys}
+	m := membership{Name: s.Name, Address: s.Address, Servers: res.Servers, GossipKeys: res.GossipKeys, Token: token.ID}
 	if len(m.Servers) == 0 {
 		m.Servers = []string{s.server}
 	}
@@ -99,14 +100,19 @@ func (s *settings) join(ctx context.Context, log hclog.Logger) (membership, erro
 	return m, res.Identity.Save(s.identityDir())
 }
 
-// rejoin is the start of a node that is a member already.
-func (s *settings) rejoin(id *pki.Identity) (membership, error) {
+// rejoin is the start of a node that is a member already. The token that it
+// joined with may stay in its settings; another one was given to some end.
+func (s *settings) rejoin(id *pki.Identity, log hclog.Logger) (membership, error) {
 	m, err := s.loadMembership()
 	if err != nil {
 		return m, fmt.Errorf("the node has an identity and not what belongs to it: remove %s to join anew: %w", s.identityDir(), err)
 	}
 	if id.ID().Name != m.Name || s.Name != m.Name {
 		return m, fmt.Errorf("%s belongs to node %s, not to %s: give --name %s, or another --data-dir", s.DataDir, m.Name, s.Name, m.Name)
+	}
+	if token, err := s.joinToken(); err == nil && token.ID != m.Token {
+		log.Warn("the join token is not used, as this machine is a node already: to join anew with it, remove the identity, and start again",
+			"node", m.Name, "token", token.ID, "identity", s.identityDir())
 	}
 	if s.Address != "" && s.Address != m.Address { // the machine moved
 		m.Address = s.Address

@@ -202,6 +202,35 @@ func TestJoinIsRemembered(t *testing.T) {
 	}
 }
 
+// TestTokenOfAMemberIsNotPassedOver: a token that a node has no use for is told,
+// unless it is the one that it joined with.
+func TestTokenOfAMemberIsNotPassedOver(t *testing.T) {
+	t.Setenv("CLUSTERD_JOIN_TOKEN", "")
+	s := member(t, time.Hour)
+	m, err := s.loadMembership()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := pki.NewJoinToken(strings.Repeat("0", 64)), pki.NewJoinToken(strings.Repeat("0", 64))
+	m.Token = first.ID
+	if err := s.saveMembership(m); err != nil {
+		t.Fatal(err)
+	}
+	for token, told := range map[string]bool{"": false, first.Reveal(): false, second.Reveal(): true} {
+		var out bytes.Buffer
+		s.token = token
+		if _, err := s.join(t.Context(), hclog.New(&hclog.LoggerOptions{Output: &out})); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "not used") && strings.Contains(out.String(), s.identityDir()); got != told {
+			t.Errorf("token %.8s, joined with %s: %q", token, first.ID, out.String())
+		}
+		if strings.Contains(out.String(), second.Secret) {
+			t.Errorf("the log has the token's secret: %q", out.String())
+		}
+	}
+}
+
 func TestJoinRefusesToGuess(t *testing.T) {
 	log := hclog.NewNullLogger()
 	t.Setenv("CLUSTERD_JOIN_TOKEN", "")
