@@ -28,8 +28,8 @@ func (c *cli) server() *cobra.Command {
 
 The first start in a data directory founds a cluster, and leaves there what its
 users need: admin.token (a secret) and ca.crt. With --join it becomes one more
-server of a cluster that is there, and takes over when others fail; its token is
-made with: clusterd token create --role server
+server of a cluster that is there, has no admin.token, and takes over when others
+fail; its join token is made with: clusterd token create --role server
 
 The servers keep the state themselves. With --etcd-endpoints it is in an etcd that
 you run: the servers share it, and --join only gets them the cluster's keys.`,

@@ -143,6 +143,8 @@ func (c *cli) snapshotRestore() *cobra.Command {
 		Long: `Fill the empty data directory of a server from a snapshot.
 
 The server that is started on it is the cluster of then, alone; others join it.
+It leaves an admin.token in the directory, and revokes those that servers made
+before; tokens that people made are valid as they were then.
 Nodes find it by its address, keep what runs, and stop what the snapshot does
 not know.`,
 		Example: `  clusterd snapshot restore nightly.snap --passphrase-file /etc/clusterd/backup --advertise 10.0.0.1

@@ -52,7 +52,10 @@ func openCredentials(dir, name string, hosts []string, joined *keys.Set) (*crede
 				return nil, fmt.Errorf("%s has a store but no keys: restore %s from a backup; new ones would lock every node out", dir, path)
 			}
 		}
-		if set = joined; set == nil {
+		if set = joined; set == nil { // it founds a cluster
+			if err = pki.WriteFile(filepath.Join(dir, tokenDueFile), nil); err != nil {
+				return nil, err
+			}
 			set, err = keys.New(name)
 		}
 		if set != nil {

@@ -2,16 +2,11 @@ package server
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
-	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
 // register makes the server known to the cluster and the admin's token known
@@ -100,28 +95,4 @@ func (s *Server) insist(ctx context.Context, f func() error) error {
 		case <-time.After(time.Second):
 		}
 	}
-}
-
-// adminToken makes a token that may do everything, unless its file is there:
-// whoever deletes the file gets a new one with the next start.
-func (s *Server) adminToken(ctx context.Context) error {
-	path := filepath.Join(s.cfg.DataDir, AdminTokenFile)
-	if _, err := os.Stat(path); err == nil && !s.cfg.InMemory {
-		return nil
-	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("look for the admin token: %w", err)
-	}
-	tok := pki.NewUserToken()
-	o := &api.Token{Meta: api.Meta{Name: tok.ID}, Spec: api.TokenSpec{
-		Role: api.RoleAdmin, Hash: tok.Hash(), Description: "made by server " + s.cfg.Name + " as it found no " + AdminTokenFile,
-	}}
-	// The object first: a file whose token nobody knows would be a riddle.
-	if err := s.insist(ctx, func() error { _, err := client.Of(s.system, api.Tokens).Create(ctx, o); return err }); err != nil {
-		return fmt.Errorf("create the admin token: %w", err)
-	}
-	if err := pki.WriteFile(path, []byte(tok.Reveal()+"\n")); err != nil {
-		return fmt.Errorf("write the admin token: %w", err)
-	}
-	s.log.Info("wrote a new admin token", "path", path)
-	return nil
 }

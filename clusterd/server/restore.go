@@ -69,7 +69,8 @@ func Restore(c RestoreConfig) (head Snapshot, err error) {
 	if err := apiserver.RestoreStore(db, *s.storeConfig(nil)); err != nil {
 		return head, err
 	}
-	return head, errors.Join(set.Save(filepath.Join(cfg.DataDir, keysFile)), alone(cfg.DataDir), keepOwner(cfg.DataDir))
+	return head, errors.Join(set.Save(filepath.Join(cfg.DataDir, keysFile)), alone(cfg.DataDir),
+		pki.WriteFile(filepath.Join(cfg.DataDir, tokenDueFile), nil), keepOwner(cfg.DataDir))
 }
 
 // root is the key that opens the snapshot's keys.

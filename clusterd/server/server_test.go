@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,17 +109,83 @@ func TestFirstStartFoundsAClusterAndARestartKeepsIt(t *testing.T) {
 	}
 }
 
-func TestDeletedAdminTokenFileIsMadeAnew(t *testing.T) {
+// TestOneAdminToken: who has deleted the file has no new one after a restart.
+// Where one is due, since the cluster was restored or its founder's first start
+// came to an end too early, it replaces what servers made, and not what people did.
+func TestOneAdminToken(t *testing.T) {
 	dir := t.TempDir()
-	_, stop := start(t, dir, etcd)
-	stop()
-	if err := os.Remove(filepath.Join(dir, AdminTokenFile)); err != nil {
+	s, stop := start(t, dir, etcd)
+	first := admin(t, s, dir)
+	own := pki.NewUserToken()
+	if _, err := client.Of(first, api.Tokens).Create(t.Context(), &api.Token{Meta: api.Meta{Name: own.ID}, Spec: api.TokenSpec{Role: api.RoleAdmin, Hash: own.Hash()}}); err != nil {
 		t.Fatal(err)
 	}
-	s, _ := start(t, dir, etcd)
-	if _, err := client.Of(admin(t, s, dir), api.Servers).Get(t.Context(), "", "s1"); err != nil {
-		t.Error(err)
+	path := filepath.Join(dir, AdminTokenFile)
+	was, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
 	}
+	admins := func(s *Server, want ...string) {
+		t.Helper()
+		tokens, _, err := client.Of(s.system, api.Tokens).List(t.Context(), "", nil)
+		var got []string
+		for _, tok := range tokens {
+			got = append(got, tok.Meta.Name)
+		}
+		slices.Sort(want)
+		if slices.Sort(got); err != nil || !slices.Equal(got, want) {
+			t.Errorf("tokens are %v, want %v: %v", got, want, err)
+		}
+	}
+	id := func() string {
+		t.Helper()
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tok, err := pki.ParseUserToken(string(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tok.ID
+	}
+	old := id()
+	stop()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	s, stop = start(t, dir, etcd)
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file that was deleted: %v", err)
+	}
+	admins(s, old, own.ID)
+
+	for _, there := range []string{"", string(was), pki.NewUserToken().Reveal(), "no token"} {
+		stop()
+		if err := errors.Join(os.WriteFile(path, []byte(there), 0o600), os.WriteFile(filepath.Join(dir, tokenDueFile), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		s, stop = start(t, dir, etcd)
+		if _, err := client.Of(admin(t, s, dir), api.Servers).Get(t.Context(), "", "s1"); err != nil {
+			t.Error(err)
+		}
+		if id() == old {
+			t.Error("the token of before was not replaced")
+		}
+		admins(s, id(), own.ID)
+	}
+	stop()
+	valid := id()
+	if err := os.WriteFile(filepath.Join(dir, tokenDueFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, stop = start(t, dir, etcd)
+	if admins(s, valid, own.ID); id() != valid {
+		t.Error("a token that is valid was replaced")
+	}
+	stop()
+	s, _ = start(t, dir, etcd)
+	admins(s, valid, own.ID)
 }
 
 func TestNobodyWithoutTLSAndToken(t *testing.T) {

@@ -89,7 +89,7 @@ func ParseUserToken(s string) (UserToken, error) {
 	parts := strings.Split(s, "_")
 	switch {
 	case s == "":
-		return UserToken{}, errors.New("token: it is empty; set CLUSTERD_TOKEN, or read the admin token from <data-dir>/admin.token on a server")
+		return UserToken{}, errors.New("token: it is empty; set CLUSTERD_TOKEN, or read the admin token from <data-dir>/admin.token on the first server")
 	case strings.HasPrefix(s, joinPrefix+"."):
 		return UserToken{}, errors.New("token: this is a join token (CJ1.…); the API needs one that starts with ct_")
 	case parts[0] != userPrefix:

@@ -219,6 +219,20 @@ func TestSnapshotAndRecovery(t *testing.T) {
 			t.Errorf("%s: the secret is another: %+v %v", when, s, err)
 		}
 	}
+	oneAdmin := func(when string) {
+		t.Helper()
+		tokens, _, err := client.Of(c.Client(), api.Tokens).List(t.Context(), "", nil)
+		admins := 0
+		for _, tok := range tokens {
+			if tok.Spec.Role == api.RoleAdmin {
+				admins++
+			}
+		}
+		if err != nil || admins != 1 {
+			t.Errorf("%s: there are %d admin tokens: %v", when, admins, err)
+		}
+	}
+	oneAdmin("with three servers")
 	file := filepath.Join(t.TempDir(), "all.snap")
 	save(t, c.Client(), file)
 	if _, err := client.Of(c.Client(), api.Namespaces).Create(t.Context(), &api.Namespace{Meta: api.Meta{Name: "after"}}); err != nil {
@@ -249,7 +263,7 @@ func TestSnapshotAndRecovery(t *testing.T) {
 
 	c.Servers[3].Kill()
 	c.Servers[0].Kill()
-	for _, gone := range []string{"store", "keys.json", "identity"} {
+	for _, gone := range []string{"store", "keys.json", "identity", server.AdminTokenFile} {
 		if err := os.RemoveAll(filepath.Join(c.dir, gone)); err != nil {
 			t.Fatal(err)
 		}
@@ -262,6 +276,7 @@ func TestSnapshotAndRecovery(t *testing.T) {
 	}
 	c.Servers[0].Start()
 	unharmed("after the restore")
+	oneAdmin("after the restore")
 	if _, err := client.Of(c.Client(), api.Namespaces).Get(t.Context(), "", "after"); !api.Is(err, api.NotFound) {
 		t.Errorf("what came after the snapshot is there: %v", err)
 	}
