@@ -314,3 +314,26 @@ func promises(t *testing.T, stateful func(*rapid.T) *api.Stateful) {
 		}
 	})
 }
+
+// TestHealthyHasNotEnded: a pod is healthy if and only if it has been ready for
+// healthy_for, and no container of it has ended in that time; the plan comes
+// again when that may be so.
+func TestHealthyHasNotEnded(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seconds := rapid.IntRange(0, 20)
+		want := time.Duration(seconds.Draw(t, "healthy_for")) * time.Second
+		pod := &api.Pod{Status: api.PodStatus{Ready: true, ReadyAt: ago(float64(seconds.Draw(t, "ready"))), Containers: map[string]api.ContainerStatus{}}}
+		quiet := noon.Sub(pod.Status.ReadyAt)
+		for i, since := range rapid.SliceOfN(seconds, 0, 3).Draw(t, "ended") {
+			pod.Status.Containers[fmt.Sprint(i)] = api.ContainerStatus{Last: &api.Exit{At: ago(float64(since))}}
+			quiet = min(quiet, time.Duration(since)*time.Second)
+		}
+		r := &rollout{appPlan: &appPlan{}, now: noon, healthyFor: want}
+		if got := r.healthy(pod); got != (quiet >= want) {
+			t.Fatalf("%v, quiet for %v of %v", got, quiet, want)
+		}
+		if quiet < want && r.again != want-quiet {
+			t.Fatalf("looks again after %v, quiet for %v of %v", r.again, quiet, want)
+		}
+	})
+}

@@ -37,7 +37,8 @@ type givenPod struct {
 	Of             string // "" the declared spec, before: the one before it
 	Age            float64
 	Phase          api.Phase
-	Ready          *float64 // seconds since
+	Ready          *float64           // seconds since
+	Exited         map[string]float64 // by container: seconds since its last run ended
 	Deleting       *float64
 	Ended          float64
 	Reason         string
@@ -65,6 +66,12 @@ func (g givenPod) build(app, revision string) *api.Pod {
 	if g.Ready != nil {
 		pod.Status.Ready, pod.Status.ReadyAt = true, ago(*g.Ready)
 		pod.Status.Phase = api.PhaseRunning
+	}
+	for name, since := range g.Exited {
+		if pod.Status.Containers == nil {
+			pod.Status.Containers = map[string]api.ContainerStatus{}
+		}
+		pod.Status.Containers[name] = api.ContainerStatus{State: api.ContainerRunning, Ready: true, Restarts: 1, Last: &api.Exit{Code: 1, At: ago(since)}}
 	}
 	if g.Phase.Ended() {
 		pod.Status.EndedAt = ago(g.Ended)

@@ -104,12 +104,20 @@ func newRollout(app *api.App, p *appPlan, f fleet, see facts) *rollout {
 	return r
 }
 
-// healthy reports whether a pod has been ready for long enough.
+// healthy reports whether a pod has been ready for long enough, and no container
+// of it has ended meanwhile; that of a sidecar need not make the pod unready. One
+// that is called crashing waits until its node takes that back.
 func (r *rollout) healthy(pod *api.Pod) bool {
-	if !pod.Status.Ready {
+	if !pod.Status.Ready || pod.Status.Fatal != nil && r.blames(pod) {
 		return false
 	}
-	left := r.healthyFor - r.now.Sub(pod.Status.ReadyAt)
+	since := pod.Status.ReadyAt
+	for _, c := range pod.Status.Containers {
+		if c.Last != nil && c.Last.At.After(since) {
+			since = c.Last.At
+		}
+	}
+	left := r.healthyFor - r.now.Sub(since)
 	r.sooner(left)
 	return left <= 0
 }

@@ -30,7 +30,7 @@ func (s *Server) adminToken(ctx context.Context) error {
 		return fmt.Errorf("look whether there is an admin token to be made: %w", err)
 	}
 	tokens := client.Of(s.system, api.Tokens)
-	var all []api.Token
+	var all []*api.Token
 	if err := s.insist(ctx, func() (err error) { all, _, err = tokens.List(ctx, "", nil); return err }); err != nil {
 		return fmt.Errorf("look for admin tokens: %w", err)
 	}
@@ -62,7 +62,7 @@ func (s *Server) adminToken(ctx context.Context) error {
 }
 
 // validToken is the id of the token in a file, if it is an admin's among all.
-func validToken(path string, all []api.Token) (id string, err error) {
+func validToken(path string, all []*api.Token) (id string, err error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil

@@ -13,7 +13,7 @@ type Update struct {
 	MaxParallel   *int     `json:"max_parallel,omitempty" doc:"How many pods are replaced at a time." default:"1"`
 	Surge         *int     `json:"surge,omitempty" doc:"How many pods above replicas may exist during a rollout; stopping ones count. By default 1; 0 for stateful and per_node apps."`
 	MinAvailable  *int     `json:"min_available,omitempty" doc:"Neither a rollout nor a drain takes the ready pods below this; by default replicas - max_parallel."`
-	HealthyFor    Duration `json:"healthy_for,omitempty" doc:"A new pod counts once it has been ready this long." default:"5s"`
+	HealthyFor    Duration `json:"healthy_for,omitempty" doc:"A new pod counts once it has been ready this long, and none of its containers has ended meanwhile. What takes longer to crash has been healthy: set it to more than that." default:"5s"`
 	Deadline      Duration `json:"deadline,omitempty" doc:"A rollout that has not made progress for this long has failed." default:"5m"`
 	FailureBudget *int     `json:"failure_budget,omitempty" doc:"How many pods of the change may fail for certain, and be replaced, before the rollout has failed." default:"0"`
 	OnFailure     string   `json:"on_failure,omitempty" doc:"What a failed rollout does: rollback to what was healthy last, or pause, which keeps all that is there. A change that only asks for more pods is a rollout, too: it fails when some have fitted nowhere for 20s and nothing under way makes room." enum:"rollback,pause" default:"rollback"`
