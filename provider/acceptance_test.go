@@ -5,6 +5,8 @@ package provider_test
 import (
 	"fmt"
 	"regexp"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/terraform-plugin-framework/providerserver"
@@ -18,50 +20,33 @@ import (
 
 // TestAcceptance drives the real Terraform against a real cluster whose nodes
 // run nothing: layer 5. It and all that only it needs is left out under the race
-// detector: its time goes into a thousand processes that the detector does not see.
+// detector: its time goes into hundreds of processes that the detector does not see.
 func TestAcceptance(t *testing.T) {
 	acceptance(t)
-	c := &cluster{testcluster.Start(t, testcluster.Config{Nodes: 3})}
+	c := &cluster{testcluster.Start(t, testcluster.Config{Nodes: 3}), sync.OnceValue(func() string { return program(t) })}
 	for name, test := range map[string]func(*testing.T, *cluster){
-		"AppLife":         testAppLife,
-		"AppEverything":   testAppEverything,
-		"AppFailures":     testAppFailures,
-		"AppCanary":       testAppCanary,
+		"Stories":         testStories,
+		"Failing":         testFailing,
+		"Reading":         testReading,
+		"BadConfig":       testBadConfig,
 		"AppCreateFails":  testAppCreateFails,
-		"AppDrift":        testAppDrift,
-		"AppClash":        testAppClash,
 		"AppConflict":     testAppConflict,
-		"AppBadConfig":    testAppBadConfig,
 		"AppNoWait":       testAppNoWait,
 		"Unknown":         testUnknown,
-		"Empties":         testEmpties,
-		"JobLife":         testJobLife,
 		"JobFails":        testJobFails,
 		"Quota":           testQuota,
-		"Service":         testService,
 		"LeadsNowhere":    testServiceLeadsNowhere,
-		"Volume":          testVolume,
 		"Powers":          testPowers,
-		"Namespace":       testNamespace,
-		"Config":          testConfig,
-		"Secret":          testSecret,
-		"SecretVersion":   testSecretVersion,
 		"NoNamespace":     testNoNamespace,
-		"Prefetch":        testPrefetch,
-		"Data":            testData,
-		"DataLists":       testDataLists,
-		"Functions":       testFunctions,
 		"PlanWarnings":    testPlanWarnings,
 		"DryRun":          testDryRun,
 		"Interrupt":       testInterrupt,
 		"Examples":        testExamples,
-		"ReadingExamples": testReadingExamples,
 		"ProviderExample": testProviderExample,
 		"NginxExample":    testNginxExample,
 		"Binary":          testBinary,
 		"EphemeralToken":  testEphemeralToken,
 		"JoinToken":       testJoinToken,
-		"Token":           testToken,
 		"Modules":         testModules,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -107,22 +92,28 @@ func applyCase(t *testing.T, options resource.TestCase, steps ...resource.TestSt
 	resource.UnitTest(t, options)
 }
 
-// refused plans a configuration of several mistakes, and expects to read all of
-// what is wanted in what Terraform says of them.
-func refused(t *testing.T, config string, want ...string) {
+// refused plans a configuration of mistakes, each in a resource of its own, and
+// expects what Terraform says of each resource; and that it says nothing else.
+func refused(t *testing.T, config string, want map[string]string) {
 	t.Helper()
-	said := false
+	at := regexp.MustCompile(`in resource "(\w+)" "(\w+)":`)
+	said := map[string]string{}
 	applyCase(t, resource.TestCase{ErrorCheck: func(err error) error {
-		said = true
-		for _, w := range want {
-			if !regexp.MustCompile("(?is)" + w).MatchString(err.Error()) {
-				t.Errorf("no %s in what Terraform says: %v", w, err)
+		for _, e := range strings.Split(err.Error(), "\nError: ")[1:] {
+			address := "no resource"
+			if m := at.FindStringSubmatch(e); m != nil {
+				address = m[1] + "." + m[2]
+			}
+			if said[address] += e + "\n"; want[address] == "" {
+				t.Errorf("of %s Terraform says %s", address, e)
 			}
 		}
 		return nil
 	}}, resource.TestStep{Config: config, PlanOnly: true})
-	if !said {
-		t.Error("Terraform refuses nothing")
+	for address, w := range want {
+		if !regexp.MustCompile("(?is)" + w).MatchString(said[address]) {
+			t.Errorf("of %s Terraform says %q, not %s", address, said[address], w)
+		}
 	}
 }
 

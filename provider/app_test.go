@@ -17,11 +17,10 @@ import (
 
 const web = "clusterd_app.web"
 
-// testAppLife: create, empty plan, import, change in place, replace, destroy.
-func testAppLife(t *testing.T, c *cluster) {
-	ns := c.namespace(t)
+// appLife: create, empty plan, import, change in place, replace, destroy.
+func appLife(t *testing.T, c *cluster, ns string) story {
 	app := func(name, rest string) string {
-		return c.config(ns, `
+		return fmt.Sprintf(`
 resource "clusterd_app" "web" {
   name   = %q
   image  = "nginx:1.27"
@@ -32,16 +31,16 @@ resource "clusterd_app" "web" {
 	step := func(name, rest string, action plancheck.ResourceActionType, checks ...resource.TestCheckFunc) resource.TestStep {
 		return resource.TestStep{Config: app(name, rest), ConfigPlanChecks: plans(web, action), Check: resource.ComposeTestCheckFunc(checks...)}
 	}
-	apply(t,
+	return story{[]resource.TestStep{
 		step("web", "", plancheck.ResourceActionCreate,
 			resource.TestCheckResourceAttr(web, "id", ns+"/web"),
 			resource.TestCheckResourceAttr(web, "namespace", ns),
 			resource.TestCheckNoResourceAttr(web, "replicas"),
 			resource.TestCheckNoResourceAttr(web, "cpu")),
-		resource.TestStep{ResourceName: web, ImportState: true, ImportStateVerify: true},
-		resource.TestStep{ResourceName: web, ImportState: true, ImportStateId: "web", ImportStateVerify: true},
-		resource.TestStep{ResourceName: web, ImportState: true, ImportStateId: "no such thing", ExpectError: regexp.MustCompile("Bad import id")},
-		resource.TestStep{ResourceName: web, ImportState: true, ImportStateId: ns + "/nobody", ExpectError: regexp.MustCompile("non-existent")},
+		{ResourceName: web, ImportState: true, ImportStateVerify: true},
+		{ResourceName: web, ImportState: true, ImportStateId: "web", ImportStateVerify: true},
+		{ResourceName: web, ImportState: true, ImportStateId: "no such thing", ExpectError: regexp.MustCompile("Bad import id")},
+		{ResourceName: web, ImportState: true, ImportStateId: ns + "/nobody", ExpectError: regexp.MustCompile("non-existent")},
 		step("web", `replicas = 3`, plancheck.ResourceActionUpdate,
 			func(*terraform.State) error {
 				if a := c.app(t, ns, "web"); a.Status.Ready != 3 {
@@ -52,19 +51,20 @@ resource "clusterd_app" "web" {
 		step("web", `wait = false`, plancheck.ResourceActionUpdate),
 		step("web2", ``, plancheck.ResourceActionReplace,
 			func(*terraform.State) error { c.gone(t, ns, "web"); return nil }),
-		resource.TestStep{Config: c.config(ns, `
+		{Config: `
 resource "clusterd_app" "web" {
   name      = "web2"
   namespace = "default"
   image     = "nginx:1.27"
-}`), ConfigPlanChecks: plans(web, plancheck.ResourceActionReplace)},
-	)
-	c.gone(t, ns, "web2")
-	c.gone(t, "default", "web2")
+}`, ConfigPlanChecks: plans(web, plancheck.ResourceActionReplace)},
+	}, func() {
+		c.gone(t, ns, "web2")
+		c.gone(t, "default", "web2")
+	}}
 }
 
 const everything = `
-resource "clusterd_app" "web" {
+resource "clusterd_app" "all" {
   name      = "all"
   image     = %q
   command   = ["/bin/web"]
@@ -86,23 +86,22 @@ resource "clusterd_app" "web" {
   on_create_failure = "keep"
 }`
 
-// testAppEverything: every attribute there is, with no perpetual diff.
-func testAppEverything(t *testing.T, c *cluster) {
-	ns := c.namespace(t)
-	apply(t,
-		resource.TestStep{Config: c.config(ns, everything, "nginx:1"), ConfigPlanChecks: plans(web, plancheck.ResourceActionCreate)},
-		resource.TestStep{ResourceName: web, ImportState: true},
-		resource.TestStep{Config: c.config(ns, everything, "nginx:2"), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
-	)
-	c.gone(t, ns, "all")
+// appEverything: every attribute there is, with no perpetual diff.
+func appEverything(t *testing.T, c *cluster, ns string) story {
+	const all = "clusterd_app.all"
+	return story{[]resource.TestStep{
+		{Config: fmt.Sprintf(everything, "nginx:1"), ConfigPlanChecks: plans(all, plancheck.ResourceActionCreate)},
+		{ResourceName: all, ImportState: true},
+		{Config: fmt.Sprintf(everything, "nginx:2"), ConfigPlanChecks: plans(all, plancheck.ResourceActionUpdate)},
+	}, func() { c.gone(t, ns, "all") }}
 }
 
-// testEmpties: what JSON leaves out and Terraform does not.
-func testEmpties(t *testing.T, c *cluster) {
-	ns := c.namespace(t)
+// appEmpties: what JSON leaves out and Terraform does not.
+func appEmpties(*testing.T, *cluster, string) story {
+	const empty = "clusterd_app.empty"
 	empties := func(rest string) string {
-		return c.config(ns, `
-resource "clusterd_app" "web" {
+		return fmt.Sprintf(`
+resource "clusterd_app" "empty" {
   name      = "empty"
   image     = "nginx:1"
   args      = []
@@ -122,21 +121,19 @@ variable "scale" {
   default = null
 }`, rest)
 	}
-	same := resource.ConfigPlanChecks{PreApply: []plancheck.PlanCheck{plancheck.ExpectEmptyPlan()}}
-	apply(t,
-		resource.TestStep{Config: empties(`cpu = "500m"`), ConfigPlanChecks: plans(web, plancheck.ResourceActionCreate)},
+	return story{steps: []resource.TestStep{
+		{Config: empties(`cpu = "500m"`), ConfigPlanChecks: plans(empty, plancheck.ResourceActionCreate)},
 		// the same amount in other words is no change
-		resource.TestStep{Config: empties(`cpu = "0.5"`), ConfigPlanChecks: same},
-		resource.TestStep{Config: empties(`cpu = 0.75`), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
-	)
+		{Config: empties(`cpu = "0.5"`), ConfigPlanChecks: plans(empty, plancheck.ResourceActionNoop)},
+		{Config: empties(`cpu = 0.75`), ConfigPlanChecks: plans(empty, plancheck.ResourceActionUpdate)},
+	}}
 }
 
-// testAppFailures: a failed update is rolled back, says why, and shows the same
+// appFailures: a failed update is rolled back, says why, and shows the same
 // diff again.
-func testAppFailures(t *testing.T, c *cluster) {
-	ns := c.namespace(t)
+func appFailures(t *testing.T, c *cluster, ns string) story {
 	app := func(image, update string) string {
-		return c.config(ns, `
+		return fmt.Sprintf(`
 resource "clusterd_app" "web" {
   name     = "web"
   image    = %q
@@ -152,68 +149,85 @@ resource "clusterd_app" "web" {
 			t.Errorf("after a failed update the app has image %s and %d pods ready: want %s to serve", a.Spec.Image, a.Status.Ready, image)
 		}
 	}
-	apply(t,
-		resource.TestStep{Config: app("nginx:1", "")},
-		resource.TestStep{Config: app("exit-1:1", ""), ConfigPlanChecks: again,
+	return story{steps: []resource.TestStep{
+		{Config: app("nginx:1", "")},
+		{Config: app("exit-1:1", ""), ConfigPlanChecks: again,
 			ExpectError: regexp.MustCompile(`(?s)rollout of exit-1:1 failed and (was|is\s+being)\s+rolled\s+back to\s+nginx:1.*[Pp]od web-.*on node\s+w\d.*exit code\s+1.*about to\s+exit with 1.*clusterd\s+describe`)},
-		resource.TestStep{PreConfig: func() { serves("nginx:1") }, Config: app("missing:1", ""), ConfigPlanChecks: again,
+		{PreConfig: func() { serves("nginx:1") }, Config: app("missing:1", ""), ConfigPlanChecks: again,
 			ExpectError: regexp.MustCompile(`(?s)missing:1.*cannot\s+be\s+fetched`)},
-		resource.TestStep{PreConfig: func() { serves("nginx:1") }, Config: app("nginx:1", ""), ConfigPlanChecks: resource.ConfigPlanChecks{
-			PreApply: []plancheck.PlanCheck{plancheck.ExpectEmptyPlan()}}},
-		resource.TestStep{Config: app("nginx:2", ""), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
+		{PreConfig: func() { serves("nginx:1") }, Config: app("nginx:1", ""), ConfigPlanChecks: plans(web, plancheck.ResourceActionNoop)},
+		{Config: app("nginx:2", ""), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
 		// paused: what was asked for is there, and broken
-		resource.TestStep{Config: app("exit-2:1", `, on_failure = "pause"`), ExpectError: regexp.MustCompile(`(?s)exit-2:1\s+failed\s+and\s+is\s+paused`)},
-		resource.TestStep{Config: app("nginx:3", ""), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
-	)
+		{Config: app("exit-2:1", `, on_failure = "pause"`), ExpectError: regexp.MustCompile(`(?s)exit-2:1\s+failed\s+and\s+is\s+paused`)},
+		{Config: app("nginx:3", ""), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
+	}}
 }
 
-// testAppCanary: apply succeeds once a canary holds, and says who decides; how
+// appCanary: apply succeeds once a canary holds, and says who decides; how
 // many pods there are may follow the load or the nodes instead of a number.
-func testAppCanary(t *testing.T, c *cluster) {
-	ns := c.namespace(t)
+func appCanary(t *testing.T, c *cluster, ns string) story {
+	const address = "clusterd_app.canary"
 	app := func(image, rest string) string {
-		return c.config(ns, `
-resource "clusterd_app" "web" {
-  name   = "web"
+		return fmt.Sprintf(`
+resource "clusterd_app" "canary" {
+  name   = "canary"
   image  = %q
   %s
 }`, image, rest)
 	}
-	const canary = `update = { healthy_for = "0s", canary = 1 }
-  `
-	pods := func(desired int, held bool) resource.TestCheckFunc {
-		return func(*terraform.State) error {
-			a := c.app(t, ns, "web")
-			if a.Status.Desired != desired || a.Status.Rollout.HeldSince.IsZero() == held {
-				t.Errorf("%d pods are desired, rollout %+v", a.Status.Desired, a.Status.Rollout)
-			}
-			return nil
-		}
-	}
 	promote := func() {
-		a := c.app(t, ns, "web")
+		a := c.app(t, ns, "canary")
 		a.Status.Intent.Promote = a.Status.Rollout.Number
 		if _, err := client.Of(c.Client(), api.Apps).PutPart(t.Context(), a, "intent"); err != nil {
 			t.Error(err)
 		}
 	}
-	apply(t,
-		resource.TestStep{Config: app("nginx:1", canary+"replicas = 2"), Check: pods(2, false)},
-		resource.TestStep{Config: app("nginx:2", canary+"replicas = 2"), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate),
-			Check: resource.ComposeTestCheckFunc(pods(2, true), resource.TestCheckResourceAttr(web, "image", "nginx:2"))},
-		resource.TestStep{PreConfig: promote, Config: app("nginx:2", canary+"scale = { min = 2, max = 4, cpu = 70 }"),
-			ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
-		resource.TestStep{Config: app("nginx:2", "per_node = true"), ConfigPlanChecks: plans(web, plancheck.ResourceActionUpdate)},
-	)
-	// A change of what the app uses holds, too, and the apply of that ends.
-	using := func(level string) string {
-		return app("nginx:1", canary+"replicas = 2\n  configs = { LEVEL = \"${clusterd_config.web.name}/level\" }") +
-			fmt.Sprintf("\nresource \"clusterd_config\" \"web\" {\n  name = \"web\"\n  data = { level = %q }\n}", level)
+	two := func(held bool) resource.TestCheckFunc { return c.holds(t, ns, "canary", held) }
+	return story{steps: []resource.TestStep{
+		{Config: app("nginx:1", canary+"replicas = 2"), Check: two(false)},
+		{Config: app("nginx:2", canary+"replicas = 2"), ConfigPlanChecks: plans(address, plancheck.ResourceActionUpdate),
+			Check: resource.ComposeTestCheckFunc(two(true), resource.TestCheckResourceAttr(address, "image", "nginx:2"))},
+		{PreConfig: promote, Config: app("nginx:2", canary+"scale = { min = 2, max = 4, cpu = 70 }"),
+			ConfigPlanChecks: plans(address, plancheck.ResourceActionUpdate)},
+		{Config: app("nginx:2", "per_node = true"), ConfigPlanChecks: plans(address, plancheck.ResourceActionUpdate)},
+	}}
+}
+
+const canary = `update = { healthy_for = "0s", canary = 1 }
+  `
+
+// holds expects two pods of an app, and whether its canary holds.
+func (c *cluster) holds(t *testing.T, namespace, name string, held bool) resource.TestCheckFunc {
+	return func(*terraform.State) error {
+		a := c.app(t, namespace, name)
+		if a.Status.Desired != 2 || a.Status.Rollout.HeldSince.IsZero() == held {
+			t.Errorf("%d pods of %s are desired, rollout %+v", a.Status.Desired, name, a.Status.Rollout)
+		}
+		return nil
 	}
-	apply(t,
-		resource.TestStep{Config: using("info"), Check: pods(2, false)},
-		resource.TestStep{Config: using("debug"), ConfigPlanChecks: plans("clusterd_config.web", plancheck.ResourceActionUpdate), Check: pods(2, true)},
-	)
+}
+
+// appCanaryOfConfig: a change of what the app uses holds, too, and the apply of
+// that ends.
+func appCanaryOfConfig(t *testing.T, c *cluster, ns string) story {
+	using := func(level string) string {
+		return fmt.Sprintf(`
+resource "clusterd_config" "canary" {
+  name = "canary"
+  data = { level = %q }
+}
+resource "clusterd_app" "using" {
+  name     = "using"
+  image    = "nginx:1"
+  replicas = 2
+  configs  = { LEVEL = "${clusterd_config.canary.name}/level" }
+  %s
+}`, level, canary)
+	}
+	return story{steps: []resource.TestStep{
+		{Config: using("info"), Check: c.holds(t, ns, "using", false)},
+		{Config: using("debug"), ConfigPlanChecks: plans("clusterd_config.canary", plancheck.ResourceActionUpdate), Check: c.holds(t, ns, "using", true)},
+	}}
 }
 
 // testAppCreateFails: the object of a failed create stays for its logs, and the
@@ -245,27 +259,26 @@ resource "clusterd_app" "web" {
 	c.gone(t, ns, "web")
 }
 
-// testAppDrift: what others declare shows, and what changes by itself does not.
-func testAppDrift(t *testing.T, c *cluster) {
-	ns := c.namespace(t)
-	config := c.config(ns, `
-resource "clusterd_app" "web" {
-  name     = "web"
+// appDrift: what others declare shows, and what changes by itself does not.
+func appDrift(t *testing.T, c *cluster, ns string) story {
+	const address = "clusterd_app.drift"
+	const config = `
+resource "clusterd_app" "drift" {
+  name     = "drift"
   image    = "nginx:1"
   replicas = 1
   update   = { healthy_for = "0s" }
-}`)
-	update := plans(web, plancheck.ResourceActionUpdate)
+}`
 	three := 3
-	apply(t,
-		resource.TestStep{Config: config},
-		resource.TestStep{PreConfig: func() {
-			c.writeApp(t, ns, "web", func(a *api.App) {
+	return story{steps: []resource.TestStep{
+		{Config: config},
+		{PreConfig: func() {
+			c.writeApp(t, ns, "drift", func(a *api.App) {
 				a.Spec.Replicas, a.Spec.Env, a.Spec.Health = &three, map[string]string{"X": "1"}, &api.Health{TCP: new(true), Port: "80"}
 			})
-		}, Config: config, ConfigPlanChecks: update},
-		resource.TestStep{PreConfig: func() { c.deleteApp(t, ns, "web") }, Config: config, ConfigPlanChecks: plans(web, plancheck.ResourceActionCreate)},
-	)
+		}, Config: config, ConfigPlanChecks: plans(address, plancheck.ResourceActionUpdate)},
+		{PreConfig: func() { c.deleteApp(t, ns, "drift") }, Config: config, ConfigPlanChecks: plans(address, plancheck.ResourceActionCreate)},
+	}}
 }
 
 // deleteApp deletes an app behind Terraform's back.
@@ -285,30 +298,29 @@ func (c *cluster) deleteApp(t *testing.T, namespace, name string) {
 	}
 }
 
-// testAppClash: an object that exists is not touched, unless asked to.
-func testAppClash(t *testing.T, c *cluster) {
-	ns := c.namespace(t)
-	if _, err := client.Of(c.Client(), api.Apps).Create(t.Context(), &api.App{Meta: api.Meta{Namespace: ns, Name: "web"},
+// appClash: an object that exists is not touched, unless asked to.
+func appClash(t *testing.T, c *cluster, ns string) story {
+	if _, err := client.Of(c.Client(), api.Apps).Create(t.Context(), &api.App{Meta: api.Meta{Namespace: ns, Name: "clash"},
 		Spec: api.AppSpec{Container: api.Container{Image: "theirs:1"}, Update: &api.Update{HealthyFor: "0s"}}}); err != nil {
 		t.Fatal(err)
 	}
 	app := func(rest string) string {
-		return c.config(ns, `
-resource "clusterd_app" "web" {
-  name   = "web"
+		return fmt.Sprintf(`
+resource "clusterd_app" "clash" {
+  name   = "clash"
   image  = "ours:1"
   update = { healthy_for = "0s" }
   %s
 }`, rest)
 	}
-	apply(t,
-		resource.TestStep{Config: app(""), ExpectError: regexp.MustCompile(`(?s)App appclash/web exists already.*written by user:.*testcluster.* at 20\d\d-.*import \{\s+to = clusterd_app.NAME.*id = "appclash/web".*adopt = true`)},
-		resource.TestStep{PreConfig: func() {
-			if a := c.app(t, ns, "web"); a.Spec.Image != "theirs:1" {
+	return story{steps: []resource.TestStep{
+		{Config: app(""), ExpectError: regexp.MustCompile(`(?s)App ` + ns + `/clash exists already.*written by user:.*testcluster.* at 20\d\d-.*import \{\s+to = clusterd_app.NAME.*id = "` + ns + `/clash".*adopt = true`)},
+		{PreConfig: func() {
+			if a := c.app(t, ns, "clash"); a.Spec.Image != "theirs:1" {
 				t.Errorf("a clash changed the image to %s", a.Spec.Image)
 			}
-		}, Config: app("adopt = true"), ConfigPlanChecks: plans(web, plancheck.ResourceActionCreate)},
-	)
+		}, Config: app("adopt = true"), ConfigPlanChecks: plans("clusterd_app.clash", plancheck.ResourceActionCreate)},
+	}}
 }
 
 // testAppConflict: a change that the plan has not seen is not overwritten. The

@@ -53,7 +53,8 @@ func benchmarkPlan(b *testing.B, hcl string) {
 	c := testcluster.Start(b, testcluster.Config{})
 	var requests atomic.Int64
 	front := count(b, c, &requests)
-	w := newWorkspace(b, map[string]string{"CLUSTERD_ADDR": front.URL, "CLUSTERD_TOKEN": c.Token(), "CLUSTERD_CACERT": string(pemOf(front))})
+	w := newWorkspace(b, program(b), map[string]string{"CLUSTERD_ADDR": front.URL, "CLUSTERD_TOKEN": c.Token(), "CLUSTERD_CACERT": string(pemOf(front))})
+	delete(w.env, plainPlugin)
 	w.write("main.tf", hcl)
 	w.must(0, "apply", "-auto-approve", "-parallelism=20")
 	w.cpu = 0

@@ -25,16 +25,29 @@ type workspace struct {
 	cpu time.Duration // that Terraform and the provider used
 }
 
-// newWorkspace builds the provider, and lets Terraform find it without init.
-func newWorkspace(t testing.TB, env map[string]string) *workspace {
+// plainPlugin takes the TLS from between Terraform and the provider's process,
+// which is neither's that is tested here. Half of what they compute is its keys:
+// two pairs for each start of the provider, and a plan starts it five times.
+const plainPlugin = "TF_DISABLE_PLUGIN_TLS"
+
+// program builds the provider, in a folder that lives as long as the test.
+func program(t testing.TB) (dir string) {
 	t.Helper()
-	w := &workspace{t, t.TempDir(), maps.Clone(env), 0}
-	w.env["TF_CLI_CONFIG_FILE"] = filepath.Join(w.dir, "dev.tfrc")
-	w.write("dev.tfrc", fmt.Sprintf("provider_installation {\n  dev_overrides { \"clusterd/clusterd\" = %q }\n}\n", w.dir))
-	w.write("versions.tf", "terraform {\n  required_providers {\n    clusterd = { source = \"clusterd/clusterd\" }\n  }\n}\n")
-	if err := testbuild.Programs(w.dir, "provider/terraform-provider-clusterd"); err != nil {
+	dir = t.TempDir()
+	if err := testbuild.Programs(dir, "provider/terraform-provider-clusterd"); err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// newWorkspace lets Terraform find the provider's program without init.
+func newWorkspace(t testing.TB, provider string, env map[string]string) *workspace {
+	t.Helper()
+	w := &workspace{t, t.TempDir(), maps.Clone(env), 0}
+	w.env[plainPlugin] = "1"
+	w.env["TF_CLI_CONFIG_FILE"] = filepath.Join(w.dir, "dev.tfrc")
+	w.write("dev.tfrc", fmt.Sprintf("provider_installation {\n  dev_overrides { \"clusterd/clusterd\" = %q }\n}\n", provider))
+	w.write("versions.tf", "terraform {\n  required_providers {\n    clusterd = { source = \"clusterd/clusterd\" }\n  }\n}\n")
 	return w
 }
 
@@ -90,7 +103,8 @@ func testBinary(t *testing.T, c *cluster) {
 	if _, err := client.Of(c.Client(), api.Services).Create(t.Context(), svc); err != nil {
 		t.Fatal(err)
 	}
-	w := newWorkspace(t, c.Env())
+	w := newWorkspace(t, c.provider(), c.Env())
+	delete(w.env, plainPlugin)
 	w.write("import.tf", fmt.Sprintf("import {\n  to = clusterd_app.web\n  id = %q\n}\nimport {\n  to = clusterd_service.web\n  id = %q\n}\nimport {\n  to = clusterd_namespace.here\n  id = %q\n}\n",
 		ns+"/web", ns+"/web", ns))
 	out := w.must(0, "plan", "-generate-config-out=generated.tf")

@@ -20,7 +20,12 @@ func TestMain(m *testing.M) {
 
 // cluster is one cluster that all acceptance tests share, each in a namespace
 // of its own.
-type cluster struct{ *testcluster.Cluster }
+type cluster struct {
+	*testcluster.Cluster
+	// provider is the folder of the provider's program, which is linked for the
+	// first test that asks for it.
+	provider func() string
+}
 
 // namespace makes a namespace for one test.
 func (c *cluster) namespace(t *testing.T) string {

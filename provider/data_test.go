@@ -9,9 +9,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
 )
 
-// testDataLists: what the cluster says of everything that is not one app.
-func testDataLists(t *testing.T, c *cluster) {
-	ns := c.namespace(t)
+// dataLists: what the cluster says of everything that is not one app.
+func dataLists(*testing.T, *cluster, string) story {
 	const workload = `
 resource "clusterd_app" "web" {
   name     = "web"
@@ -28,15 +27,13 @@ resource "clusterd_service" "web" {
 }
 `
 	check := resource.TestCheckResourceAttr
-	apply(t,
-		resource.TestStep{Config: c.config(ns, "%s", workload)},
-		resource.TestStep{Config: c.config(ns, "%s", workload+`
-data "clusterd_apps" "shop" { labels = { team = "shop" } }
+	const data = workload + `
+data "clusterd_apps" "of_shop" { labels = { team = "shop" } }
 data "clusterd_apps" "none" { labels = { team = "nobody" } }
-data "clusterd_pods" "web" { app = "web" }
-data "clusterd_service" "web" { name = "web" }
-data "clusterd_cluster" "this" {}
-data "clusterd_events" "web" {
+data "clusterd_pods" "of_web" { app = "web" }
+data "clusterd_service" "of_web" { name = "web" }
+data "clusterd_cluster" "all" {}
+data "clusterd_events" "of_web" {
   kind = "app"
   name = "web"
 }
@@ -44,7 +41,7 @@ data "clusterd_events" "quiet" {
   kind = "app"
   name = "nobody"
 }
-data "clusterd_logs" "web" {
+data "clusterd_logs" "of_web" {
   app  = "web"
   tail = 1
 }
@@ -53,48 +50,51 @@ data "clusterd_placement" "all" {
   placement = { one_per = "node" }
 }
 data "clusterd_placement" "nowhere" { cpu = "900" }
-`), Check: resource.ComposeTestCheckFunc(
-			check("data.clusterd_apps.shop", "apps.web.ready", "2"),
-			check("data.clusterd_apps.shop", "apps.web.phase", "complete"),
+`
+	return story{steps: []resource.TestStep{
+		{Config: workload},
+		{Config: data, Check: resource.ComposeTestCheckFunc(
+			check("data.clusterd_apps.of_shop", "apps.web.ready", "2"),
+			check("data.clusterd_apps.of_shop", "apps.web.phase", "complete"),
 			check("data.clusterd_apps.none", "apps.%", "0"),
-			check("data.clusterd_pods.web", "pods.%", "2"),
-			check("data.clusterd_service.web", "ports.http.port", "8080"),
-			check("data.clusterd_service.web", "endpoints.%", "2"),
-			resource.TestCheckResourceAttrPair("data.clusterd_service.web", "virtual_ip", "clusterd_service.web", "virtual_ip"),
-			check("data.clusterd_cluster.this", "nodes", "3"),
-			check("data.clusterd_cluster.this", "servers.s1.role", "leader"),
-			resource.TestMatchResourceAttr("data.clusterd_cluster.this", "free.millicpu", regexp.MustCompile(`^[1-9]\d+$`)),
-			check("data.clusterd_events.web", "events.01.reason", "rollout_started"),
+			check("data.clusterd_pods.of_web", "pods.%", "2"),
+			check("data.clusterd_service.of_web", "ports.http.port", "8080"),
+			check("data.clusterd_service.of_web", "endpoints.%", "2"),
+			resource.TestCheckResourceAttrPair("data.clusterd_service.of_web", "virtual_ip", "clusterd_service.web", "virtual_ip"),
+			check("data.clusterd_cluster.all", "nodes", "3"),
+			check("data.clusterd_cluster.all", "servers.s1.role", "leader"),
+			resource.TestMatchResourceAttr("data.clusterd_cluster.all", "free.millicpu", regexp.MustCompile(`^[1-9]\d+$`)),
+			check("data.clusterd_events.of_web", "events.01.reason", "rollout_started"),
 			check("data.clusterd_events.quiet", "events.%", "0"),
-			check("data.clusterd_logs.web", "pods.%", "2"),
+			check("data.clusterd_logs.of_web", "pods.%", "2"),
 			check("data.clusterd_placement.all", "fits", "3"),
 			check("data.clusterd_placement.all", "nodes.w2.fits", "true"),
 			check("data.clusterd_placement.nowhere", "fits", "0"),
 			resource.TestMatchResourceAttr("data.clusterd_placement.nowhere", "nodes.w1.reason", regexp.MustCompile(`^needs 900 cpu and has `)),
 			resource.TestMatchResourceAttr("data.clusterd_placement.nowhere", "message", regexp.MustCompile(`^no node fits: 3 need 900 cpu`)),
 		)},
-		resource.TestStep{Config: c.config(ns, `data "clusterd_events" "web" {
+		{Config: data + `data "clusterd_events" "no" {
   kind = "nonsense"
   name = "web"
-}`), ExpectError: regexp.MustCompile(`(?s)Bad kind.*Unknown kind`)},
-		resource.TestStep{Config: c.config(ns, `data "clusterd_logs" "web" { app = "nobody" }`), ExpectError: regexp.MustCompile(`Cannot read app`)},
-		resource.TestStep{Config: c.config(ns, `data "clusterd_placement" "x" { placement = { one_pair = "node" } }`), ExpectError: regexp.MustCompile(`There is no such attribute|no such\s+attribute`)},
-		resource.TestStep{Config: c.config(ns, `data "clusterd_service" "web" { name = "nobody" }`), ExpectError: regexp.MustCompile(`Cannot read service`)},
-	)
+}`, ExpectError: regexp.MustCompile(`(?s)Bad kind.*Unknown kind`)},
+		{Config: data + `data "clusterd_logs" "no" { app = "nobody" }`, ExpectError: regexp.MustCompile(`Cannot read app`)},
+		{Config: data + `data "clusterd_placement" "no" { placement = { one_pair = "node" } }`, ExpectError: regexp.MustCompile(`There is no such attribute|no such\s+attribute`)},
+		{Config: data + `data "clusterd_service" "no" { name = "nobody" }`, ExpectError: regexp.MustCompile(`Cannot read service`)},
+	}}
 }
 
-// testFunctions: they compute as the cluster does, and name what they cannot read.
-func testFunctions(t *testing.T, c *cluster) {
-	apply(t,
-		resource.TestStep{Config: c.config("default", `
-output "repository" { value = provider::clusterd::parse_image("localhost:5000/shop/api:2").repository }
-output "tag" { value = provider::clusterd::parse_image("nginx").tag }
-output "bytes" { value = tostring(provider::clusterd::bytes("1.5Gi")) }
-output "millicpu" { value = tostring(provider::clusterd::millicpu("0.25")) }`), Check: resource.ComposeTestCheckFunc(
-			resource.TestCheckOutput("repository", "shop/api"),
-			resource.TestCheckOutput("tag", "latest"),
-			resource.TestCheckOutput("bytes", "1610612736"),
-			resource.TestCheckOutput("millicpu", "250"))},
-		resource.TestStep{Config: c.config("default", `output "it" { value = provider::clusterd::bytes("lots") }`), ExpectError: regexp.MustCompile(`"lots"\s+is\s+not\s+an\s+amount`)},
-	)
+// functions compute as the cluster does, and name what they cannot read.
+func functions(*testing.T, *cluster, string) story {
+	return story{steps: []resource.TestStep{
+		{Config: `
+output "repository_of_image" { value = provider::clusterd::parse_image("localhost:5000/shop/api:2").repository }
+output "tag_of_image" { value = provider::clusterd::parse_image("nginx").tag }
+output "bytes_of_amount" { value = tostring(provider::clusterd::bytes("1.5Gi")) }
+output "millicpu_of_amount" { value = tostring(provider::clusterd::millicpu("0.25")) }`, Check: resource.ComposeTestCheckFunc(
+			resource.TestCheckOutput("repository_of_image", "shop/api"),
+			resource.TestCheckOutput("tag_of_image", "latest"),
+			resource.TestCheckOutput("bytes_of_amount", "1610612736"),
+			resource.TestCheckOutput("millicpu_of_amount", "250"))},
+		{Config: `output "it" { value = provider::clusterd::bytes("lots") }`, ExpectError: regexp.MustCompile(`"lots"\s+is\s+not\s+an\s+amount`)},
+	}}
 }

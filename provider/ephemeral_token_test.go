@@ -3,7 +3,6 @@
 package provider_test
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +26,7 @@ func testEphemeralToken(t *testing.T, c *cluster) {
 		t.Fatal(err)
 	}
 	env := map[string]string{"CLUSTERD_ADDR": c.URL(), "CLUSTERD_TOKEN": c.Token(), "CLUSTERD_CACERT": c.CAFile(), "CLUSTERD_NAMESPACE": ns}
-	w := newWorkspace(t, maps.Clone(env))
+	w := newWorkspace(t, c.provider(), env)
 	example := read(t, "../examples/ephemeral-resources/clusterd_token/ephemeral-resource.tf")
 	for _, step := range []struct {
 		name, from, to, more string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -22,8 +23,10 @@ import (
 
 // testExamples applies what the registry's pages show, with the program that is
 // shipped: it works as written, a second plan is empty, and what import.sh
-// imports is what was made. Each is a module with a namespace of its own to be
-// in; that of namespaces makes one that another makes, so it has its turn alone.
+// imports is what was made. Each is a module, in a namespace that those share who
+// have other names in it: for each alias of the provider Terraform starts one of
+// its own, every time. That of namespaces makes one that another makes, so it has
+// its turn alone.
 func testExamples(t *testing.T, c *cluster) {
 	nodes := client.Of(c.Client(), api.Nodes)
 	w1, err := nodes.Get(t.Context(), "", "w1")
@@ -38,41 +41,53 @@ func testExamples(t *testing.T, c *cluster) {
 	if err != nil || len(dirs) == 0 {
 		t.Fatal("no examples", err)
 	}
-	w := newWorkspace(t, c.Env())
-	var all, alone []string
+	w := newWorkspace(t, c.provider(), c.Env())
+	named, taken := regexp.MustCompile(`(?m)^resource "(\w+)" "\w+" \{\n  name +=( ".*")$`), map[string]bool{}
+	var all, alone []example
 	for _, dir := range dirs {
-		switch kind := filepath.Base(dir); kind {
+		e := example{filepath.Base(dir), ""}
+		names := named.FindAllStringSubmatch(read(t, filepath.Join(dir, "resource.tf")), -1)
+		for i := 0; e.namespace == "" || slices.ContainsFunc(names, func(n []string) bool { return taken[e.namespace+n[1]+n[2]] }); i++ {
+			e.namespace = fmt.Sprintf("examples-%d", i)
+		}
+		switch e.kind {
 		case "clusterd_node": // it takes a node away: TestNode has a cluster of its own
+			continue
 		case "clusterd_namespace":
-			alone = append(alone, w.example(dir, c))
+			alone = append(alone, e)
 		default:
-			all = append(all, w.example(dir, c))
+			all = append(all, e)
+		}
+		for _, n := range names {
+			taken[e.namespace+n[1]+n[2]] = true
+		}
+		w.example(dir)
+		if _, err := client.Of(c.Client(), api.Namespaces).Put(t.Context(), &api.Namespace{Meta: api.Meta{Name: e.namespace}}); err != nil {
+			t.Fatal(err)
 		}
 	}
-	for _, kinds := range [][]string{all, alone} {
-		w.write("main.tf", main(kinds))
+	for _, examples := range [][]example{all, alone} {
+		w.write("main.tf", main(examples))
 		w.must(0, "get")
 		w.must(0, "apply", "-auto-approve")
 		w.must(0, "plan", "-detailed-exitcode")
-		for _, kind := range kinds {
-			words := strings.Fields(read(t, filepath.Join("../examples/resources", kind, "import.sh")))
-			id := strings.Replace(words[len(words)-1], "default/", inExamples(kind)+"/", 1)
-			importable(t, c, kind, id)
+		for _, e := range examples {
+			words := strings.Fields(read(t, filepath.Join("../examples/resources", e.kind, "import.sh")))
+			id := strings.Replace(words[len(words)-1], "default/", e.namespace+"/", 1)
+			importable(t, c, e.kind, id)
 		}
 		w.must(0, "destroy", "-auto-approve")
 	}
 }
 
-// testReadingExamples applies the examples of what only reads.
-func testReadingExamples(t *testing.T, c *cluster) {
-	ns := c.namespace(t)
+// readingExamples are those of what only reads. They find the app and the service
+// of dataLists.
+func readingExamples(t *testing.T, _ *cluster, _ string) story {
 	dirs, err := filepath.Glob("../examples/data-sources/*")
 	if err != nil || len(dirs) == 0 {
 		t.Fatal("no examples", err)
 	}
-	app := "resource \"clusterd_app\" \"web\" {\n  name  = \"web\"\n  image = \"nginx:1\"\n}\n" +
-		"resource \"clusterd_service\" \"web\" {\n  name  = \"web\"\n  app   = clusterd_app.web.name\n  ports = { http = { port = 80 } }\n}\n"
-	data := app
+	var data string
 	for _, dir := range dirs {
 		data += read(t, filepath.Join(dir, "data-source.tf"))
 	}
@@ -83,31 +98,32 @@ func testReadingExamples(t *testing.T, c *cluster) {
 	for _, dir := range dirs {
 		data += read(t, filepath.Join(dir, "function.tf"))
 	}
-	apply(t, resource.TestStep{Config: c.config(ns, "%s", app)}, resource.TestStep{Config: c.config(ns, "%s", data)})
+	return story{steps: []resource.TestStep{{}, {Config: data}}}
 }
 
-// inExamples is the namespace of a resource's example.
-func inExamples(kind string) string { return "examples-" + strings.TrimPrefix(kind, "clusterd_") }
+// example is that of a kind, and where its objects are.
+type example struct{ kind, namespace string }
 
 // example takes an example into the workspace, as a module.
-func (w *workspace) example(dir string, c *cluster) (kind string) {
+func (w *workspace) example(dir string) {
 	w.t.Helper()
-	kind = filepath.Base(dir)
+	kind := filepath.Base(dir)
 	if err := os.CopyFS(filepath.Join(w.dir, kind), os.DirFS(dir)); err != nil {
 		w.t.Fatal(err)
 	}
 	w.write(filepath.Join(kind, "versions.tf"), requirement)
-	if _, err := client.Of(c.Client(), api.Namespaces).Create(w.t.Context(), &api.Namespace{Meta: api.Meta{Name: inExamples(kind)}}); err != nil {
-		w.t.Fatal(err)
-	}
-	return kind
 }
 
 // main is a configuration of examples.
-func main(kinds []string) string {
+func main(examples []example) string {
 	var b strings.Builder
-	for _, kind := range kinds {
-		fmt.Fprintf(&b, "provider \"clusterd\" {\n  alias     = %[1]q\n  namespace = %[2]q\n}\nmodule %[1]q {\n  source    = \"./%[1]s\"\n  providers = { clusterd = clusterd.%[1]s }\n}\n", kind, inExamples(kind))
+	var aliases []string
+	for _, e := range examples {
+		if !slices.Contains(aliases, e.namespace) {
+			aliases = append(aliases, e.namespace)
+			fmt.Fprintf(&b, "provider \"clusterd\" {\n  alias     = %[1]q\n  namespace = %[1]q\n}\n", e.namespace)
+		}
+		fmt.Fprintf(&b, "module %[1]q {\n  source    = \"./%[1]s\"\n  providers = { clusterd = clusterd.%[2]s }\n}\n", e.kind, e.namespace)
 	}
 	return b.String()
 }
@@ -165,11 +181,14 @@ func testNginxExample(t *testing.T, c *cluster) {
 	config := swap(t, read(t, "../examples/nginx/main.tf"), requirement, "", "provider \"clusterd\" {}\n", c.config(ns, "")) +
 		read(t, "../examples/nginx/variables.tf") + read(t, "../examples/nginx/outputs.tf")
 	step := func(name, value string, action plancheck.ResourceActionType) resource.TestStep {
-		return resource.TestStep{Config: config, ConfigVariables: tfconfig.Variables{name: tfconfig.StringVariable(value)},
+		// Others have the port that the module has unless it is told.
+		variables := tfconfig.Variables{"node_port": tfconfig.StringVariable("31702")}
+		variables[name] = tfconfig.StringVariable(value)
+		return resource.TestStep{Config: config, ConfigVariables: variables,
 			ConfigPlanChecks: plans("clusterd_app.web", action)}
 	}
 	apply(t,
-		step("node_port", "30080", plancheck.ResourceActionCreate),
+		step("node_port", "31702", plancheck.ResourceActionCreate),
 		step("image", "nginx:2.0", plancheck.ResourceActionUpdate),
 		step("replicas", "2", plancheck.ResourceActionUpdate))
 }

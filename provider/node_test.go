@@ -20,7 +20,7 @@ import (
 // destroy drains it and forgets it. The example is the first step.
 func TestNode(t *testing.T) {
 	acceptance(t)
-	c := &cluster{testcluster.Start(t, testcluster.Config{Nodes: 1})}
+	c := &cluster{Cluster: testcluster.Start(t, testcluster.Config{Nodes: 1})}
 	nodes := client.Of(c.Client(), api.Nodes)
 	const w9 = "clusterd_node.w9"
 	step := func(rest string, action plancheck.ResourceActionType, checks ...resource.TestCheckFunc) resource.TestStep {
@@ -68,7 +68,7 @@ func TestNode(t *testing.T) {
 // through. Its machine joins before it is declared, and again once it is lost.
 func TestNodeAttributes(t *testing.T) {
 	acceptance(t)
-	c := &cluster{testcluster.Start(t, testcluster.Config{})}
+	c := &cluster{Cluster: testcluster.Start(t, testcluster.Config{})}
 	c.AddNode("w9")
 	n, err := client.Of(c.Client(), api.Nodes).Get(t.Context(), "", "w9")
 	if err != nil {

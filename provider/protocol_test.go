@@ -299,7 +299,7 @@ func TestUnreachable(t *testing.T) {
 // TestServerRestart: a control plane that comes back during an apply costs the
 // apply nothing but time.
 func TestServerRestart(t *testing.T) {
-	c := &cluster{testcluster.Start(t, testcluster.Config{Nodes: 1, Etcd: true})}
+	c := &cluster{Cluster: testcluster.Start(t, testcluster.Config{Nodes: 1, Etcd: true})}
 	p, _ := newPlugin(t, c.settings())
 	done := make(chan *tfprotov6.ApplyResourceChangeResponse, 1)
 	go func() {

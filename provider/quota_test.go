@@ -18,16 +18,16 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
 
-// testQuota: plan says that a quota leaves no room, before apply does.
-func testQuota(t *testing.T, c *cluster) {
+// namespaceQuota: plan says that a quota leaves no room, before apply does.
+func namespaceQuota(t *testing.T, c *cluster, _ string) story {
 	config := func(quota, replicas string) string {
-		return c.config("default", `
+		return fmt.Sprintf(`
 resource "clusterd_namespace" "stall" {
   name     = "stall"
   quota    = { cpu = "1", memory = "4Gi", replicas = %s, volumes = 3, storage = "1Gi" }
   defaults = { cpu = "50m", memory = "48Mi" }
 }
-resource "clusterd_app" "web" {
+resource "clusterd_app" "stall" {
   name      = "web"
   namespace = clusterd_namespace.stall.name
   image     = "nginx:1"
@@ -37,9 +37,8 @@ resource "clusterd_app" "web" {
 	}
 	const stall = "clusterd_namespace.stall"
 	tooMany := regexp.MustCompile(`(?is)wants\s+5\s+pods;\s+namespace\s+stall\s+has\s+3\s+of\s+3\s+pods\s+left`)
-	apply(t,
-		resource.TestStep{Config: config("3", "2"), ConfigPlanChecks: plans(stall, plancheck.ResourceActionCreate)},
-		resource.TestStep{Config: config("3", "2"), Check: func(*terraform.State) error {
+	return story{steps: []resource.TestStep{
+		{Config: config("3", "2"), ConfigPlanChecks: plans(stall, plancheck.ResourceActionCreate), Check: func(*terraform.State) error {
 			if a := c.app(t, "stall", "web"); a.Effective.CPU != "50m" || a.Effective.Memory != "48Mi" {
 				t.Errorf("the namespace's defaults are not in effect: %s, %s", a.Effective.CPU, a.Effective.Memory)
 			}
@@ -49,10 +48,13 @@ resource "clusterd_app" "web" {
 			})
 			return nil
 		}},
-		resource.TestStep{Config: config("3", "5"), ExpectError: tooMany},
-		resource.TestStep{Config: config("5", "5"), ConfigPlanChecks: plans(stall, plancheck.ResourceActionUpdate)},
-	)
+		{Config: config("3", "5"), ExpectError: tooMany},
+		{Config: config("5", "5"), ConfigPlanChecks: plans(stall, plancheck.ResourceActionUpdate)},
+	}}
+}
 
+// testQuota: a plan compares what it asks for with what a quota leaves.
+func testQuota(t *testing.T, c *cluster) {
 	ns := c.namespace(t)
 	if _, err := client.Of(c.Client(), api.Namespaces).Put(t.Context(), &api.Namespace{Meta: api.Meta{Name: ns}, Spec: api.NamespaceSpec{Quota: &api.Quota{CPU: "1"}}}); err != nil {
 		t.Fatal(err)
@@ -67,7 +69,6 @@ resource "clusterd_app" "web" {
 		t.Errorf("it is said more than once: %q", got)
 	}
 	testQuotaOfPlan(t, c, ns)
-	testTwoTeams(t, c, ns)
 }
 
 // testQuotaOfPlan: what a plan asks for together, of a namespace that it makes
@@ -122,12 +123,14 @@ func testQuotaOfPlan(t *testing.T, c *cluster, there string) {
 	})
 }
 
-// testTwoTeams: one team has used up its quota, which plan and apply say in the
+// twoTeams: one team has used up its quota, which plan and apply say in the
 // same words; the other one's apps come up meanwhile, for its share is its own.
-func testTwoTeams(t *testing.T, c *cluster, greedy string) {
-	other := greedy + "-other"
-	if _, err := client.Of(c.Client(), api.Namespaces).Create(t.Context(), &api.Namespace{Meta: api.Meta{Name: other}, Spec: api.NamespaceSpec{Quota: &api.Quota{CPU: "1"}}}); err != nil {
-		t.Fatal(err)
+func twoTeams(t *testing.T, c *cluster, _ string) story {
+	const greedy, other = "greedy", "other"
+	for _, name := range []string{greedy, other} {
+		if _, err := client.Of(c.Client(), api.Namespaces).Create(t.Context(), &api.Namespace{Meta: api.Meta{Name: name}, Spec: api.NamespaceSpec{Quota: &api.Quota{CPU: "1"}}}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	app := func(namespace, name string, replicas int) string {
 		return fmt.Sprintf(`
@@ -140,9 +143,9 @@ resource "clusterd_app" %q {
 }`, name, name, namespace, replicas)
 	}
 	refused := regexp.MustCompile(`(?is)11\s+pods\s+of\s+100m\s+cpu\s+are\s+1\.1;\s+namespace\s+` + greedy + `\s+has\s+0m?\s+of\s+1\s+cpu\s+left`)
-	apply(t,
-		resource.TestStep{Config: c.config(greedy, "%s", app(greedy, "full", 10))},
-		resource.TestStep{Config: c.config(greedy, "%s%s", app(greedy, "full", 10), app(greedy, "more", 11)), ExpectError: refused},
-		resource.TestStep{Config: c.config(greedy, "%s%s", app(greedy, "full", 10), app(other, "theirs", 10))},
-	)
+	return story{steps: []resource.TestStep{
+		{Config: app(greedy, "full", 10)},
+		{Config: app(greedy, "full", 10) + app(greedy, "more", 11), ExpectError: refused},
+		{Config: app(greedy, "full", 10) + app(other, "theirs", 10)},
+	}}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -24,13 +23,13 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
-// testToken: who has the secret is let in, and nobody with the one before; a
+// tokenLife: who has the secret is let in, and nobody with the one before; a
 // secret that stays is no change, and one that is new on every run is none unless
 // its version says so. No secret is in what Terraform writes.
-func testToken(t *testing.T, c *cluster) {
+func tokenLife(t *testing.T, c *cluster, _ string) story {
 	secret := func(n int) string { return strings.Repeat("0a1B2c3D4e", 4) + fmt.Sprint("x", n) }
 	config := func(n int, more string) string {
-		return c.config("default", `
+		return fmt.Sprintf(`
 resource "clusterd_token" "it" {
   name      = "accepted"
   role      = "admin"
@@ -58,33 +57,15 @@ resource "clusterd_token" "it" {
 		})
 		return s
 	}
-	apply(t,
+	return story{[]resource.TestStep{
 		after(step(1, "", plancheck.ResourceActionCreate), true, false, false),
 		after(step(1, `description = "same"`, plancheck.ResourceActionUpdate), true, false, false),
 		after(step(2, "", plancheck.ResourceActionUpdate), false, true, false),
 		after(step(2, "secret_wo_version = 1", plancheck.ResourceActionUpdate), false, true, false),
 		after(step(3, "secret_wo_version = 1", plancheck.ResourceActionNoop), false, true, false),
 		after(step(3, "secret_wo_version = 2", plancheck.ResourceActionUpdate), false, false, true),
-	)
-	lets(3, false) // destroyed
-	refused(t, c.config("default", `
-resource "clusterd_token" "short" {
-  name      = "short"
-  role      = "admin"
-  secret_wo = "hunter2"
-}
-resource "clusterd_token" "machine" {
-  name      = "machine"
-  role      = "node"
-  secret_wo = %q
-}
-resource "clusterd_token" "when" {
-  name       = "when"
-  role       = "admin"
-  secret_wo  = %q
-  expires_at = "soon"
-}`, secret(1), secret(1)), `Bad secret_wo.*40 to 128 letters`, `Bad role.*ephemeral clusterd_join_token`, `Bad expires_at.*not a time`)
-	apply(t, resource.TestStep{Config: config(1, `expires_at = "2020-01-01T00:00:00Z"`), ExpectError: regexp.MustCompile(`(?s)Bad expires_at.*past`)})
+		{Config: config(1, `expires_at = "2020-01-01T00:00:00Z"`), ExpectError: regexp.MustCompile(`(?s)Bad expires_at.*past`)},
+	}, func() { lets(3, false) }}
 }
 
 // as is a client of whoever has the token.
@@ -105,12 +86,18 @@ func (c *cluster) as(t *testing.T, token string) *client.Client {
 // testJoinToken: the example's token lets in the machine it is for, once, and is
 // in nothing that Terraform writes.
 func testJoinToken(t *testing.T, c *cluster) {
-	w := newWorkspace(t, maps.Clone(c.Env()))
+	w := newWorkspace(t, c.provider(), c.Env())
 	example := strings.ReplaceAll(read(t, "../examples/ephemeral-resources/clusterd_join_token/ephemeral-resource.tf"), "w9", "guest")
-	for _, bad := range [][2]string{{`role = "admin"`, "Bad role"}, {`ttl = "1s"`, "Bad ttl"}, {`uses = 0`, "Bad uses"}, {`machine = "W9!"`, "Bad machine"}} {
-		w.write("main.tf", "ephemeral \"clusterd_join_token\" \"bad\" {\n  "+bad[0]+"\n}\n")
-		if out := w.must(1, "plan"); !strings.Contains(out, bad[1]) {
-			t.Errorf("%s: %s", bad[0], out)
+	mistakes := map[string]string{"role": `"admin"`, "ttl": `"1s"`, "uses": "0", "machine": `"W9!"`}
+	var bad strings.Builder
+	for attribute, value := range mistakes {
+		fmt.Fprintf(&bad, "ephemeral \"clusterd_join_token\" %q {\n  %s = %s\n}\n", attribute, attribute, value)
+	}
+	w.write("main.tf", bad.String())
+	out := w.must(1, "plan")
+	for attribute := range mistakes {
+		if !regexp.MustCompile("Bad " + attribute + `\n[^╷]*in ephemeral "clusterd_join_token" "` + attribute + `"`).MatchString(out) {
+			t.Errorf("a bad %s: %s", attribute, out)
 		}
 	}
 	w.write("main.tf", example)

@@ -3,6 +3,7 @@
 package provider_test
 
 import (
+	"fmt"
 	"regexp"
 	"testing"
 
@@ -13,13 +14,12 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
 
-// testVolume: a volume grows in place, does not shrink, comes to be with its
+// volumeLife: a volume grows in place, does not shrink, comes to be with its
 // first pod, and is not deleted while it is protected or used.
-func testVolume(t *testing.T, c *cluster) {
+func volumeLife(t *testing.T, c *cluster, ns string) story {
 	const data = "clusterd_volume.data"
-	ns := c.namespace(t)
 	config := func(volume, rest string) string {
-		return c.config(ns, `
+		return fmt.Sprintf(`
 resource "clusterd_volume" "data" {
   name = "data"
   %s
@@ -35,22 +35,22 @@ resource "clusterd_app" "db" {
 }`
 	volumes := client.Of(c.Client(), api.Volumes)
 	home := ""
-	apply(t,
-		resource.TestStep{Config: config(`size = "64Mi"`, ""), ConfigPlanChecks: plans(data, plancheck.ResourceActionCreate),
+	return story{[]resource.TestStep{
+		{Config: config(`size = "64Mi"`, ""), ConfigPlanChecks: plans(data, plancheck.ResourceActionCreate),
 			Check: resource.TestCheckNoResourceAttr(data, "deletion_protection")},
-		resource.TestStep{Config: config(`size = "64Mi"`, app), ConfigPlanChecks: plans("clusterd_app.db", plancheck.ResourceActionCreate)},
-		resource.TestStep{PreConfig: func() {
+		{Config: config(`size = "64Mi"`, app), ConfigPlanChecks: plans("clusterd_app.db", plancheck.ResourceActionCreate)},
+		{PreConfig: func() {
 			v, err := volumes.Get(t.Context(), ns, "data")
 			if err != nil || v.Status.Node == "" || v.Status.Phase != api.VolumeBound {
 				t.Fatalf("%+v %v", v, err)
 			}
 			home = v.Status.Node
 		}, Config: config(`size = "128Mi"`, app), ConfigPlanChecks: plans(data, plancheck.ResourceActionUpdate)},
-		resource.TestStep{Config: config(`size = "32Mi"`, app), ExpectError: regexp.MustCompile(`(?is)is\s+128Mi\s+and\s+cannot\s+shrink\s+to\s+32Mi`)},
-		resource.TestStep{Config: config("size = \"128Mi\"\n  node = \"w9\"", app), ExpectError: regexp.MustCompile(`(?is)the\s+data\s+is\s+on\s+node\s+w\d\s+for\s+good`)},
-		resource.TestStep{Config: c.config(ns, ""), ExpectError: regexp.MustCompile(`(?is)is\s+protected\s+from\s+deletion:\s+set\s+deletion_protection\s+=\s+false`)},
-		resource.TestStep{Config: config("size = \"128Mi\"\n  deletion_protection = false", app), ConfigPlanChecks: plans(data, plancheck.ResourceActionUpdate)},
-		resource.TestStep{PreConfig: func() {
+		{Config: config(`size = "32Mi"`, app), ExpectError: regexp.MustCompile(`(?is)is\s+128Mi\s+and\s+cannot\s+shrink\s+to\s+32Mi`)},
+		{Config: config("size = \"128Mi\"\n  node = \"w9\"", app), ExpectError: regexp.MustCompile(`(?is)the\s+data\s+is\s+on\s+node\s+w\d\s+for\s+good`)},
+		{ExpectError: regexp.MustCompile(`(?is)is\s+protected\s+from\s+deletion:\s+set\s+deletion_protection\s+=\s+false`)},
+		{Config: config("size = \"128Mi\"\n  deletion_protection = false", app), ConfigPlanChecks: plans(data, plancheck.ResourceActionUpdate)},
+		{PreConfig: func() {
 			if v, err := volumes.Get(t.Context(), ns, "data"); err != nil || v.Status.Node != home {
 				t.Errorf("it moved from %s: %+v %v", home, v, err)
 			}
@@ -58,26 +58,35 @@ resource "clusterd_app" "db" {
 				t.Errorf("deleted while it is used: %v", err)
 			}
 		}, Config: config("size = \"128Mi\"\n  deletion_protection = false", app)},
-	)
-	if _, err := volumes.Get(t.Context(), ns, "data"); !api.Is(err, api.NotFound) {
-		t.Errorf("the volume is still there after destroy (%v)", err)
-	}
+	}, func() {
+		if _, err := volumes.Get(t.Context(), ns, "data"); !api.Is(err, api.NotFound) {
+			t.Errorf("the volume is still there after destroy (%v)", err)
+		}
+	}}
 }
 
 // testPowers: what the namespace does not allow is an error at its attribute.
 func testPowers(t *testing.T, c *cluster) {
-	ns := c.namespace(t)
-	config := func(rest string) string {
-		return c.config(ns, "resource \"clusterd_app\" \"web\" {\n  name = \"web\"\n  image = \"nginx:1\"\n  %s\n}", rest)
+	var config string
+	want := map[string]string{}
+	for name, denied := range map[string][2]string{
+		"privileged": {`security = { privileged = true }`, "security"},
+		"admin":      {`security = { add = ["NET_ADMIN"] }`, "security"},
+		"network":    {`host_network = true`, "host_network"},
+		"logs":       {`mounts = { "/logs" = { host = "/var/log" } }`, "mounts"},
+	} {
+		config += fmt.Sprintf("resource \"clusterd_app\" %q {\n  name = %q\n  image = \"nginx:1\"\n  %s\n}\n", name, name, denied[0])
+		want["clusterd_app."+name] = denied[1] + `.*namespace\s+powers\s+does\s+not\s+allow\s+it`
 	}
-	refused := func(rest, at string) resource.TestStep {
-		return resource.TestStep{Config: config(rest), PlanOnly: true, ExpectError: regexp.MustCompile(`(?s)` + at + `.*[Nn]amespace\s+powers\s+does\s+not\s+allow\s+it`)}
-	}
-	apply(t,
-		refused(`security = { privileged = true }`, "security"),
-		refused(`security = { add = ["NET_ADMIN"] }`, "security"),
-		refused(`host_network = true`, "host_network"),
-		refused(`mounts = { "/logs" = { host = "/var/log" } }`, "mounts"),
-		resource.TestStep{Config: config(`security = { drop = ["ALL"], add = ["CHOWN"], read_only_root = true, user = "10001" }`), ConfigPlanChecks: plans("clusterd_app.web", plancheck.ResourceActionCreate)},
-	)
+	refused(t, c.config(c.namespace(t), "%s", config), want)
+}
+
+// appPowers: what every namespace allows.
+func appPowers(*testing.T, *cluster, string) story {
+	return story{steps: []resource.TestStep{{Config: `
+resource "clusterd_app" "modest" {
+  name     = "modest"
+  image    = "nginx:1"
+  security = { drop = ["ALL"], add = ["CHOWN"], read_only_root = true, user = "10001" }
+}`, ConfigPlanChecks: plans("clusterd_app.modest", plancheck.ResourceActionCreate)}}}
 }
