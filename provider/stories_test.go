@@ -13,7 +13,9 @@ import (
 
 // story is what happens to some resources, which no other story has or names.
 type story struct {
-	// steps have configurations without the provider's block.
+	// steps have a configuration without the provider's block, and of all else
+	// that a step may have: what comes before it, what its plan is checked for, and
+	// what is there afterwards. What is about the story alone may have more.
 	steps []resource.TestStep
 	// after looks at what is left once all is destroyed.
 	after func()
