@@ -372,7 +372,9 @@ func TestThirdOfManyFreezesEvictions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		says := func(e api.Event) bool { return strings.Contains(e.Message, fmt.Sprintf("%d of %d nodes vanished at once", vanish, nodes)) }
+		says := func(e api.Event) bool {
+			return strings.Contains(e.Message, fmt.Sprintf("%d of %d nodes vanished at once", vanish, nodes))
+		}
 		if !slices.ContainsFunc(events, func(of *api.Events) bool { return slices.ContainsFunc(of.Spec.Entries, says) }) {
 			t.Error("no event says so")
 		}
