@@ -44,7 +44,7 @@ var rules = map[string]rule{
 	"internal/settings":    {"", cli + " github.com/spf13/pflag github.com/hashicorp/hcl"},
 	"internal/testcluster": {"internal clusterd nodeagent", log},
 	"internal/historytest": {"internal/api internal/client", "github.com/anishathalye/porcupine"},
-	"internal/sim":         {"internal/api internal/client internal/pki", ""},
+	"internal/sim":         {"internal/api internal/client internal/pki internal/reconcile", log},
 	"internal/machinetest": {"internal/api", ""},
 	"internal/golden":      {"", "golang.org/x/tools/txtar"},
 	"internal/arch":        {"", ""},

@@ -11,9 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/internal/reconcile"
 )
 
 // cluster is a server and hollow nodes, each a process.
@@ -116,15 +119,19 @@ func (c *cluster) join(ctx context.Context, n, processes int, args ...string) er
 		}
 		c.hollows = append(c.hollows, p)
 	}
+	// To list thousands again and again would be most of the work.
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	nodes := reconcile.NewCache(c.client, api.Nodes, hclog.NewNullLogger())
+	go func() { _ = nodes.Run(watching) }() // it ends as it is told to
 	return c.await(ctx, "all nodes are ready", func() bool {
-		nodes, _, err := client.Of(c.client, api.Nodes).List(ctx, "", nil)
 		ready := 0
-		for _, n := range nodes {
+		for n := range nodes.All() {
 			if n.Status.Health.Schedulable() {
 				ready++
 			}
 		}
-		return err == nil && ready == n
+		return ready == n
 	})
 }
 
