@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -171,14 +172,36 @@ func (t *txn) allocNode(old *object, n *api.Node) error {
 		}
 		return t.claim(subnetKey(want), ref, "spec.subnet", "subnet "+want)
 	}
-	for i := range uint32(1) << (subnetBits - t.s.pods.Bits()) {
-		p := netip.PrefixFrom(offset(t.s.pods.Addr(), i<<(32-subnetBits)), subnetBits).String()
-		if t.peek(subnetKey(p)) == nil {
-			n.Effective.Subnet = p
-			return t.claim(subnetKey(p), ref, "spec.subnet", "subnet "+p)
-		}
+	if p, ok := t.freeSubnet(); ok {
+		n.Effective.Subnet = p
+		return t.claim(subnetKey(p), ref, "spec.subnet", "subnet "+p)
 	}
 	return conflict(api.Conflict, ref, "no /%d is free in the pod range %s: delete nodes that are gone", subnetBits, t.s.pods)
+}
+
+// freeSubnet returns a subnet that nobody holds. They are given in order, so the
+// end of those that are taken is found by halves; only when that is no help, as
+// between nodes that were deleted, each is looked at.
+func (t *txn) freeSubnet() (string, bool) {
+	size := 1 << (subnetBits - t.s.pods.Bits())
+	at := func(i int) string {
+		return netip.PrefixFrom(offset(t.s.pods.Addr(), uint32(i)<<(32-subnetBits)), subnetBits).String()
+	}
+	free := func(i int) bool { return t.peek(subnetKey(at(i))) == nil }
+	beyond := 0
+	for beyond < size && !free(beyond) {
+		beyond = 2*beyond + 1
+	}
+	if beyond < size {
+		taken := beyond / 2
+		return at(taken + sort.Search(beyond-taken, func(i int) bool { return free(taken + i) })), true
+	}
+	for i := range size {
+		if free(i) {
+			return at(i), true
+		}
+	}
+	return "", false
 }
 
 func (t *txn) releaseNode(n *api.Node) {

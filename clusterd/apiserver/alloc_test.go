@@ -160,6 +160,33 @@ func TestNodeSubnet(t *testing.T) {
 	})
 }
 
+// TestSubnetsInOrder: the next free subnet is given, also one between others.
+func TestSubnetsInOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		s.pods = netip.MustParsePrefix("10.244.0.0/20")
+		ctx, nodes := t.Context(), client.Of(c, api.Nodes)
+		create := func(name string, i int) {
+			t.Helper()
+			n := must(nodes.Create(ctx, &api.Node{Meta: api.Meta{Name: name}}))(t)
+			if want := fmt.Sprintf("10.244.%d.0/24", i); n.Effective.Subnet != want {
+				t.Errorf("%s has %s, want %s", name, n.Effective.Subnet, want)
+			}
+		}
+		for i := range 16 {
+			create(fmt.Sprint("w", i), i)
+		}
+		for _, i := range []int{12, 0, 5} {
+			name := fmt.Sprint("w", i)
+			if err := nodes.Delete(ctx, "", name, ""); err != nil {
+				t.Fatal(err)
+			}
+			_, err := nodes.Get(ctx, "", name) // see TestNodeSubnet
+			wantCode(t, err, api.NotFound)
+			create(fmt.Sprint("again", i), i)
+		}
+	})
+}
+
 func TestRangeRunsOut(t *testing.T) {
 	s, err := Open(t.Context(), Config{PodsCIDR: "10.0.0.0/23"})
 	if err != nil {
