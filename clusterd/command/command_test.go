@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,7 +115,7 @@ func TestCluster(t *testing.T) {
 	t.Run("marks", testMarks)
 	t.Run("plan", testPlan)
 	t.Run("why", testWhy)
-	t.Run("rebalance", testRebalance)
+	t.Run("rebalance", func(t *testing.T) { testRebalance(t, c) })
 	t.Run("token", func(t *testing.T) { testToken(t, c) })
 	t.Run("role", testRole)
 	t.Run("follow", func(t *testing.T) { testFollow(t, c) })
@@ -583,7 +584,11 @@ func testPlan(t *testing.T) {
 
 // testRebalance: what the tests before have left is spread again, as planned, and
 // then the pods are where they belong.
-func testRebalance(t *testing.T) {
+func testRebalance(t *testing.T, c *testcluster.Cluster) {
+	c.Await("pods that were drained are gone", func(ctx context.Context) (bool, error) {
+		pods, _, err := client.Of(c.Client(), api.Pods).List(ctx, "", nil)
+		return !slices.ContainsFunc(pods, func(p *api.Pod) bool { return p.Meta.Deleting() || p.Spec.App == "web" && !p.Status.Ready }), err
+	})
 	plan := ok(t, "rebalance", "--plan")
 	if out := ok(t, "rebalance", "-n", "default"); !strings.HasPrefix(out, plan) {
 		t.Errorf("planned\n%s\ndone\n%s", plan, out)
