@@ -145,6 +145,23 @@ func TestSharedEtcdIsLinearizable(t *testing.T) {
 	linearizable(t, c, 2, loseLeader(c))
 }
 
+// refusedStart starts a server that must say why it does not.
+func refusedStart(t *testing.T, cfg server.Config, want string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cfg.Name, cfg.Listen, cfg.Gossip = "s9", "127.0.0.1:0", "127.0.0.1:0"
+	s, err := server.Open(ctx, cfg)
+	if err == nil {
+		over, end := context.WithCancel(ctx)
+		end()
+		s.Run(over)
+	}
+	if err == nil || !strings.Contains(err.Error(), want) || ctx.Err() != nil {
+		t.Errorf("got %v, want it to say %q", err, want)
+	}
+}
+
 // What would split a cluster in two, or serve an empty one to nodes that obey
 // it, is refused before anything is written.
 func TestOneClusterOneStore(t *testing.T) {
@@ -175,18 +192,8 @@ func TestOneClusterOneStore(t *testing.T) {
 		"join those who have no etcd": {server.Config{DataDir: fresh(), Etcd: etcd, Join: []string{inside.Addr()}, JoinToken: inside.newToken(api.RoleServer)}, "without --etcd-endpoints"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
-			o.cfg.Name, o.cfg.Listen, o.cfg.Gossip, o.cfg.Peer, o.cfg.NoSync = "s9", "127.0.0.1:0", "127.0.0.1:0", freePort(t), true
-			s, err := server.Open(ctx, o.cfg)
-			if err == nil {
-				over, end := context.WithCancel(ctx)
-				end()
-				s.Run(over)
-			}
-			if err == nil || !strings.Contains(err.Error(), o.want) || ctx.Err() != nil {
-				t.Errorf("got %v, want it to say %q", err, o.want)
-			}
+			o.cfg.Peer, o.cfg.NoSync = freePort(t), true
+			refusedStart(t, o.cfg, o.want)
 			if _, err := os.Stat(filepath.Join(o.cfg.DataDir, "keys.json")); err == nil && o.cfg.DataDir != outsideDir {
 				t.Error("it left keys")
 			}

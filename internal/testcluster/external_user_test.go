@@ -2,7 +2,6 @@ package testcluster
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -136,21 +134,8 @@ func TestUserOfTheEtcd(t *testing.T) {
 		"not of this prefix": {"other", right, "as other: read: the etcd does not let this server in: the user may not read and write all that is below --etcd-prefix: etcdctl role grant-permission"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
 			dir := filepath.Join(t.TempDir(), "server")
-			s, err := server.Open(ctx, server.Config{
-				Name: "s9", DataDir: dir, Listen: "127.0.0.1:0", Gossip: "127.0.0.1:0",
-				Etcd: server.Etcd{Endpoints: []string{endpoint}, Username: o.user, PasswordFile: o.file},
-			})
-			if err == nil {
-				over, end := context.WithCancel(ctx)
-				end()
-				s.Run(over)
-			}
-			if err == nil || !strings.Contains(err.Error(), o.want) || ctx.Err() != nil {
-				t.Errorf("got %v, want it to say %q", err, o.want)
-			}
+			refusedStart(t, server.Config{DataDir: dir, Etcd: server.Etcd{Endpoints: []string{endpoint}, Username: o.user, PasswordFile: o.file}}, o.want)
 			if left, _ := os.ReadDir(dir); len(left) > 0 {
 				t.Errorf("it left %v", left)
 			}
