@@ -162,6 +162,21 @@ func TestExternalElection(t *testing.T) {
 	await(one, false)
 }
 
+// leading tells whether s leads, at each change, until ctx ends.
+func leading(ctx context.Context, all *sync.WaitGroup, s *store.External) <-chan bool {
+	leads := make(chan bool)
+	all.Go(func() {
+		for is := range s.Leading(ctx) {
+			select {
+			case leads <- is:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return leads
+}
+
 // TestExternalOutage: while the etcd is away writes wait for it until they are
 // given up, and nobody leads; once it is back everything goes on, watches too.
 func TestExternalOutage(t *testing.T) {
@@ -176,19 +191,10 @@ func TestExternalOutage(t *testing.T) {
 	endpoint, stop := run()
 	place.Host = strings.TrimPrefix(endpoint, "http://")
 	s := openExternal(t, at(endpoint, "s1"))
-	leads := make(chan bool)
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
-	all.Go(func() {
-		for is := range s.Leading(ctx) {
-			select {
-			case leads <- is:
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
+	leads := leading(ctx, &all, s)
 	until := func(want bool) {
 		t.Helper()
 		for is := range leads {

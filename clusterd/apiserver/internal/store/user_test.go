@@ -258,19 +258,10 @@ func TestExternalTokenEnds(t *testing.T) {
 	conf := as(clusterd, etcd)
 	conf.Password = func() (string, error) { return password.Load().(string), nil }
 	s := openExternal(t, conf)
-	leads := make(chan bool)
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
-	all.Go(func() {
-		for is := range s.Leading(ctx) {
-			select {
-			case leads <- is:
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
+	leads := leading(ctx, &all, s)
 	for !<-leads {
 	}
 	put := func(key string) (int64, error) {
