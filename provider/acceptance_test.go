@@ -9,13 +9,11 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/hashicorp/terraform-plugin-framework/providerserver"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
 	"github.com/hashicorp/terraform-plugin-testing/plancheck"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/testcluster"
-	"github.com/clusterd/terraform-provider-clusterd/provider"
 )
 
 // TestAcceptance drives the real Terraform against a real cluster whose nodes
@@ -87,7 +85,7 @@ func applyCase(t *testing.T, options resource.TestCase, steps ...resource.TestSt
 	t.Helper()
 	options.Steps = steps
 	options.ProtoV6ProviderFactories = map[string]func() (tfprotov6.ProviderServer, error){
-		"clusterd": providerserver.NewProtocol6WithError(provider.New("test")),
+		"clusterd": func() (tfprotov6.ProviderServer, error) { return newServer(t), nil },
 	}
 	resource.UnitTest(t, options)
 }

@@ -30,10 +30,12 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
 
-// New returns the provider. The cluster records its version as who wrote.
-func New(version string) provider.Provider { return &clusterd{version} }
+type clusterd struct {
+	version string
+	cluster *cluster // what its resources share, once it is configured
+}
 
-type clusterd struct{ version string }
+const providerName = "clusterd"
 
 func (*clusterd) Resources(context.Context) []func() resource.Resource {
 	return []func() resource.Resource{newNamespace, newNode, newApp, newJob, newService, newVolume, newConfig, newSecret, newRole, newToken}
@@ -44,7 +46,7 @@ func (*clusterd) DataSources(context.Context) []func() datasource.DataSource {
 }
 
 func (p *clusterd) Metadata(_ context.Context, _ provider.MetadataRequest, resp *provider.MetadataResponse) {
-	resp.TypeName, resp.Version = "clusterd", p.version
+	resp.TypeName, resp.Version = providerName, p.version
 }
 
 // settings is the provider's block.
@@ -81,6 +83,7 @@ func (p *clusterd) Configure(ctx context.Context, req provider.ConfigureRequest,
 		return
 	}
 	c := &cluster{}
+	p.cluster = c
 	resp.ResourceData, resp.DataSourceData, resp.EphemeralResourceData = c, c, c
 	if !s.Namespace.IsUnknown() {
 		c.namespace = cmp.Or(s.Namespace.ValueString(), os.Getenv("CLUSTERD_NAMESPACE"), api.DefaultNamespace)

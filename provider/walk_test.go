@@ -12,13 +12,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hashicorp/terraform-plugin-framework/providerserver"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
-	"github.com/clusterd/terraform-provider-clusterd/provider"
 )
 
 // walk is a subject on its way.
@@ -88,7 +86,7 @@ func (w *walk) plugin() *plugin {
 	w.Helper()
 	settings := w.c.settings()
 	settings["namespace"] = str(w.namespace)
-	p := &plugin{w.T, providerserver.NewProtocol6(provider.New("test"))(), w.schema}
+	p := &plugin{w.T, newServer(w), w.schema}
 	resp, err := p.server.ConfigureProvider(w.Context(), &tfprotov6.ConfigureProviderRequest{Config: p.value(w.schema.Provider.ValueType(), settings)})
 	if err != nil || len(resp.Diagnostics) > 0 {
 		w.Fatal(say(resp.Diagnostics), err)

@@ -2,14 +2,13 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
 	"runtime/debug"
 
-	tfprovider "github.com/hashicorp/terraform-plugin-framework/provider"
-	"github.com/hashicorp/terraform-plugin-framework/providerserver"
+	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
+	"github.com/hashicorp/terraform-plugin-go/tfprotov6/tf6server"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
 	"github.com/clusterd/terraform-provider-clusterd/provider"
@@ -19,9 +18,11 @@ func main() {
 	debugger := flag.Bool("debug", false, "serve for a debugger: print what to set TF_REATTACH_PROVIDERS to")
 	flag.Parse()
 	quicken()
-	err := providerserver.Serve(context.Background(), func() tfprovider.Provider { return provider.New(daemon.Version()) }, providerserver.ServeOpts{
-		Address: "registry.terraform.io/clusterd/clusterd", Debug: *debugger,
-	})
+	var options []tf6server.ServeOpt
+	if *debugger {
+		options = append(options, tf6server.WithManagedDebug())
+	}
+	err := tf6server.Serve("registry.terraform.io/clusterd/clusterd", func() tfprotov6.ProviderServer { return provider.NewServer(daemon.Version()) }, options...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "terraform-provider-clusterd:", err)
 		os.Exit(1)
