@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"net/http"
@@ -28,11 +27,12 @@ import (
 // keeps that in its memory alone: a pod that stops may ask any of them. They are
 // told one by one, so that one which is down delays no other, and again whenever
 // the node connects to one: it may have been started anew.
+//
+// All of these clients share one connection to each server.
 type servers struct {
 	node string
 	any  *client.Client // talks to one, and moves on when that fails
 	lead *client.Client // likewise; for what only the leader answers, so that not all are drawn to it
-	conf *tls.Config
 	id   *pki.Identity
 	save func(membership) error
 	log  hclog.Logger
@@ -54,29 +54,24 @@ type reporter struct {
 
 func openServers(m membership, id *pki.Identity, save func(membership) error, log hclog.Logger) (*servers, error) {
 	s := &servers{
-		node: m.Name, conf: id.ClientTLS(), id: id, save: save, log: log,
+		node: m.Name, id: id, save: save, log: log,
 		each: map[string]*reporter{}, known: m, stale: make(chan struct{}, 1),
 	}
 	var err error
-	addrs := m.Servers
-	if s.any, err = s.client(addrs...); err != nil {
+	urls := agent.URLs(m.Servers)
+	if s.any, err = client.New(client.Config{Addresses: urls, TLS: id.ClientTLS(), UserAgent: "nodeagent/" + daemon.Version()}); err != nil {
 		return nil, err
 	}
-	if s.lead, err = s.client(addrs...); err != nil {
+	if s.lead, err = s.any.At(urls); err != nil {
 		return nil, err
 	}
-	return s, s.set(addrs)
-}
-
-func (s *servers) client(addrs ...string) (*client.Client, error) {
-	return client.New(client.Config{Addresses: agent.URLs(addrs), TLS: s.conf, UserAgent: "nodeagent/" + daemon.Version()})
+	return s, s.set(m.Servers)
 }
 
 // close ends all connections.
 func (s *servers) close() {
 	s.set(nil)
 	s.any.Close()
-	s.lead.Close()
 }
 
 // set makes a reporter to each server.
@@ -93,7 +88,7 @@ func (s *servers) set(addrs []string) error {
 		if s.each[addr] != nil {
 			continue
 		}
-		c, err := s.client(addr)
+		c, err := s.any.At(agent.URLs([]string{addr}))
 		if err != nil {
 			return err
 		}
@@ -122,7 +117,6 @@ const (
 
 // report tells a server what is programmed whenever that changes, until r ends.
 func (s *servers) report(r *reporter) {
-	defer r.client.Close()
 	path := client.Path(api.Nodes.Info(), "", s.node) + "/applied"
 	for {
 		select {

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -115,10 +116,9 @@ func (h *hub) watch(s selector, from int64) (*watcher, bool) {
 		return nil, false
 	}
 	w := &watcher{selector: s, hub: h, wake: make(chan struct{}, 1)}
-	for _, c := range h.ring {
-		if c.revision > from {
-			w.see(c)
-		}
+	first, _ := slices.BinarySearchFunc(h.ring, from+1, func(c change, revision int64) int { return cmp.Compare(c.revision, revision) })
+	for _, c := range h.ring[first:] {
+		w.see(c)
 	}
 	topic := s.topic()
 	if h.watchers[topic] == nil {

@@ -12,7 +12,9 @@ import (
 )
 
 const (
-	bookmarkEvery = 5 * time.Second
+	// bookmarkEvery is how far behind a quiet watch may have to be taken up.
+	// Whether its server is there, connections find out.
+	bookmarkEvery = 30 * time.Second
 	// writeStall ends a watch whose client reads nothing for so long.
 	writeStall = 30 * time.Second
 )

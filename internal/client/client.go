@@ -90,6 +90,14 @@ func (c *Client) Fenced(rev func() int64) *Client {
 	return &Client{http: c.http, servers: c.servers, token: c.token, userAgent: c.userAgent, fence: rev}
 }
 
+// At returns a Client of servers of the same cluster that moves on by itself,
+// over the same connections.
+func (c *Client) At(addresses []string) (*Client, error) {
+	d := *c
+	d.servers = &servers{}
+	return &d, d.Use(addresses)
+}
+
 // servers are those of a cluster, and which one is asked: all copies of a
 // client move on together.
 type servers struct {

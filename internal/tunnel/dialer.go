@@ -4,8 +4,8 @@
 // Invariants:
 //   - One connection per node and server, multiplexed; the server opens the
 //     streams, each an HTTP/1.1 connection to the node's handler.
-//   - A peer that is gone without a word is noticed in about three seconds,
-//     at both ends; that makes a connection a witness of its node's health.
+//   - A node that is gone without a word is noticed in about three seconds;
+//     that makes a connection a witness of its health. A server is in five.
 //   - A node's newer connection replaces its older one.
 //   - A connection ends with the certificate that opened it.
 package tunnel
@@ -13,25 +13,30 @@ package tunnel
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/yamux"
 )
 
-// A ping each second that must be answered in two.
+// A server pings each second, and wants the answer in two. A node does not ask
+// itself: it hears the server's pings, or nothing for as long as silence. With
+// thousands of nodes, pings are most of what an idle server does.
 const (
 	pingEvery   = time.Second
 	pingTimeout = 2 * time.Second
+	silence     = 5 * time.Second
 )
 
-func muxConfig(log hclog.Logger) *yamux.Config {
+func muxConfig(log hclog.Logger, pings bool) *yamux.Config {
 	c := yamux.DefaultConfig()
-	c.EnableKeepAlive, c.KeepAliveInterval, c.ConnectionWriteTimeout = true, pingEvery, pingTimeout
+	c.EnableKeepAlive, c.KeepAliveInterval, c.ConnectionWriteTimeout = pings, pingEvery, pingTimeout
 	c.StreamOpenTimeout = 10 * time.Second
 	c.StreamCloseTimeout = 30 * time.Second
 	c.LogOutput, c.Logger = nil, log.Named("yamux").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})
@@ -92,7 +97,7 @@ func (d *Dialer) serve(ctx context.Context, log hclog.Logger) (up bool, err erro
 	if err != nil {
 		return false, err
 	}
-	mux, err := yamux.Server(conn, muxConfig(log))
+	mux, err := yamux.Server(listening{conn}, muxConfig(log, false))
 	if err != nil {
 		conn.Close()
 		return false, err
@@ -115,6 +120,20 @@ func (d *Dialer) serve(ctx context.Context, log hclog.Logger) (up bool, err erro
 	mux.Close()
 	srv.Close()
 	return true, fmt.Errorf("the connection ended: %w", err)
+}
+
+// listening is a connection that ends when nothing comes for as long as silence.
+type listening struct{ net.Conn }
+
+func (c listening) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("nothing heard for %s", silence) // as a timeout, http.Server would wait for it to pass
+	}
+	return n, err
 }
 
 func (d *Dialer) connect(ctx context.Context) (net.Conn, error) {

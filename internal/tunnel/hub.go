@@ -51,7 +51,7 @@ func (h *Hub) ServeUpgrade(w http.ResponseWriter, r *http.Request, node string) 
 		http.Error(w, err.Error(), http.StatusUpgradeRequired)
 		return
 	}
-	mux, err := yamux.Client(conn, muxConfig(h.log))
+	mux, err := yamux.Client(conn, muxConfig(h.log, true))
 	if err != nil { // only for a bad config
 		conn.Close()
 		h.log.Error("tunnel", "node", node, "error", err)

@@ -62,15 +62,14 @@ func Join(ctx context.Context, cfg MemberConfig) (*Member, error) {
 	if n.Log == nil {
 		n.Log = hclog.NewNullLogger()
 	}
-	m := &Member{GossipKeys: res.GossipKeys, name: n.Name, proxied: cfg.Proxied, log: n.Log, id: res.Identity, reports: map[string]*client.Client{}}
-	if m.client, err = m.connect(cfg.Servers...); err != nil {
+	m := &Member{GossipKeys: res.GossipKeys, name: n.Name, proxied: cfg.Proxied, log: n.Log, id: res.Identity}
+	urls := agent.URLs(cfg.Servers)
+	if m.client, err = client.New(client.Config{Addresses: urls, TLS: m.id.ClientTLS(), UserAgent: "nodeagent/" + daemon.Version()}); err != nil {
 		return nil, err
 	}
 	// Who looks for the leader would draw the other requests there, too.
-	if m.leader = m.client; len(cfg.Servers) > 1 {
-		if m.leader, err = m.connect(cfg.Servers...); err != nil {
-			return nil, err
-		}
+	if m.leader, err = m.client.At(urls); err != nil {
+		return nil, err
 	}
 	if err := m.reportTo(cfg.Servers); err != nil {
 		return nil, err
@@ -80,34 +79,20 @@ func Join(ctx context.Context, cfg MemberConfig) (*Member, error) {
 	return m, nil
 }
 
-func (m *Member) connect(servers ...string) (*client.Client, error) {
-	return client.New(client.Config{Addresses: agent.URLs(servers), TLS: m.id.ClientTLS(), UserAgent: "nodeagent/" + daemon.Version()})
-}
-
 // reportTo makes a client of each server: any of them may be asked how far the
-// proxies are. That of a single server serves for everything.
+// proxies are.
 func (m *Member) reportTo(servers []string) error {
+	reports := map[string]*client.Client{}
+	for _, addr := range servers {
+		c, err := m.client.At(agent.URLs([]string{addr}))
+		if err != nil {
+			return err
+		}
+		reports[addr] = c
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	old := m.reports
-	m.reports = map[string]*client.Client{}
-	for _, addr := range servers {
-		c, err := old[addr], error(nil)
-		switch {
-		case len(servers) == 1:
-			c = m.client
-		case c == nil || c == m.client:
-			if c, err = m.connect(addr); err != nil {
-				return err
-			}
-		}
-		m.reports[addr] = c
-	}
-	for addr, c := range old {
-		if c != m.client && c != m.reports[addr] {
-			c.Close()
-		}
-	}
+	m.reports = reports
 	return nil
 }
 
@@ -119,15 +104,7 @@ func (m *Member) serversChanged(all []*api.Server) {
 }
 
 // Close drops the node's connections, once it does not run.
-func (m *Member) Close() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.client.Close()
-	m.leader.Close()
-	for _, c := range m.reports {
-		c.Close()
-	}
-}
+func (m *Member) Close() { m.client.Close() }
 
 // Run is the node's agent, and what else a machine does, until ctx ends. Its
 // containers go on.
