@@ -2,8 +2,11 @@ package apiserver
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/google/btree"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 )
@@ -28,6 +31,10 @@ type turns struct {
 	clock   uint64 // what the client that was called last had been given before
 	arrived uint64
 	guests  map[string]*guest
+	// Who waits and may take seats stands in one of two queues: those that have
+	// had no more than the clock says by when they came, the others by what they
+	// have had.
+	prompt, later *btree.BTreeG[*guest]
 }
 
 // guest is a client that works or waits.
@@ -35,7 +42,10 @@ type guest struct {
 	taken int
 	given uint64 // seats so far, on the clock of all
 	waits []*turn
+	queue *btree.BTreeG[*guest] // nil: it waits for nothing, or for seats of its own
 }
+
+func (g *guest) arrived() uint64 { return g.waits[0].arrived }
 
 // turn is one request.
 type turn struct {
@@ -45,7 +55,14 @@ type turn struct {
 }
 
 func newTurns(seats, share, line int) *turns {
-	return &turns{seats: seats, share: share, line: line, guests: map[string]*guest{}}
+	const degree = 16
+	return &turns{
+		seats: seats, share: share, line: line, guests: map[string]*guest{},
+		prompt: btree.NewG(degree, func(a, b *guest) bool { return a.arrived() < b.arrived() }),
+		later: btree.NewG(degree, func(a, b *guest) bool {
+			return a.given < b.given || a.given == b.given && a.arrived() < b.arrived()
+		}),
+	}
 }
 
 // ask puts a request in its client's line and calls whoever is next; false: the
@@ -62,7 +79,7 @@ func (t *turns) ask(client string, cost int) (*turn, bool) {
 	}
 	t.arrived++
 	n := &turn{cost: max(1, min(cost, t.share)), arrived: t.arrived, called: make(chan struct{})}
-	g.waits = append(g.waits, n)
+	t.change(g, func() { g.waits = append(g.waits, n) })
 	t.waiting++
 	t.call()
 	return n, true
@@ -76,32 +93,50 @@ func (t *turns) call() {
 			return
 		}
 		n := g.waits[0]
-		g.waits = g.waits[1:]
 		t.waiting--
 		t.clock = max(t.clock, g.given)
-		g.given = t.clock + uint64(n.cost)
-		g.taken += n.cost
+		t.change(g, func() {
+			g.waits = g.waits[1:]
+			g.given = t.clock + uint64(n.cost)
+			g.taken += n.cost
+		})
 		t.taken += n.cost
 		close(n.called)
 	}
 }
 
-// next is the client whose turn it is: of those whose share has room, the one
-// that was given least, and has waited longest.
-func (t *turns) next() (least *guest) {
-	for _, g := range t.guests {
-		if len(g.waits) == 0 || g.taken+g.waits[0].cost > t.share {
-			continue
-		}
-		if least == nil || t.due(g) < t.due(least) || t.due(g) == t.due(least) && g.waits[0].arrived < least.waits[0].arrived {
-			least = g
-		}
+// change does something to a guest, and has it stand where it then belongs.
+func (t *turns) change(g *guest, do func()) {
+	if g.queue != nil {
+		g.queue.Delete(g)
+		g.queue = nil
 	}
-	return least
+	do()
+	if len(g.waits) == 0 || g.taken+g.waits[0].cost > t.share {
+		return
+	}
+	if g.queue = t.later; g.given <= t.clock { // one that was away has not saved anything up
+		g.queue = t.prompt
+	}
+	g.queue.ReplaceOrInsert(g)
 }
 
-// due is what a guest has had; one that was away has not saved anything up.
-func (t *turns) due(g *guest) uint64 { return max(g.given, t.clock) }
+// next is the client whose turn it is: of those whose share has room, the one
+// that was given least, and has waited longest.
+func (t *turns) next() *guest {
+	for {
+		g, ok := t.later.Min()
+		if !ok || g.given > t.clock {
+			break
+		}
+		t.change(g, func() {})
+	}
+	if g, ok := t.prompt.Min(); ok {
+		return g
+	}
+	g, _ := t.later.Min()
+	return g
+}
 
 // leave gives the seats of a request back, or its place in the line.
 func (t *turns) leave(client string, n *turn) {
@@ -110,15 +145,12 @@ func (t *turns) leave(client string, n *turn) {
 	g := t.guests[client]
 	select {
 	case <-n.called:
-		g.taken -= n.cost
+		t.change(g, func() { g.taken -= n.cost })
 		t.taken -= n.cost
 	default:
-		for i, w := range g.waits {
-			if w == n {
-				g.waits = append(g.waits[:i:i], g.waits[i+1:]...)
-				t.waiting--
-				break
-			}
+		if i := slices.Index(g.waits, n); i >= 0 {
+			t.change(g, func() { g.waits = slices.Delete(slices.Clone(g.waits), i, i+1) })
+			t.waiting--
 		}
 	}
 	if g.taken == 0 && len(g.waits) == 0 {

@@ -81,6 +81,9 @@ func TestTurnsAreFair(t *testing.T) {
 						t.Fatalf("%s takes %d, its share is %d", who, n, q.share)
 					}
 				}
+				if got, want := q.next(), dueNext(q); got != want {
+					t.Fatalf("next is %+v, not %+v", got, want)
+				}
 				if g := q.next(); g != nil && q.taken+g.waits[0].cost <= q.seats {
 					t.Fatal("seats are free for who is next")
 				}
@@ -92,6 +95,20 @@ func TestTurnsAreFair(t *testing.T) {
 			},
 		})
 	})
+}
+
+// dueNext looks at everybody for whose turn it is.
+func dueNext(q *turns) (least *guest) {
+	due := func(g *guest) uint64 { return max(g.given, q.clock) }
+	for _, g := range q.guests {
+		if len(g.waits) == 0 || g.taken+g.waits[0].cost > q.share {
+			continue
+		}
+		if least == nil || due(g) < due(least) || due(g) == due(least) && g.waits[0].arrived < least.waits[0].arrived {
+			least = g
+		}
+	}
+	return least
 }
 
 // TestFloodDelaysNobodyElse: with thousands of lists of eight clients in line, all
