@@ -4,8 +4,10 @@
 // Invariants:
 //   - One connection per node and server, multiplexed; the server opens the
 //     streams, each an HTTP/1.1 connection to the node's handler.
-//   - A node that is gone without a word is noticed in about three seconds;
-//     that makes a connection a witness of its health. A server is in five.
+//   - A machine that is gone without a word is noticed in about three seconds,
+//     by the kernel at either end; that makes a connection a witness of its
+//     node's health, which no load makes lie. An agent or a server that hangs on
+//     a machine that lives is noticed in ten.
 //   - A node's newer connection replaces its older one.
 //   - A connection ends with the certificate that opened it.
 package tunnel
@@ -25,13 +27,12 @@ import (
 	"github.com/hashicorp/yamux"
 )
 
-// A server pings each second, and wants the answer in two. A node does not ask
-// itself: it hears the server's pings, or nothing for as long as silence. With
-// thousands of nodes, pings are most of what an idle server does.
+// A server pings every five seconds, and wants the answer in as many. A node does
+// not ask itself: it hears the server's pings, or nothing for as long as silence.
 const (
-	pingEvery   = time.Second
-	pingTimeout = 2 * time.Second
-	silence     = 5 * time.Second
+	pingEvery   = 5 * time.Second
+	pingTimeout = 5 * time.Second
+	silence     = 10 * time.Second
 )
 
 func muxConfig(log hclog.Logger, pings bool) *yamux.Config {
@@ -97,6 +98,7 @@ func (d *Dialer) serve(ctx context.Context, log hclog.Logger) (up bool, err erro
 	if err != nil {
 		return false, err
 	}
+	watchOver(conn)
 	mux, err := yamux.Server(listening{conn}, muxConfig(log, false))
 	if err != nil {
 		conn.Close()

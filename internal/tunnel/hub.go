@@ -51,6 +51,7 @@ func (h *Hub) ServeUpgrade(w http.ResponseWriter, r *http.Request, node string) 
 		http.Error(w, err.Error(), http.StatusUpgradeRequired)
 		return
 	}
+	watchOver(conn)
 	mux, err := yamux.Client(conn, muxConfig(h.log, true))
 	if err != nil { // only for a bad config
 		conn.Close()

@@ -275,11 +275,12 @@ func TestReconnects(t *testing.T) {
 	}
 }
 
-// A cable that is pulled says nothing: both ends notice by themselves.
+// A peer that hangs says nothing: both ends notice by themselves. That a machine is
+// gone, which kernels tell sooner, machine tests show.
 //
 // The test has a process of its own: yamux keeps its timers in a global pool,
 // and one that was made in a bubble must not be used outside.
-func TestDeadPeerIsNoticed(t *testing.T) {
+func TestHangingPeerIsNoticed(t *testing.T) {
 	const alone = "TUNNEL_TEST_ALONE"
 	if os.Getenv(alone) == "" {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
@@ -326,11 +327,11 @@ func TestDeadPeerIsNoticed(t *testing.T) {
 		cut := time.Now()
 		cab.cut.Store(true)
 		<-hub.Changes()
-		if took := time.Since(cut); took > 4*time.Second || took < time.Second || len(hub.Connected()) != 0 {
+		if took := time.Since(cut); took > pingEvery+pingTimeout || len(hub.Connected()) != 0 {
 			t.Errorf("server noticed after %s: %v", took, hub.Connected())
 		}
 		<-ended
-		if took := time.Since(cut); took < 4*time.Second || took > 6*time.Second {
+		if took := time.Since(cut); took < silence-pingEvery || took > silence+time.Second {
 			t.Errorf("node dialled again after %s", took)
 		}
 		<-hub.Changes() // connected again, by a new cable
