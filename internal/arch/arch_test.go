@@ -38,7 +38,7 @@ var rules = map[string]rule{
 	"internal/reconcile":   {"internal/api internal/client", log},
 	"internal/gossip":      {"", log + " github.com/hashicorp/memberlist"},
 	"internal/pki":         {"", ""},
-	"internal/tunnel":      {"", log + " github.com/hashicorp/yamux"},
+	"internal/tunnel":      {"", log + " github.com/hashicorp/yamux golang.org/x/sys/unix"},
 	"internal/registry":    {"", "github.com/containerd github.com/distribution/reference"},
 	"internal/daemon":      {"", log + " github.com/prometheus"},
 	"internal/settings":    {"", cli + " github.com/spf13/pflag github.com/hashicorp/hcl"},
