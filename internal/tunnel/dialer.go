@@ -4,10 +4,10 @@
 // Invariants:
 //   - One connection per node and server, multiplexed; the server opens the
 //     streams, each an HTTP/1.1 connection to the node's handler.
-//   - A machine that is gone without a word is noticed in about three seconds,
-//     by the kernel at either end; that makes a connection a witness of its
-//     node's health, which no load makes lie. An agent or a server that hangs on
-//     a machine that lives is noticed in ten.
+//   - A machine that is gone without a word is noticed within four seconds, by
+//     the kernel at either end; that makes a connection a witness of its node's
+//     health, which no load makes lie. An agent or a server that hangs on a
+//     machine that lives is noticed in ten.
 //   - A node's newer connection replaces its older one.
 //   - A connection ends with the certificate that opened it.
 package tunnel
@@ -20,7 +20,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -117,7 +116,7 @@ func (d *Dialer) serve(ctx context.Context, log hclog.Logger) (up bool, err erro
 		ErrorLog:          log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	defer context.AfterFunc(ctx, func() { mux.Close(); srv.Close() })()
-	err = srv.Serve(mux)
+	err = srv.Serve(streams{mux})
 	cancel()
 	mux.Close()
 	srv.Close()
@@ -131,11 +130,19 @@ func (c listening) Read(b []byte) (int, error) {
 	if err := c.SetReadDeadline(time.Now().Add(silence)); err != nil {
 		return 0, err
 	}
-	n, err := c.Conn.Read(b)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("nothing heard for %s", silence) // as a timeout, http.Server would wait for it to pass
+	return c.Conn.Read(b)
+}
+
+// streams are the connections in a session. Any error is its end: one that is a
+// timeout http.Server would wait for to pass.
+type streams struct{ *yamux.Session }
+
+func (s streams) Accept() (net.Conn, error) {
+	c, err := s.Session.Accept()
+	if err != nil {
+		return nil, errors.New(err.Error())
 	}
-	return n, err
+	return c, nil
 }
 
 func (d *Dialer) connect(ctx context.Context) (net.Conn, error) {
