@@ -71,7 +71,10 @@ const msgpackNull = 0xc0
 // changes anything of a resource.
 func (s *Server) stands(req *tfprotov6.PlanResourceChangeRequest) bool {
 	r, ok := s.steady[req.TypeName]
-	if !ok || !bytes.Equal(req.PriorState.MsgPack, req.ProposedNewState.MsgPack) {
+	if !ok || req.PriorState == nil || req.ProposedNewState == nil || req.Config == nil {
+		return false
+	}
+	if same := bytes.Equal(req.PriorState.MsgPack, req.ProposedNewState.MsgPack); !same || len(req.PriorState.MsgPack) == 0 {
 		return false
 	}
 	prior, err1 := req.PriorState.Unmarshal(r.of)

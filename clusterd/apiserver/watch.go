@@ -12,9 +12,11 @@ import (
 )
 
 const (
-	// bookmarkEvery is how far behind a quiet watch may have to be taken up.
-	// Whether its server is there, connections find out.
-	bookmarkEvery = 30 * time.Second
+	// Loops of this process wait for what they know to be as new as their writes.
+	// Over a network a bookmark only keeps a quiet watch one that can be taken up:
+	// that needs one when much has changed, or for once in quietTicks.
+	bookmarkEvery = 5 * time.Second
+	quietTicks    = 6
 	// writeStall ends a watch whose client reads nothing for so long.
 	writeStall = 30 * time.Second
 )
@@ -69,14 +71,17 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 		_, err := w.Write(lines)
 		return err == nil && rc.Flush() == nil
 	}
-	for bookmark := true; ; {
+	said := int64(0)
+	for ticks := quietTicks; ; {
 		events, revision, cut := watch.take()
 		events, first = append(first, events...), nil
+		bookmark := ticks >= quietTicks || ticks > 0 && (inProcess || revision-said > keepChanges/4)
 		var failed *api.Error
 		if cut {
 			failed = api.Errorf(api.Gone, "this watch fell behind: list again")
 		} else if bookmark || len(events) > 0 { // what one transaction changed is told in full only with it
 			events = append(events, event{kind: api.EventBookmark, revision: revision})
+			ticks, said = 0, revision
 		}
 		if inProcess {
 			shown, err := show(events, revision, failed)
@@ -93,11 +98,10 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 		if cut {
 			return nil
 		}
-		bookmark = false
 		select {
 		case <-watch.wake:
 		case <-tick.C:
-			bookmark = true
+			ticks++
 		case <-r.Context().Done():
 			return nil
 		case <-s.ended:

@@ -11,7 +11,8 @@ import (
 // watchOver has the kernels at both ends tell whether the other machine is
 // there: a connection over which nothing gets through ends after two seconds, and
 // up to three and a half when something is sent into the silence, from which the
-// kernel then counts. They answer for each other however busy the machines are.
+// kernel then counts. They answer for each other however busy their machines are,
+// but not for a process that leaves much unread for as long.
 func watchOver(conn net.Conn) {
 	if b, ok := conn.(*bufferedConn); ok {
 		conn = b.Conn

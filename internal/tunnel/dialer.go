@@ -6,8 +6,8 @@
 //     streams, each an HTTP/1.1 connection to the node's handler.
 //   - A machine that is gone without a word is noticed within four seconds, by
 //     the kernel at either end; that makes a connection a witness of its node's
-//     health, which no load makes lie. An agent or a server that hangs on a
-//     machine that lives is noticed in ten.
+//     health. An agent that hangs on a machine that lives is noticed in ten, a
+//     server in fifteen.
 //   - A node's newer connection replaces its older one.
 //   - A connection ends with the certificate that opened it.
 package tunnel
@@ -31,7 +31,7 @@ import (
 const (
 	pingEvery   = 5 * time.Second
 	pingTimeout = 5 * time.Second
-	silence     = 10 * time.Second
+	silence     = 15 * time.Second
 )
 
 func muxConfig(log hclog.Logger, pings bool) *yamux.Config {

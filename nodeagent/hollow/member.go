@@ -143,6 +143,7 @@ func (m *Member) Seeds(ctx context.Context) []string {
 func (m *Member) acknowledge(ctx context.Context) error {
 	endpoints, from, told := client.Of(m.client, api.EndpointSlices), int64(0), int64(0)
 	for ctx.Err() == nil {
+		wait := 100 * time.Millisecond
 		if from == 0 {
 			if _, rev, err := endpoints.List(ctx, "", nil); err == nil {
 				from = rev
@@ -157,12 +158,13 @@ func (m *Member) acknowledge(ctx context.Context) error {
 				continue
 			}
 			if told = from; !m.applied(ctx, from) {
-				told = 0
+				wait = time.Second // the first bookmark of the next watch is told again
+				break
 			}
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(wait):
 			told = 0
 		}
 	}
