@@ -85,8 +85,8 @@ func (s *Server) stands(req *tfprotov6.PlanResourceChangeRequest) bool {
 // standing makes each resource that can judge its own unchanged plans.
 func (p *clusterd) standing(ctx context.Context) map[string]steady {
 	all := map[string]steady{}
-	for _, make := range p.Resources(ctx) {
-		r := make()
+	for _, newResource := range p.Resources(ctx) {
+		r := newResource()
 		known, ok := r.(standing)
 		if !ok {
 			continue
