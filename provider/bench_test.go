@@ -23,11 +23,7 @@ import (
 // floor is what Terraform takes for 1,000 resources of its own in which the same is
 // written as an app says, with no process behind them.
 func BenchmarkPlan(b *testing.B) {
-	for name, hcl := range map[string]string{
-		"floor": `
-resource "terraform_data" "many" {
-  count = %d
-  input = {
+	const app = `
     name     = "app-${count.index}"
     image    = "nginx:1.0"
     replicas = 0
@@ -37,23 +33,10 @@ resource "terraform_data" "many" {
     ports    = { http = 80 }
     health   = { http = "/" }
     update   = { healthy_for = "0s" }
-  }
-}
-`,
-		"apps": `
-resource "clusterd_app" "many" {
-  count    = %d
-  name     = "app-${count.index}"
-  image    = "nginx:1.0"
-  replicas = 0
-  cpu      = "100m"
-  memory   = "64Mi"
-  env      = { LEVEL = "info", PEER = "app-${count.index + 1}" }
-  ports    = { http = 80 }
-  health   = { http = "/" }
-  update   = { healthy_for = "0s" }
-}
-`,
+`
+	for name, hcl := range map[string]string{
+		"floor": "resource \"terraform_data\" \"many\" {\n  count = %d\n  input = {" + app + "  }\n}\n",
+		"apps":  "resource \"clusterd_app\" \"many\" {\n  count = %d" + app + "}\n",
 		"services": `
 resource "clusterd_service" "many" {
   count = %d

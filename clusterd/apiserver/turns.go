@@ -149,7 +149,7 @@ func (t *turns) leave(client string, n *turn) {
 		t.taken -= n.cost
 	default:
 		if i := slices.Index(g.waits, n); i >= 0 {
-			t.change(g, func() { g.waits = slices.Delete(slices.Clone(g.waits), i, i+1) })
+			t.change(g, func() { g.waits = slices.Delete(g.waits, i, i+1) })
 			t.waiting--
 		}
 	}

@@ -87,7 +87,9 @@ func InProcess(h http.Handler) *Client {
 // Fenced returns a copy of c whose writes fail once rev is no longer the
 // revision of the leader's fence key.
 func (c *Client) Fenced(rev func() int64) *Client {
-	return &Client{http: c.http, servers: c.servers, token: c.token, userAgent: c.userAgent, fence: rev}
+	d := *c
+	d.fence = rev
+	return &d
 }
 
 // At returns a Client of servers of the same cluster that moves on by itself,
