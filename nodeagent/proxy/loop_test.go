@@ -81,6 +81,9 @@ func loop(t *testing.T, k *fakeKernel, do func(p *Proxy, applied *[]int64)) {
 				}
 			}
 		}
+		if err := p.takeOver(); err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- p.Run(ctx) }()

@@ -73,7 +73,8 @@ type Proxy struct {
 	holds     bool             // … and it is in the kernel still, and newer than what is remembered
 }
 
-// Open prepares to program the network namespace of the calling thread.
+// Open takes over the network namespace of the calling thread. Where no proxy
+// was before, pods reach the world from now on, and services reject.
 func Open(cfg Config) (*Proxy, error) {
 	for name, p := range map[string]netip.Prefix{"pods": cfg.Pods, "subnet": cfg.Subnet, "services": cfg.Services} {
 		if !p.IsValid() || !p.Addr().Is4() {
@@ -86,6 +87,10 @@ func Open(cfg Config) (*Proxy, error) {
 	}
 	p := newProxy(cfg, k)
 	p.touched, p.close = k.watch, k.close
+	if err := p.takeOver(); err != nil {
+		k.close()
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -183,18 +188,25 @@ const (
 	recheck    = 5 * time.Minute        // looks at the table even when nobody seems to have touched it
 )
 
-// Run programs what it is told until ctx is done.
-func (p *Proxy) Run(ctx context.Context) error {
+// takeOver begins where the last run ended. The first one must not wait for Run:
+// a connection that a pod opens before there are rules is never masqueraded, as
+// the kernel translates what it tracks by its first packet.
+func (p *Proxy) takeOver() error {
 	from, there, err := p.kernel.read()
 	if err != nil {
 		p.log.Warn("cannot read the rules of the last run: connections of sticky clients may move", "error", err)
 	}
 	p.from, p.holds = from, there && err == nil
-	if !there { // the first run: masquerade, and reject what is not known yet
+	if !there { // masquerade, and reject what is not known yet
 		if err := p.kernel.replace(Ruleset{}); err != nil {
 			return fmt.Errorf("nftables table %s: %w", tableName, err)
 		}
 	}
+	return nil
+}
+
+// Run programs what it is told until ctx is done.
+func (p *Proxy) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
