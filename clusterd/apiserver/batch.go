@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/wire"
 )
 
 // write is one of a batch that was checked as far as it can be alone.
@@ -163,10 +164,13 @@ func (s *Server) openStatus(by caller, raw json.RawMessage) (write, error) {
 // nameOf reads what a whole object is called.
 func (s *Server) nameOf(raw json.RawMessage) (k *kind, namespace, name string, err error) {
 	var head struct {
-		Kind string
-		Meta struct{ Namespace, Name string }
+		Kind string `json:"kind"`
+		Meta struct {
+			Namespace string `json:"namespace"`
+			Name      string `json:"name"`
+		} `json:"meta"`
 	}
-	if json.Unmarshal(raw, &head) != nil {
+	if wire.Unmarshal(raw, &head) != nil {
 		return nil, "", "", api.Errorf(api.BadRequest, "want a whole object with kind, meta and spec")
 	}
 	if k, err = s.kindOf(head.Kind); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/btree"
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -119,7 +120,7 @@ func (s *snapshot) freeze() *snapshot {
 	return &snapshot{s.revision, s.objects.Clone(), s.indexed.Clone()}
 }
 
-const loadPage = 5000
+const loadPage = 10000
 
 // Bounds of the wait before the store is asked again.
 const (
@@ -145,32 +146,56 @@ func (c *cache) run(ctx context.Context) {
 	}
 }
 
-// load reads everything at one revision and publishes it.
+// load reads everything at one revision and publishes it. While a page is
+// decoded the next one is read, and the one before put in its place.
 func (c *cache) load(ctx context.Context) (*snapshot, error) {
 	building := newSnapshot(0)
-	for r := (store.Range{Prefix: root, Limit: loadPage}); ; {
-		p, err := c.store.List(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		r.Revision, building.revision = p.Revision, p.Revision
-		for i, o := range c.decodeAll(p.Entries) {
-			if o == nil {
-				continue
+	all, ctx := errgroup.WithContext(ctx)
+	pages, decoded := make(chan store.Page, 1), make(chan []*object, 1)
+	all.Go(func() error {
+		defer close(pages)
+		for r := (store.Range{Prefix: root, Limit: loadPage}); ; {
+			p, err := c.store.List(ctx, r)
+			if err != nil {
+				return err
 			}
-			building.put(o)
-			r.After = p.Entries[i].Key
+			r.Revision, building.revision = p.Revision, p.Revision
+			if send(ctx, pages, p); !p.More || ctx.Err() != nil {
+				return ctx.Err()
+			}
+			r.After = p.Entries[len(p.Entries)-1].Key
 		}
-		if !p.More {
-			break
+	})
+	all.Go(func() error {
+		defer close(decoded)
+		for p := range pages {
+			send(ctx, decoded, c.decodeAll(p.Entries))
 		}
-		r.After = p.Entries[len(p.Entries)-1].Key
+		return nil
+	})
+	for objects := range decoded {
+		for _, o := range objects {
+			if o != nil {
+				building.put(o)
+			}
+		}
+	}
+	if err := all.Wait(); err != nil {
+		return nil, err
 	}
 	frozen := building.freeze()
 	c.written.clear()
 	c.hub.reset(frozen.revision, func() { c.now.Store(frozen) })
 	c.announce()
 	return building, nil
+}
+
+// send is for nothing once ctx is done.
+func send[T any](ctx context.Context, to chan<- T, v T) {
+	select {
+	case to <- v:
+	case <-ctx.Done():
+	}
 }
 
 // decodeAll decodes a page with all processors, for most of a start is that. What

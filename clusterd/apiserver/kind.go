@@ -10,6 +10,7 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/wire"
 )
 
 // root is the prefix of every key: one watch on it feeds the cache.
@@ -106,7 +107,7 @@ func (s *Server) decode(e store.Entry) (*object, error) {
 		return o, nil
 	}
 	var env envelope
-	if err := json.Unmarshal(e.Value, &env); err != nil {
+	if err := wire.Unmarshal(e.Value, &env); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", e.Key, err)
 	}
 	o.kind, o.meta, o.spec, o.effective, o.status = k, env.Meta, env.Spec, env.Effective, env.Status
@@ -136,7 +137,7 @@ func (o *object) derive() error {
 	if len(o.kind.info.Indexes) == 0 && !takesQuota(o.kind) && o.kind.info.Name != api.Nodes.Name {
 		return nil
 	}
-	typed, err := o.typed()
+	typed, err := o.view()
 	if err != nil {
 		return err
 	}
@@ -187,7 +188,7 @@ func (o *object) typed() (api.Any, error) {
 	if raw == nil {
 		raw = o.encode()
 	}
-	if err := json.Unmarshal(raw, t); err != nil {
+	if err := wire.Unmarshal(raw, t); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", o.ref(), err)
 	}
 	t.GetMeta().Revision = o.meta.Revision
@@ -199,7 +200,26 @@ func (o *object) shared() (api.Any, error) {
 	if o.known != nil {
 		return o.known, nil
 	}
-	return o.typed()
+	return o.view()
+}
+
+// view is typed with the object's own meta, which is read already: its labels
+// must stay as they are.
+func (o *object) view() (api.Any, error) {
+	t := o.kind.New()
+	*t.GetMeta() = o.meta
+	for _, section := range []struct {
+		raw  json.RawMessage
+		into any
+	}{{o.spec, t.GetSpec()}, {o.effective, t.GetEffective()}, {o.status, t.GetStatus()}} {
+		if len(section.raw) == 0 {
+			continue
+		}
+		if err := wire.Unmarshal(section.raw, section.into); err != nil {
+			return nil, fmt.Errorf("decode %s: %w", o.ref(), err)
+		}
+	}
+	return t, nil
 }
 
 func (o *object) ref() api.Ref { return o.kind.ref(o.meta.Namespace, o.meta.Name) }

@@ -19,7 +19,7 @@ import (
 
 // strict reports every way in which JSON does not fit a Go type: unknown,
 // repeated and mistyped fields, each with its path. What it accepts,
-// json.Unmarshal decodes. It never repeats a value: one may be a secret.
+// wire.Unmarshal decodes. It never repeats a value: one may be a secret.
 func strict(raw []byte, into reflect.Type, path string) api.Errors {
 	if fits(raw, into) {
 		return nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/wire"
 )
 
 func TestStrict(t *testing.T) {
@@ -102,8 +103,8 @@ func BenchmarkStrict(b *testing.B) {
 	}
 }
 
-// FuzzStrict: what strict accepts, json.Unmarshal decodes, for every kind; and
-// no input makes either fall over.
+// FuzzStrict: what strict accepts is decoded, as encoding/json would, for every
+// kind; and no input makes either fall over.
 func FuzzStrict(f *testing.F) {
 	for _, spec := range samples {
 		f.Add([]byte(spec))
@@ -117,10 +118,10 @@ func FuzzStrict(f *testing.F) {
 			if len(errs) > 0 && fits(raw, k.Info().Spec) {
 				t.Errorf("%s: the short way takes %q: %v", k.Info().Name, raw, errs)
 			}
-			spec := reflect.New(k.Info().Spec)
-			err := json.Unmarshal(raw, spec.Interface())
-			if len(errs) == 0 && err != nil {
-				t.Errorf("%s: strict takes %q, json does not: %v", k.Info().Name, raw, err)
+			spec, want := reflect.New(k.Info().Spec).Interface(), reflect.New(k.Info().Spec).Interface()
+			err, wanted := wire.Unmarshal(raw, spec), json.Unmarshal(raw, want)
+			if len(errs) == 0 && (err != nil || wanted != nil || !reflect.DeepEqual(spec, want)) {
+				t.Errorf("%s: strict takes %q: %v, %v, %+v, want %+v", k.Info().Name, raw, err, wanted, spec, want)
 			}
 			_, _ = openSpec(&kind{AnyKind: k, info: k.Info()}, "default", "x", append(append([]byte(`{"spec":`), raw...), '}'))
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/wire"
 )
 
 // bodyTimeout is how long a body may take: a caller who sends a byte now and
@@ -86,7 +87,7 @@ func decodeBody[T any](w http.ResponseWriter, r *request, most int64, check chec
 	if errs := check(raw, reflect.TypeFor[T](), ""); errs != nil {
 		return v, invalid(api.Ref{}, errs)
 	}
-	if err := json.Unmarshal(raw, &v); err != nil {
+	if err := wire.Unmarshal(raw, &v); err != nil {
 		return v, fmt.Errorf("decode a body that was checked: %w", err)
 	}
 	return v, nil
@@ -99,7 +100,7 @@ func open(k *kind, namespace, name string, raw []byte, check checker) (*incoming
 		return nil, invalid(k.ref(namespace, name), errs)
 	}
 	var env envelope
-	if err := json.Unmarshal(raw, &env); err != nil {
+	if err := wire.Unmarshal(raw, &env); err != nil {
 		return nil, fmt.Errorf("decode a body that was checked: %w", err)
 	}
 	var errs api.Errors
@@ -139,7 +140,7 @@ func openSpec(k *kind, namespace, name string, raw []byte) (*incoming, error) {
 	}
 	in.spec = compact.Bytes()
 	o := &object{kind: k, meta: in.meta, spec: in.spec}
-	if in.typed, err = o.typed(); err != nil {
+	if in.typed, err = o.view(); err != nil {
 		return nil, err
 	}
 	if err := k.Check(in.typed); err != nil {

@@ -94,8 +94,9 @@ func (o *Object[S, T]) WithKind(name string) Any {
 // Absent reports whether there is no object: o is nil.
 func (o *Object[S, T]) Absent() bool { return o == nil }
 
-func (o *Object[S, T]) checkSpec() error { return o.Spec.Validate() }
-func (o *Object[S, T]) setEffective()    { o.Effective = Clone(o.Spec).WithDefaults() }
+func (o *Object[S, T]) setKind(name string) { o.Kind = name }
+func (o *Object[S, T]) checkSpec() error    { return o.Spec.Validate() }
+func (o *Object[S, T]) setEffective()       { o.Effective = Clone(o.Spec).WithDefaults() }
 
 // Any is an object of any kind: a *Object[S, T]. What handles all kinds alike
 // takes it as its type parameter and stays as typed as its caller. The compiler
@@ -109,6 +110,7 @@ type Any interface {
 	WithKind(name string) Any
 	Absent() bool
 
+	setKind(name string)
 	checkSpec() error
 	setEffective()
 }
@@ -191,7 +193,9 @@ func (k *Kind[O]) New() Any { return k.Make() }
 
 // Make is New, typed.
 func (k *Kind[O]) Make() O {
-	return reflect.New(reflect.TypeFor[O]().Elem()).Interface().(O).WithKind(k.Name).(O)
+	o := reflect.New(reflect.TypeFor[O]().Elem()).Interface().(O)
+	o.setKind(k.Name)
+	return o
 }
 
 // Check validates names and spec.

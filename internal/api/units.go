@@ -18,22 +18,16 @@ func (c CPU) Milli() int64 { n, _ := ParseCPU(string(c)); return n }
 
 // ParseCPU reads "250m", "0.5" or "2" as thousandths of a core.
 func ParseCPU(s string) (int64, error) {
-	bad := fmt.Errorf("%q is not an amount of cpu: want cores such as \"2\" or \"0.5\", or thousandths such as \"250m\"", s)
 	if m, ok := strings.CutSuffix(s, "m"); ok {
-		n, err := strconv.ParseUint(m, 10, 40)
-		if err != nil {
-			return 0, bad
+		if n, err := strconv.ParseUint(m, 10, 40); err == nil {
+			return int64(n), nil
 		}
-		return int64(n), nil
+	} else if decimalRE.MatchString(s) {
+		if f, err := strconv.ParseFloat(s, 64); err == nil && f <= 1e6 {
+			return int64(f*1000 + 0.5), nil
+		}
 	}
-	if !decimalRE.MatchString(s) {
-		return 0, bad
-	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || f > 1e6 {
-		return 0, bad
-	}
-	return int64(f*1000 + 0.5), nil
+	return 0, fmt.Errorf("%q is not an amount of cpu: want cores such as \"2\" or \"0.5\", or thousandths such as \"250m\"", s)
 }
 
 var decimalRE = regexp.MustCompile(`^\d{1,7}(\.\d{1,3})?$`)

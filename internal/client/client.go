@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/wire"
 )
 
 // Config says where the cluster is and who asks.
@@ -330,7 +331,7 @@ func (c *Client) call(ctx context.Context, r Request, in, out any) error {
 	if out == nil {
 		_, err = io.Copy(io.Discard, resp.Body)
 	} else {
-		err = json.NewDecoder(resp.Body).Decode(out)
+		err = wire.Read(resp.Body, out)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:

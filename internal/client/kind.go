@@ -13,6 +13,7 @@ import (
 	"strconv"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/wire"
 )
 
 // Kind is a typed view of the cluster: the objects of one kind.
@@ -202,8 +203,8 @@ func (r *Kind[O]) Watch(ctx context.Context, namespace string, filter Filter, fr
 
 // lines reads the events of a watch.
 func lines[O api.Any](from io.Reader) func() (api.WatchEvent[O], error) {
-	d := json.NewDecoder(from)
-	return func() (ev api.WatchEvent[O], err error) { return ev, d.Decode(&ev) }
+	next := wire.Stream(from)
+	return func() (ev api.WatchEvent[O], err error) { return ev, next(&ev) }
 }
 
 // given are the events of a watch in this process.
