@@ -62,7 +62,7 @@ func (h *handover) take(e store.Entry) *object {
 	h.mu.Unlock()
 	o := *written
 	o.value, o.meta.Revision = nil, e.Revision
-	o.seal()
+	o.seal(e.Value)
 	o.deriveFrom(written.known)
 	// Who binds it, or looks after it here, wants it.
 	o.known = &api.Pod{Kind: o.kind.info.Name, Meta: o.meta, Spec: written.known.Spec, Status: written.known.Status}

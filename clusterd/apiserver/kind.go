@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -112,24 +114,49 @@ func (s *Server) decode(e store.Entry) (*object, error) {
 	}
 	o.kind, o.meta, o.spec, o.effective, o.status = k, env.Meta, env.Spec, env.Effective, env.Status
 	o.meta.Revision = e.Revision
-	o.seal()
+	o.seal(e.Value)
 	return o, o.derive()
 }
 
-// seal renders the object as it is served. Its sections are parts of that from
-// then on: each byte is kept once.
-func (o *object) seal() {
-	o.body = o.encode()
-	end := len(o.body) - len("}")
-	cut := func(section *json.RawMessage, before string) {
-		if n := len(*section); n > 0 {
-			*section = o.body[end-n : end : end]
-			end -= n + len(before)
-		}
+// seal renders the object as it is served: as it is stored, with its revision.
+// Its sections are parts of that from then on: each byte is kept once.
+func (o *object) seal(stored []byte) {
+	if rest, ok := bytes.CutPrefix(stored, o.head(0)); ok && o.keep(slices.Concat(o.head(o.meta.Revision), rest)) {
+		return
 	}
-	cut(&o.status, `,"status":`)
-	cut(&o.effective, `,"effective":`)
-	cut(&o.spec, `,"spec":`)
+	o.keep(o.encode()) // not our hand, or that of a later version
+}
+
+// head is how encode begins, until the first field of meta that is no revision.
+func (o *object) head(revision int64) []byte {
+	b := append([]byte(`{"kind":"`), o.kind.info.Name...)
+	b = append(b, `","meta":{`...)
+	if revision != 0 {
+		b = append(strconv.AppendInt(append(b, `"revision":`...), revision, 10), ',')
+	}
+	return b
+}
+
+// keep makes body what is served, if its end is the object's sections as encode
+// writes them.
+func (o *object) keep(body []byte) bool {
+	end := len(body) - len("}")
+	for _, s := range []struct {
+		section *json.RawMessage
+		before  string
+	}{{&o.status, `,"status":`}, {&o.effective, `,"effective":`}, {&o.spec, `,"spec":`}} {
+		if len(*s.section) == 0 {
+			continue
+		}
+		from := end - len(*s.section)
+		if from < 0 || !bytes.Equal(body[from:end], *s.section) || !bytes.HasSuffix(body[:from], []byte(s.before)) {
+			return false
+		}
+		*s.section = body[from:end:end]
+		end = from - len(s.before)
+	}
+	o.body = body
+	return true
 }
 
 // derive computes what the cache selects by. The object is complete otherwise.
@@ -162,15 +189,14 @@ func (o *object) deriveFrom(typed api.Any) {
 
 // encode renders the object; meta.revision is left out when it is 0.
 func (o *object) encode() []byte {
-	meta, err := json.Marshal(o.meta)
+	stored := o.meta
+	stored.Revision = 0
+	meta, err := json.Marshal(stored)
 	if err != nil {
 		panic(err) // strings, numbers and times
 	}
-	b := make([]byte, 0, len(o.spec)+len(o.effective)+len(o.status)+len(meta)+80)
-	b = append(b, `{"kind":"`...)
-	b = append(b, o.kind.info.Name...)
-	b = append(b, `","meta":`...)
-	b = append(b, meta...)
+	b := make([]byte, 0, len(o.spec)+len(o.effective)+len(o.status)+len(meta)+100)
+	b = append(append(b, o.head(o.meta.Revision)...), meta[len("{"):]...)
 	b = append(b, `,"spec":`...)
 	b = append(b, o.spec...)
 	if len(o.effective) > 0 {
