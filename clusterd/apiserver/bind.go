@@ -98,25 +98,13 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	if err := t.guardBind(name); err != nil {
 		return err
 	}
-	used, takes := t.bound[name], pod.Spec.NodePorts()
-	taken, by := t.takenHere(name, takes)
-	t.snap.eachWhere(t.s.kinds["pods"], "node", name, func(p *object) bool {
-		if now, staged := t.staged[p.key]; !staged || now != nil {
-			used = used.plus(p.load)
-			for _, port := range p.ports {
-				if slices.Contains(takes, port) {
-					taken, by = port, p.ref().String()
-				}
-			}
-		}
-		return true
-	})
-	if by != "" {
-		return conflict(api.Conflict, o.ref(), "does not fit node %s: %s has port %s of the node (host_network)", name, by, taken)
+	takes := pod.Spec.NodePorts()
+	if port, by := t.portTaken(name, takes); by != "" {
+		return conflict(api.Conflict, o.ref(), "does not fit node %s: %s has port %s of the node (host_network)", name, by, port)
 	}
 	cpu, memory := pod.Spec.Requests()
 	add := load{cpu, memory, 1}
-	if why := lacks(node.Status.Allocatable, used, add); why != "" {
+	if why := lacks(node.Status.Allocatable, t.snap.loadOf(name).plus(t.bound[name]), add); why != "" {
 		return conflict(api.Conflict, o.ref(), "does not fit node %s: %s", name, why)
 	}
 	if err := t.claimVolumes(o, pod); err != nil {
@@ -162,15 +150,28 @@ type nodePort struct {
 	port api.Port
 }
 
-// takenHere returns one of ports that an earlier bind of this transaction takes,
-// and the pod.
-func (t *txn) takenHere(node string, ports []api.Port) (api.Port, string) {
+// portTaken returns one of a node's ports that another pod has, and the pod.
+func (t *txn) portTaken(node string, ports []api.Port) (port api.Port, by string) {
+	if len(ports) == 0 {
+		return "", ""
+	}
 	for _, port := range ports {
 		if by := t.ports[nodePort{node, port}]; by != "" {
 			return port, by
 		}
 	}
-	return "", ""
+	t.snap.eachWhere(t.s.kinds["pods"], "node", node, func(p *object) bool {
+		if now, staged := t.staged[p.key]; staged && now == nil {
+			return true
+		}
+		for _, has := range p.ports {
+			if slices.Contains(ports, has) {
+				port, by = has, p.ref().String()
+			}
+		}
+		return by == ""
+	})
+	return port, by
 }
 
 // lacks says why add does not fit beside used, or "".

@@ -140,6 +140,18 @@ func TestBatchIsAllOrNothing(t *testing.T) {
 		}
 		_, err = c.BatchIf(ctx, []api.BatchPrecondition{{Ref: a.Ref(), Generation: 1}}, ops[:1])
 		wantCode(t, err, api.Precondition)
+		// What one removes is room for the next, once.
+		makePod(t, c, "p3", "400m", "64Mi")
+		gone := must(client.Of(c, api.Pods).Get(ctx, "default", "p0"))(t)
+		end := api.BatchWrite{Delete: &api.BatchDelete{Ref: gone.Ref(), UID: gone.Meta.UID, Final: true}}
+		bind := api.BatchWrite{Bind: &api.Binding{Namespace: "default", Pod: "p3", Node: "w1"}}
+		_, err = c.Batch(ctx, []api.BatchWrite{ops[2], end, bind})
+		wantCode(t, err, api.Conflict) // not before
+		_, err = c.Batch(ctx, []api.BatchWrite{end, end, ops[2], bind})
+		wantCode(t, err, api.Conflict)
+		if _, err := c.Batch(ctx, []api.BatchWrite{end, end, ops[2]}); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

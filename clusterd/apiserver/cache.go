@@ -40,6 +40,7 @@ type snapshot struct {
 	revision int64
 	objects  *btree.BTreeG[*object]
 	indexed  *btree.BTreeG[indexed]
+	loads    *btree.BTreeG[nodeLoad]
 }
 
 // indexed is one entry of an index: all objects whose field has a value.
@@ -48,12 +49,19 @@ type indexed struct {
 	o     *object
 }
 
+// nodeLoad is what all pods of a node take together.
+type nodeLoad struct {
+	node string
+	load load
+}
+
 func newSnapshot(revision int64) *snapshot {
 	return &snapshot{revision,
 		btree.NewG(32, func(a, b *object) bool { return a.key < b.key }),
 		btree.NewG(32, func(a, b indexed) bool {
 			return a.index < b.index || a.index == b.index && a.o.key < b.o.key
-		})}
+		}),
+		btree.NewG(32, func(a, b nodeLoad) bool { return a.node < b.node })}
 }
 
 // indexName is the key of an index; values cannot contain its separator.
@@ -107,17 +115,37 @@ func (s *snapshot) reindex(old, o *object) {
 		for field, value := range old.index {
 			s.indexed.Delete(indexed{indexName(old.kind, field, value), old})
 		}
+		s.weigh(old.index["node"], load{}.minus(old.load))
 	}
 	if o != nil {
 		for field, value := range o.index {
 			s.indexed.ReplaceOrInsert(indexed{indexName(o.kind, field, value), o})
 		}
+		s.weigh(o.index["node"], o.load)
 	}
+}
+
+// weigh adds to what the pods of a node take.
+func (s *snapshot) weigh(node string, by load) {
+	if node == "" || by == (load{}) {
+		return
+	}
+	if sum := s.loadOf(node).plus(by); sum == (load{}) {
+		s.loads.Delete(nodeLoad{node: node})
+	} else {
+		s.loads.ReplaceOrInsert(nodeLoad{node, sum})
+	}
+}
+
+// loadOf returns what all pods of a node take together.
+func (s *snapshot) loadOf(node string) load {
+	n, _ := s.loads.Get(nodeLoad{node: node})
+	return n.load
 }
 
 // freeze returns a copy that later changes of s leave alone.
 func (s *snapshot) freeze() *snapshot {
-	return &snapshot{s.revision, s.objects.Clone(), s.indexed.Clone()}
+	return &snapshot{s.revision, s.objects.Clone(), s.indexed.Clone(), s.loads.Clone()}
 }
 
 const loadPage = 10000

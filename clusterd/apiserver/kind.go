@@ -65,6 +65,9 @@ type load struct {
 }
 
 func (l load) plus(m load) load { return load{l.cpu + m.cpu, l.memory + m.memory, l.pods + m.pods} }
+func (l load) minus(m load) load {
+	return load{l.cpu - m.cpu, l.memory - m.memory, l.pods - m.pods}
+}
 
 // object is one value of the store. It is immutable. Sections stay bytes, as
 // their writers wrote them: a server cannot drop a field it does not know.

@@ -10,6 +10,7 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/internal/wire"
 )
 
 // The cluster has a level, see api.Level. It only grows: the leader raises it
@@ -33,7 +34,7 @@ type levelRecord struct {
 func openLevel(raw []byte) (levelRecord, error) {
 	r := levelRecord{Level: firstLevel}
 	if len(raw) > 0 {
-		if err := json.Unmarshal(raw, &r); err != nil {
+		if err := wire.Unmarshal(raw, &r); err != nil {
 			return r, fmt.Errorf("decode the cluster's level: %w", err)
 		}
 	}

@@ -151,7 +151,7 @@ func TestCacheIsTheStore(t *testing.T) {
 					txn.Then = append(txn.Then, store.Put(key, []byte(`not JSON`)))
 				default:
 					node := rapid.SampledFrom([]string{"", "w1", "w2"}).Draw(t, "node")
-					txn.Then = append(txn.Then, store.Put(key, fmt.Appendf(nil, `{"kind":"Pod","meta":{"name":"p%d","namespace":"default"},"spec":{"image":"n:%d","node":%q}}`, n, i, node)))
+					txn.Then = append(txn.Then, store.Put(key, fmt.Appendf(nil, `{"kind":"Pod","meta":{"name":"p%d","namespace":"default"},"spec":{"image":"n:1","cpu":"%dm","node":%q}}`, n, i, node)))
 				}
 			}
 			if _, err := s.store.Commit(ctx, txn); err != nil {
@@ -180,6 +180,10 @@ func dump(s *snapshot) (out []string) {
 	})
 	s.indexed.Ascend(func(i indexed) bool {
 		out = append(out, fmt.Sprintf("%q %s %d", i.index, i.o.key, i.o.meta.Revision))
+		return true
+	})
+	s.loads.Ascend(func(n nodeLoad) bool {
+		out = append(out, fmt.Sprintf("%s takes %+v", n.node, n.load))
 		return true
 	})
 	return append(out, strconv.FormatInt(s.revision, 10))

@@ -31,7 +31,7 @@ type txn struct {
 	reads  map[string]int64
 	writes map[string][]byte     // nil deletes
 	staged map[string]*object    // what writes make of the objects
-	bound  map[string]load       // by node, by binds of this transaction
+	bound  map[string]load       // by node: what this transaction binds, less what it removes
 	ports  map[nodePort]string   // the pods that take them by binds of this transaction
 	made   map[string]api.Charge // by key of the owner, of pods this transaction makes
 	images pinning
@@ -76,7 +76,15 @@ func (t *txn) set(key string, value []byte) {
 }
 
 // remove stages a deletion.
-func (t *txn) remove(key string) { t.writes[key], t.staged[key] = nil, nil }
+func (t *txn) remove(key string) {
+	if old := t.snap.get(key); old != nil && old.load.pods > 0 {
+		if now, staged := t.staged[key]; !staged || now != nil {
+			node := old.index["node"]
+			t.bound[node] = t.bound[node].minus(old.load)
+		}
+	}
+	t.writes[key], t.staged[key] = nil, nil
+}
 
 func (t *txn) store() store.Txn {
 	var out store.Txn
