@@ -49,8 +49,8 @@ type loop struct {
 
 	mu      sync.Mutex
 	picture *picture
-	waiting map[string]candidate // by UID
-	bound   map[string]int64     // revision of binds that the cache has not shown yet, by UID
+	waiting *backlog
+	bound   map[string]int64 // revision of binds that the cache has not shown yet, by UID
 	said    map[string]time.Time
 	hurts   []hurt
 }
@@ -71,7 +71,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	l := &loop{
 		client: cfg.Client, apps: cfg.Caches.Apps, pods: client.Of(cfg.Client, api.Pods), log: cfg.Log.Named("scheduler"), wake: make(chan struct{}, 1),
-		picture: newPicture(), waiting: map[string]candidate{}, bound: map[string]int64{}, said: map[string]time.Time{},
+		picture: newPicture(), waiting: newBacklog(), bound: map[string]int64{}, said: map[string]time.Time{},
 	}
 	l.picture.volumes = map[string]*volume{}
 	defer cfg.Caches.Volumes.OnChange(l.volumeChanged)()
@@ -146,15 +146,8 @@ func (l *loop) volumeChanged(was, is *api.Volume) {
 
 // awaken has the pods looked at again that wait for something of better.
 func (l *loop) awaken(better needs) {
-	if better == 0 {
-		return
-	}
-	for uid, w := range l.waiting {
-		if w.parked&better != 0 {
-			w.parked = 0
-			l.waiting[uid] = w
-			l.poke()
-		}
+	if better != 0 && l.waiting.awaken(better) {
+		l.poke()
 	}
 }
 
@@ -173,13 +166,13 @@ func (l *loop) podChanged(was, is *api.Pod) {
 		if at, ok := l.bound[uid]; ok && is.Meta.Revision < at {
 			return // the bind is on its way to the cache
 		}
-		w, known := l.waiting[uid]
+		w, known := l.waiting.all[uid]
 		if !known {
 			w = newCandidate(is)
 			l.poke()
 		}
 		w.pod = is // it asks for the same: only its status changes
-		l.waiting[uid] = w
+		l.waiting.put(w)
 		return
 	}
 	l.awaken(l.forget(uid) | l.picture.setPod(is))
@@ -187,10 +180,10 @@ func (l *loop) podChanged(was, is *api.Pod) {
 
 // forget drops a pod that waits no more. What was kept for it is free.
 func (l *loop) forget(uid string) (better needs) {
-	if l.waiting[uid].nominated != "" {
+	if l.waiting.all[uid].nominated != "" {
 		better = needRoom
 	}
-	delete(l.waiting, uid)
+	l.waiting.drop(uid)
 	delete(l.bound, uid)
 	delete(l.said, uid)
 	return better
@@ -232,22 +225,14 @@ func (l *loop) plan() decisions {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.heal(time.Now())
-	var todo []candidate
-	awake := false
-	for _, w := range l.waiting {
-		if w.parked == 0 || w.nominated != "" {
-			todo = append(todo, w)
-			awake = awake || w.parked == 0
-		}
-	}
-	if !awake {
+	if !l.waiting.awake() {
 		return nil
 	}
-	ds := planBinds(l.picture, todo, planSize, l.spare)
+	ds := planBinds(l.picture, l.waiting.inOrder(), planSize, l.spare)
 	for _, d := range ds {
-		if w := l.waiting[d.pod.Meta.UID]; d.node == "" {
+		if w := l.waiting.all[d.pod.Meta.UID]; d.node == "" {
 			w.parked, w.nominated = d.need, d.nominated
-			l.waiting[d.pod.Meta.UID] = w
+			l.waiting.put(w)
 		}
 	}
 	return ds
@@ -313,9 +298,9 @@ func (l *loop) unpark(ds decisions) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, d := range ds {
-		if w, ok := l.waiting[d.pod.Meta.UID]; ok {
+		if w, ok := l.waiting.all[d.pod.Meta.UID]; ok {
 			w.parked = 0
-			l.waiting[d.pod.Meta.UID] = w
+			l.waiting.put(w)
 		}
 	}
 }
@@ -396,8 +381,8 @@ func (l *loop) settle(ds decisions, revision int64) {
 	defer l.mu.Unlock()
 	for _, d := range ds {
 		uid := d.pod.Meta.UID
-		if _, ok := l.waiting[uid]; ok { // else the cache was faster
-			delete(l.waiting, uid)
+		if _, ok := l.waiting.all[uid]; ok { // else the cache was faster
+			l.waiting.drop(uid)
 			l.bound[uid] = revision
 		}
 	}
@@ -408,7 +393,7 @@ func (l *loop) takeBack(ds decisions) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, d := range ds {
-		if _, ok := l.waiting[d.pod.Meta.UID]; ok {
+		if _, ok := l.waiting.all[d.pod.Meta.UID]; ok {
 			l.awaken(l.picture.unplace(d.pod.Meta.UID))
 		}
 	}

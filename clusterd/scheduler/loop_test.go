@@ -304,14 +304,18 @@ func TestWokenOnlyByWhatHelps(t *testing.T) {
 			t.Fatalf("%+v", p)
 		}
 	})
-	l := &loop{wake: make(chan struct{}, 1), picture: newPicture(), waiting: map[string]candidate{
-		"label": {parked: needNode}, "room": {parked: needRoom | needNode}, "app": {parked: needPods | needNode}}}
+	l := &loop{wake: make(chan struct{}, 1), picture: newPicture(), waiting: newBacklog()}
+	for name, need := range map[string]needs{"label": needNode, "room": needRoom | needNode, "app": needPods | needNode} {
+		w := newCandidate(testPod(name, "web", "1m", "1Mi", nil))
+		w.parked = need
+		l.waiting.put(w)
+	}
 	l.awaken(needRoom)
-	if l.waiting["label"].parked == 0 || l.waiting["room"].parked != 0 || l.waiting["app"].parked == 0 {
-		t.Errorf("%+v", l.waiting)
+	if l.waiting.all["uid-label"].parked == 0 || l.waiting.all["uid-room"].parked != 0 || l.waiting.all["uid-app"].parked == 0 {
+		t.Errorf("%+v", l.waiting.all)
 	}
 	l.awaken(needNode)
-	if l.waiting["label"].parked != 0 || l.waiting["app"].parked != 0 {
-		t.Errorf("%+v", l.waiting)
+	if l.waiting.all["uid-label"].parked != 0 || l.waiting.all["uid-app"].parked != 0 {
+		t.Errorf("%+v", l.waiting.all)
 	}
 }

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -72,7 +73,7 @@ func newCandidate(pod *api.Pod) candidate {
 // order is the higher priority first, then the older pod.
 func order(a, b candidate) int {
 	m, n := &a.pod.Meta, &b.pod.Meta
-	return cmp.Or(b.priority-a.priority, m.CreatedAt.Compare(n.CreatedAt), strings.Compare(m.Namespace, n.Namespace), strings.Compare(m.Name, n.Name))
+	return cmp.Or(b.priority-a.priority, m.CreatedAt.Compare(n.CreatedAt), strings.Compare(m.Namespace, n.Namespace), strings.Compare(m.Name, n.Name), strings.Compare(m.UID, n.UID))
 }
 
 // class is what pods with equal requests share within one plan.
@@ -99,15 +100,15 @@ type class struct {
 // After limit pods have found a node, the
 // plan ends. A pod of a higher priority may ask others to leave; their room is
 // kept for it from then on, against whoever comes after it in the order.
-func planBinds(p *picture, waiting []candidate, limit int, spare budget) decisions {
-	queue := newQueue(waiting)
-	out := make(decisions, 0, min(len(waiting), limit))
+func planBinds(p *picture, waiting iter.Seq[candidate], limit int, spare budget) (out decisions) {
 	classes := map[string]*class{}
 	hoping := map[string][]*class{} // for pods of an app or a revision to come
 	e := eviction{picture: p, spare: spare}
 	defer e.release()
-	for limit > 0 && len(queue) > 0 {
-		w := queue.next()
+	for w := range waiting {
+		if limit == 0 {
+			break
+		}
 		c := classes[w.key]
 		if c == nil {
 			c = p.newClass(w.request)

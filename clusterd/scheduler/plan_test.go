@@ -116,7 +116,7 @@ func TestPlanGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 		p, pending := g.build()
-		plan := planBinds(p, pending, 1000, g.spare)
+		plan := planBinds(p, inOrder(pending), 1000, g.spare)
 		out := plan.String()
 		if !g.Again {
 			return out
@@ -134,7 +134,7 @@ func TestPlanGolden(t *testing.T) {
 				next = append(next, w)
 			}
 		}
-		return out + "then\n" + planBinds(p, next, 1000, g.spare).String()
+		return out + "then\n" + planBinds(p, inOrder(next), 1000, g.spare).String()
 	})
 }
 
@@ -170,8 +170,8 @@ func TestPlanIsExact(t *testing.T) {
 			return p
 		}
 		p := build()
-		plan := planBinds(p, pods, 1000, nil)
-		if again := planBinds(build(), pods, 1000, nil); again.String() != plan.String() {
+		plan := planBinds(p, inOrder(pods), 1000, nil)
+		if again := planBinds(build(), inOrder(pods), 1000, nil); again.String() != plan.String() {
 			t.Fatalf("not the same twice:\n%s\n%s", plan, again)
 		}
 		if len(plan) != len(pods) {

@@ -237,7 +237,7 @@ func TestPlacementKeepsItsPromises(t *testing.T) {
 			for _, q := range coming {
 				waiting = append(waiting, newCandidate(q))
 			}
-			return planBinds(p, waiting, 1000, spare)
+			return planBinds(p, inOrder(waiting), 1000, spare)
 		}
 		ds := plan()
 		if again := plan(); again.String() != ds.String() {

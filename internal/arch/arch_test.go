@@ -34,7 +34,8 @@ const (
 var rules = map[string]rule{
 	"internal/api":         {"internal/cron", ""},
 	"internal/cron":        {"", "github.com/robfig/cron"},
-	"internal/client":      {"internal/api", ""},
+	"internal/wire":        {"", "github.com/go-json-experiment/json"},
+	"internal/client":      {"internal/api internal/wire", ""},
 	"internal/reconcile":   {"internal/api internal/client", log},
 	"internal/gossip":      {"", log + " github.com/hashicorp/memberlist"},
 	"internal/pki":         {"", ""},
@@ -55,11 +56,11 @@ var rules = map[string]rule{
 	"clusterd":                          {"clusterd/command", ""},
 	"clusterd/command":                  {"internal clusterd/server clusterd/dev", log + " " + cli + " " + term + " " + sys},
 	"clusterd/server":                   {"internal/api internal/client internal/daemon internal/gossip internal/pki internal/reconcile internal/registry internal/tunnel clusterd/apiserver clusterd/keys clusterd/controller clusterd/scheduler", log + " github.com/prometheus gopkg.in/natefinch/lumberjack.v2"},
-	"clusterd/apiserver":                {"internal/api internal/client internal/pki clusterd/apiserver clusterd/keys", log + " github.com/danielgtaylor/huma github.com/google/btree golang.org/x/sync"},
+	"clusterd/apiserver":                {"internal/api internal/client internal/pki internal/wire clusterd/apiserver clusterd/keys", log + " github.com/danielgtaylor/huma github.com/google/btree golang.org/x/sync"},
 	"clusterd/keys":                     {"internal/pki", ""},
 	"clusterd/apiserver/internal/store": {"clusterd/apiserver/internal/store", log + " go.etcd.io/etcd go.uber.org/zap google.golang.org/grpc"},
 	"clusterd/controller":               {"internal/api internal/client internal/reconcile", log},
-	"clusterd/scheduler":                {"internal/api internal/client internal/reconcile", log},
+	"clusterd/scheduler":                {"internal/api internal/client internal/reconcile", log + " github.com/google/btree"},
 	"clusterd/dev":                      {"internal/api internal/client internal/daemon internal/pki clusterd/dev", log + " github.com/vishvananda " + sys},
 
 	"nodeagent":                    {"nodeagent internal", log + " " + cli + " " + sys + " golang.org/x/sync github.com/prometheus"},
