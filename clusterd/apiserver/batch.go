@@ -164,11 +164,8 @@ func (s *Server) openStatus(by caller, raw json.RawMessage) (write, error) {
 // nameOf reads what a whole object is called.
 func (s *Server) nameOf(raw json.RawMessage) (k *kind, namespace, name string, err error) {
 	var head struct {
-		Kind string `json:"kind"`
-		Meta struct {
-			Namespace string `json:"namespace"`
-			Name      string `json:"name"`
-		} `json:"meta"`
+		Kind string
+		Meta struct{ Namespace, Name string }
 	}
 	if wire.Unmarshal(raw, &head) != nil {
 		return nil, "", "", api.Errorf(api.BadRequest, "want a whole object with kind, meta and spec")

@@ -81,14 +81,11 @@ func (t *txn) checkPlacement(old, o *object, pod *api.Pod) error {
 	if no == nil {
 		return conflict(api.Conflict, o.ref(), "node %s does not exist", name)
 	}
-	node := no.node
-	if node == nil { // it is written by this very transaction
-		written, err := no.typed()
-		if err != nil {
-			return err
-		}
-		node = written.(*api.Node)
+	known, err := no.shared()
+	if err != nil {
+		return err
 	}
+	node := known.(*api.Node)
 	if v := node.Status.Health.Verdict; v == api.VerdictDead || v == api.VerdictLeft {
 		return conflict(api.Conflict, o.ref(), "the verdict on node %s is %s", name, v)
 	}

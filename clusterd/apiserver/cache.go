@@ -49,7 +49,7 @@ type indexed struct {
 	o     *object
 }
 
-// nodeLoad is what all pods of a node take together.
+// nodeLoad is what pods take from a node.
 type nodeLoad struct {
 	node string
 	load load
@@ -115,19 +115,30 @@ func (s *snapshot) reindex(old, o *object) {
 		for field, value := range old.index {
 			s.indexed.Delete(indexed{indexName(old.kind, field, value), old})
 		}
-		s.weigh(old.index["node"], load{}.minus(old.load))
 	}
 	if o != nil {
 		for field, value := range o.index {
 			s.indexed.ReplaceOrInsert(indexed{indexName(o.kind, field, value), o})
 		}
-		s.weigh(o.index["node"], o.load)
 	}
+	was, is := old.loads(), o.loads()
+	if was != is {
+		s.weigh(was.node, load{}.minus(was.load))
+		s.weigh(is.node, is.load)
+	}
+}
+
+// loads is what a pod takes from which node; nil and what is no pod take nothing.
+func (o *object) loads() nodeLoad {
+	if o == nil || o.load == (load{}) {
+		return nodeLoad{}
+	}
+	return nodeLoad{o.index["node"], o.load}
 }
 
 // weigh adds to what the pods of a node take.
 func (s *snapshot) weigh(node string, by load) {
-	if node == "" || by == (load{}) {
+	if node == "" {
 		return
 	}
 	if sum := s.loadOf(node).plus(by); sum == (load{}) {
@@ -148,7 +159,7 @@ func (s *snapshot) freeze() *snapshot {
 	return &snapshot{s.revision, s.objects.Clone(), s.indexed.Clone(), s.loads.Clone()}
 }
 
-const loadPage = 10000
+const loadPage = 10_000 // of which a load holds five at once
 
 // Bounds of the wait before the store is asked again.
 const (
@@ -188,8 +199,8 @@ func (c *cache) load(ctx context.Context) (*snapshot, error) {
 				return err
 			}
 			r.Revision, building.revision = p.Revision, p.Revision
-			if send(ctx, pages, p); !p.More || ctx.Err() != nil {
-				return ctx.Err()
+			if err := send(ctx, pages, p); err != nil || !p.More {
+				return err
 			}
 			r.After = p.Entries[len(p.Entries)-1].Key
 		}
@@ -197,7 +208,9 @@ func (c *cache) load(ctx context.Context) (*snapshot, error) {
 	all.Go(func() error {
 		defer close(decoded)
 		for p := range pages {
-			send(ctx, decoded, c.decodeAll(p.Entries))
+			if err := send(ctx, decoded, c.decodeAll(p.Entries)); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
@@ -218,11 +231,13 @@ func (c *cache) load(ctx context.Context) (*snapshot, error) {
 	return building, nil
 }
 
-// send is for nothing once ctx is done.
-func send[T any](ctx context.Context, to chan<- T, v T) {
+// send hands on a page, or says that it is lost: ctx is done.
+func send[T any](ctx context.Context, to chan<- T, v T) error {
 	select {
 	case to <- v:
+		return nil
 	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

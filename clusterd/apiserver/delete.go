@@ -92,7 +92,7 @@ func protected(o *object) bool {
 
 // release gives back what the object holds beside itself.
 func (t *txn) release(k *kind, old *object) error {
-	typed, err := old.typed()
+	typed, err := old.shared()
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/wire"
 )
 
 // Roles and tokens are what rights are given with, so nobody writes one by which
@@ -28,7 +29,7 @@ func (s *Server) rightsOf(t api.TokenSpec, get func(key string) *object) (all ap
 			continue
 		}
 		var role api.RoleSpec
-		if err := json.Unmarshal(o.spec, &role); err != nil {
+		if err := wire.Unmarshal(o.spec, &role); err != nil {
 			return nil, fmt.Errorf("decode %s: %w", o.ref(), err)
 		}
 		all = append(all, role.Rights()...)

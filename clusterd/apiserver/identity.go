@@ -3,7 +3,6 @@ package apiserver
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"net/http"
 	"strings"
 	"sync"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
+	"github.com/clusterd/terraform-provider-clusterd/internal/wire"
 )
 
 // Role is what a caller is to the cluster.
@@ -194,7 +194,7 @@ func (s *Server) holds(snap *snapshot, user pki.UserToken) (api.Rights, error) {
 func (s *Server) token(snap *snapshot, id string) *api.Token {
 	var t api.Token
 	if o := snap.get(s.kinds["tokens"].key("", id)); o != nil {
-		if json.Unmarshal(o.body, &t) != nil {
+		if wire.Unmarshal(o.body, &t) != nil {
 			return &api.Token{}
 		}
 	}

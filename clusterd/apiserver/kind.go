@@ -117,17 +117,21 @@ func (s *Server) decode(e store.Entry) (*object, error) {
 	}
 	o.kind, o.meta, o.spec, o.effective, o.status = k, env.Meta, env.Spec, env.Effective, env.Status
 	o.meta.Revision = e.Revision
-	o.seal(e.Value)
+	stored := e.Value
+	if env.Meta.Revision != 0 {
+		stored = nil // it has another revision, not by our hand
+	}
+	o.seal(stored)
 	return o, o.derive()
 }
 
 // seal renders the object as it is served: as it is stored, with its revision.
 // Its sections are parts of that from then on: each byte is kept once.
 func (o *object) seal(stored []byte) {
-	if rest, ok := bytes.CutPrefix(stored, o.head(0)); ok && o.keep(slices.Concat(o.head(o.meta.Revision), rest)) {
-		return
+	rest, ok := bytes.CutPrefix(stored, o.head(0))
+	if !ok || bytes.HasPrefix(rest, []byte("}")) || !o.keep(slices.Concat(o.head(o.meta.Revision), rest)) {
+		o.keep(o.encode()) // not our hand, or that of a later version
 	}
-	o.keep(o.encode()) // not our hand, or that of a later version
 }
 
 // head is how encode begins, until the first field of meta that is no revision.
@@ -183,6 +187,7 @@ func (o *object) deriveFrom(typed api.Any) {
 			o.index[name] = v
 		}
 	}
+	o.load, o.uses, o.ports = load{}, nil, nil
 	if pod, ok := typed.(*api.Pod); ok && !pod.Status.Phase.Ended() {
 		cpu, memory := pod.Spec.Requests()
 		o.load, o.uses, o.ports = load{cpu, memory, 1}, pod.Spec.Uses(), pod.Spec.NodePorts()
@@ -226,8 +231,11 @@ func (o *object) typed() (api.Any, error) {
 
 // shared returns the object as its Go type, for those who do not change it.
 func (o *object) shared() (api.Any, error) {
-	if o.known != nil {
+	switch {
+	case o.known != nil:
 		return o.known, nil
+	case o.node != nil:
+		return o.node, nil
 	}
 	return o.view()
 }

@@ -18,6 +18,8 @@ func TestServedAsStored(t *testing.T) {
 		`{"kind":"Config",` + meta + `,"later":{},"spec":{}}`:                                          `{"kind":"Config","meta":{"revision":7,"name":"a","namespace":"default"},"later":{},"spec":{}}`,
 		`{"kind":"Config",` + meta + `,"spec":{},"later":{}}`:                                          `{"kind":"Config","meta":{"revision":7,"name":"a","namespace":"default"},"spec":{}}`,
 		`{"kind":"Config",` + meta + `,"status":{},"spec":{}}`:                                         `{"kind":"Config","meta":{"revision":7,"name":"a","namespace":"default"},"spec":{},"status":{}}`,
+		`{"kind":"Config","meta":{},"spec":{}}`:                                                        `{"kind":"Config","meta":{"revision":7,"name":""},"spec":{}}`,
+		`{"kind":"Config","meta":{"name":"a","namespace":"default","revision":6},"spec":{}}`:           `{"kind":"Config","meta":{"revision":7,"name":"a","namespace":"default"},"spec":{}}`,
 		` { "spec":{}, ` + meta + `} `:                                                                 `{"kind":"Config","meta":{"revision":7,"name":"a","namespace":"default"},"spec":{}}`,
 	} {
 		o, err := s.decode(store.Entry{Key: key, Value: []byte(stored), Revision: 7})
@@ -29,7 +31,7 @@ func TestServedAsStored(t *testing.T) {
 			t.Errorf("%s is served as\n%s, want\n%s", stored, o.body, want)
 		}
 		typed, err := o.typed()
-		if err != nil || typed.GetMeta().Revision != 7 || typed.GetMeta().Name != "a" {
+		if err != nil || typed.GetMeta().Revision != 7 || typed.GetMeta().Name != o.meta.Name {
 			t.Errorf("%s: %+v, %v", stored, typed, err)
 		}
 	}

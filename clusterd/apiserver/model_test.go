@@ -151,7 +151,8 @@ func TestCacheIsTheStore(t *testing.T) {
 					txn.Then = append(txn.Then, store.Put(key, []byte(`not JSON`)))
 				default:
 					node := rapid.SampledFrom([]string{"", "w1", "w2"}).Draw(t, "node")
-					txn.Then = append(txn.Then, store.Put(key, fmt.Appendf(nil, `{"kind":"Pod","meta":{"name":"p%d","namespace":"default"},"spec":{"image":"n:1","cpu":"%dm","node":%q}}`, n, i, node)))
+					phase := rapid.SampledFrom([]api.Phase{api.PhasePending, api.PhaseRunning, api.PhaseFailed}).Draw(t, "phase")
+					txn.Then = append(txn.Then, store.Put(key, fmt.Appendf(nil, `{"kind":"Pod","meta":{"name":"p%d","namespace":"default"},"spec":{"image":"n:1","cpu":"%dm","node":%q},"status":{"phase":%q}}`, n, i, node, phase)))
 				}
 			}
 			if _, err := s.store.Commit(ctx, txn); err != nil {

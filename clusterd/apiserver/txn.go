@@ -31,7 +31,8 @@ type txn struct {
 	reads  map[string]int64
 	writes map[string][]byte     // nil deletes
 	staged map[string]*object    // what writes make of the objects
-	bound  map[string]load       // by node: what this transaction binds, less what it removes
+	bound  map[string]load       // by node: what this transaction binds, less what it frees
+	freed  map[string]bool       // keys of pods of the snapshot that it has removed, perhaps to make them anew
 	ports  map[nodePort]string   // the pods that take them by binds of this transaction
 	made   map[string]api.Charge // by key of the owner, of pods this transaction makes
 	images pinning
@@ -39,7 +40,7 @@ type txn struct {
 
 func (s *Server) newTxn(snap *snapshot, by caller) *txn {
 	t := &txn{s: s, by: by, snap: snap, now: api.Now(),
-		reads: map[string]int64{}, writes: map[string][]byte{}, staged: map[string]*object{}, bound: map[string]load{}, ports: map[nodePort]string{}, made: map[string]api.Charge{}}
+		reads: map[string]int64{}, writes: map[string][]byte{}, staged: map[string]*object{}, bound: map[string]load{}, freed: map[string]bool{}, ports: map[nodePort]string{}, made: map[string]api.Charge{}}
 	if by.fence != 0 {
 		t.reads[fenceKey] = by.fence
 	}
@@ -77,11 +78,10 @@ func (t *txn) set(key string, value []byte) {
 
 // remove stages a deletion.
 func (t *txn) remove(key string) {
-	if old := t.snap.get(key); old != nil && old.load.pods > 0 {
-		if now, staged := t.staged[key]; !staged || now != nil {
-			node := old.index["node"]
-			t.bound[node] = t.bound[node].minus(old.load)
-		}
+	if old := t.snap.get(key); old.loads() != (nodeLoad{}) && !t.freed[key] {
+		t.freed[key] = true
+		node := old.index["node"]
+		t.bound[node] = t.bound[node].minus(old.load)
 	}
 	t.writes[key], t.staged[key] = nil, nil
 }

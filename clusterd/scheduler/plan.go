@@ -106,7 +106,7 @@ func planBinds(p *picture, waiting iter.Seq[candidate], limit int, spare budget)
 	e := eviction{picture: p, spare: spare}
 	defer e.release()
 	for w := range waiting {
-		if limit == 0 {
+		if limit <= 0 {
 			break
 		}
 		c := classes[w.key]

@@ -1,6 +1,5 @@
 // Package wire reads JSON as encoding/json does, in half the time and with half
-// the garbage. It is for what was checked before, or written by this project:
-// names have the case they are declared with.
+// the garbage. It is for what is read with every write, start or answer.
 package wire
 
 import (
@@ -10,8 +9,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// As encoding/json has it: what is stored must stay readable.
-var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+// As encoding/json has it: what is stored must stay readable, and mean the same
+// to whoever reads it by that.
+var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), json.MatchCaseInsensitiveNames(true))
 
 // Unmarshal decodes raw, one value, into what into points to.
 func Unmarshal(raw []byte, into any) error { return json.Unmarshal(raw, into, lenient) }

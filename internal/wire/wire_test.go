@@ -12,8 +12,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// FuzzAsEncodingJSON: what encoding/json reads is read, and means the same. Of a
-// name that is there twice the former has the last, which nobody writes.
+// FuzzAsEncodingJSON: what encoding/json reads is read, and means the same. Left
+// out is what has a name twice: nobody writes it, and of two values of a name
+// encoding/json takes the last, where this fills the first with both.
 func FuzzAsEncodingJSON(f *testing.F) {
 	for _, seed := range []string{
 		`{"a":1,"a":{"b":[true,null,"x"]}}`, "\"\xff\"", `"\ud800"`, ` [1e3, -0.5, "\u00e9"] `, `{"a":}`, `{} {}`, `01`, `nul`, "", `"a` + "\n" + `"`, `1e999`, `{"":""}`,
@@ -39,7 +40,15 @@ func TestUnknownFieldsArePassedOver(t *testing.T) {
 	var got struct {
 		Known string `json:"known"`
 	}
-	if err := Read(strings.NewReader(`{"later":{"it":[1]},"known":"x","Known":"y"}`+"\n"), &got); err != nil || got.Known != "x" {
+	if err := Read(strings.NewReader(`{"later":{"it":[1]},"known":"x"}`+"\n"), &got); err != nil || got.Known != "x" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestNamesMayHaveAnotherCase: fields without a tag are found, too.
+func TestNamesMayHaveAnotherCase(t *testing.T) {
+	var got struct{ Items []struct{ Name string } }
+	if err := Unmarshal([]byte(`{"items":[{"name":"x"}]}`), &got); err != nil || len(got.Items) != 1 || got.Items[0].Name != "x" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

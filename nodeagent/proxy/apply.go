@@ -114,8 +114,11 @@ func (k *nft) exists() (bool, error) {
 
 func (k *nft) read() (Ruleset, bool, error) {
 	ok, err := k.exists()
-	if err != nil || !ok {
-		return nil, false, err
+	if err != nil {
+		return nil, false, fmt.Errorf("look for table %s: %w", tableName, err)
+	}
+	if !ok {
+		return nil, false, nil
 	}
 	sets, err := k.conn.GetSets(k.table)
 	if err != nil {

@@ -6,12 +6,11 @@
 // Invariants: every change is one transaction, so a connection meets the rules
 // before it or after it; what changes costs what changed, not what there is;
 // only slots whose pod is gone, or has too many, move; a draining pod gets no
-// new connection while another can take it; nothing is programmed before the
-// services are known, and what an earlier agent programmed stays until a server
-// says how they are now, for what is remembered may be older; so a restart drops
-// no connection; a table that somebody else touched is put
-// back. Everything happens in the network namespace of the thread that called
-// Open.
+// new connection while another can take it; until the services are known they are
+// refused, or what an earlier agent programmed stays until a server says how they
+// are now, for what is remembered may be older: so a restart drops no connection;
+// a table that somebody else touched is put back. Everything happens in the
+// network namespace of the thread that called Open.
 package proxy
 
 import (
@@ -63,7 +62,7 @@ type Proxy struct {
 	applied chan int64
 	sweeps  chan struct{}
 
-	// of Run alone
+	// of Run alone, once there is one
 	rules     Ruleset
 	owner     map[Frontend]api.Ref
 	owned     map[api.Ref][]Frontend
@@ -193,7 +192,10 @@ const (
 // the kernel translates what it tracks by its first packet.
 func (p *Proxy) takeOver() error {
 	from, there, err := p.kernel.read()
-	if err != nil {
+	switch {
+	case err != nil && !there:
+		return err
+	case err != nil:
 		p.log.Warn("cannot read the rules of the last run: connections of sticky clients may move", "error", err)
 	}
 	p.from, p.holds = from, there && err == nil
