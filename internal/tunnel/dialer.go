@@ -34,9 +34,9 @@ const (
 	silence     = 15 * time.Second
 )
 
-func muxConfig(log hclog.Logger, pings bool) *yamux.Config {
+func muxConfig(log hclog.Logger) *yamux.Config {
 	c := yamux.DefaultConfig()
-	c.EnableKeepAlive, c.KeepAliveInterval, c.ConnectionWriteTimeout = pings, pingEvery, pingTimeout
+	c.EnableKeepAlive, c.ConnectionWriteTimeout = false, pingTimeout
 	c.StreamOpenTimeout = 10 * time.Second
 	c.StreamCloseTimeout = 30 * time.Second
 	c.LogOutput, c.Logger = nil, log.Named("yamux").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})
@@ -98,7 +98,7 @@ func (d *Dialer) serve(ctx context.Context, log hclog.Logger) (up bool, err erro
 		return false, err
 	}
 	watchOver(conn)
-	mux, err := yamux.Server(listening{conn}, muxConfig(log, false))
+	mux, err := yamux.Server(listening{conn}, muxConfig(log))
 	if err != nil {
 		conn.Close()
 		return false, err

@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -52,7 +53,7 @@ func (h *Hub) ServeUpgrade(w http.ResponseWriter, r *http.Request, node string) 
 		return
 	}
 	watchOver(conn)
-	mux, err := yamux.Client(conn, muxConfig(h.log, true))
+	mux, err := yamux.Client(conn, muxConfig(h.log))
 	if err != nil { // only for a bad config
 		conn.Close()
 		h.log.Error("tunnel", "node", node, "error", err)
@@ -66,6 +67,12 @@ func (h *Hub) ServeUpgrade(w http.ResponseWriter, r *http.Request, node string) 
 	// net/http does not end the context of a connection that was taken over:
 	// whoever made it says that the node is to go.
 	defer context.AfterFunc(r.Context(), func() { mux.Close() })()
+	go func() {
+		if hangs(mux.Ping, mux.CloseChan()) {
+			h.log.Debug("no answer to a ping", "node", node)
+			mux.Close()
+		}
+	}()
 	l := &link{mux: mux, since: time.Now(), client: &http.Client{Transport: &http.Transport{
 		DialContext:           func(context.Context, string, string) (net.Conn, error) { return mux.Open() },
 		DisableKeepAlives:     true, // a stream costs nothing: one per request
@@ -86,6 +93,33 @@ func (h *Hub) ServeUpgrade(w http.ResponseWriter, r *http.Request, node string) 
 	}
 	if h.remove(node, l) {
 		h.log.Info("node disconnected", "node", node)
+	}
+}
+
+// hangs asks now and then until over, or until the peer leaves a ping without an
+// answer: true. A server that noticed so late itself, as it does with far too much
+// to do, or when its machine stood still, asks again: the answer may lie there
+// unread. If it did not, it would lose all its nodes at once.
+func hangs(ping func() (time.Duration, error), over <-chan struct{}) bool {
+	const late = time.Second
+	for wait := pingEvery; ; {
+		select {
+		case <-over:
+			return false
+		case <-time.After(wait):
+		}
+		began := time.Now()
+		_, err := ping()
+		switch {
+		case err == nil:
+			wait = pingEvery
+		case errors.Is(err, yamux.ErrSessionShutdown):
+			return false
+		case time.Since(began) < pingTimeout+late:
+			return true
+		default:
+			wait = 0
+		}
 	}
 }
 

@@ -19,6 +19,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/yamux"
+
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
@@ -280,6 +282,32 @@ func TestReconnects(t *testing.T) {
 //
 // The test has a process of its own: yamux keeps its timers in a global pool,
 // and one that was made in a bubble must not be used outside.
+// TestWhoIsLateAsksAgain: a server that slept does not take its nodes for asleep.
+func TestWhoIsLateAsksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := []struct {
+			after time.Duration
+			err   error
+		}{{0, nil}, {pingTimeout + 2*time.Second, yamux.ErrTimeout}, {time.Minute, yamux.ErrTimeout}, {time.Second, nil}, {pingTimeout, yamux.ErrTimeout}}
+		asked := 0
+		began := time.Now()
+		hung := hangs(func() (time.Duration, error) {
+			a := answers[asked]
+			asked++
+			time.Sleep(a.after)
+			return a.after, a.err
+		}, nil)
+		if want := 3*pingEvery + 2*pingTimeout + time.Minute + 3*time.Second; !hung || asked != len(answers) || time.Since(began) != want {
+			t.Errorf("hung: %v, after %d pings and %s, want %s", hung, asked, time.Since(began), want)
+		}
+		over := make(chan struct{})
+		close(over)
+		if hangs(func() (time.Duration, error) { return 0, yamux.ErrSessionShutdown }, over) {
+			t.Error("an ended connection hangs")
+		}
+	})
+}
+
 func TestHangingPeerIsNoticed(t *testing.T) {
 	const alone = "TUNNEL_TEST_ALONE"
 	if os.Getenv(alone) == "" {
