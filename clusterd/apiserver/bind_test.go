@@ -147,9 +147,9 @@ func TestBatchIsAllOrNothing(t *testing.T) {
 		bind := api.BatchWrite{Bind: &api.Binding{Namespace: "default", Pod: "p3", Node: "w1"}}
 		_, err = c.Batch(ctx, []api.BatchWrite{ops[2], end, bind})
 		wantCode(t, err, api.Conflict) // not before
-		any := api.BatchWrite{Delete: &api.BatchDelete{Ref: gone.Ref(), Final: true}}
+		once := api.BatchWrite{Delete: &api.BatchDelete{Ref: gone.Ref(), Final: true}}
 		anew := api.BatchWrite{Create: raw(`{"kind":"Pod","meta":{"name":"p0","namespace":"default"},"spec":{"image":"n:1"}}`)}
-		_, err = c.Batch(ctx, []api.BatchWrite{any, anew, any, ops[2], bind})
+		_, err = c.Batch(ctx, []api.BatchWrite{once, anew, once, ops[2], bind})
 		wantCode(t, err, api.Conflict)
 		if _, err := c.Batch(ctx, []api.BatchWrite{end, end, ops[2]}); err != nil {
 			t.Error(err)

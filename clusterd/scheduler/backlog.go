@@ -45,15 +45,15 @@ func (b *backlog) drop(uid string) {
 
 // awaken has the pods looked at again that wait for something of better, and
 // reports whether there are any.
-func (b *backlog) awaken(better needs) (any bool) {
+func (b *backlog) awaken(better needs) (some bool) {
 	for uid := range b.parked {
 		if w := b.all[uid]; w.parked&better != 0 {
 			w.parked = 0
 			b.put(w)
-			any = true
+			some = true
 		}
 	}
-	return any
+	return some
 }
 
 // awake reports whether a plan may decide something new.

@@ -19,15 +19,16 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/reconcile"
 )
 
-// cluster is a server and hollow nodes, each a process.
+// cluster is servers and hollow nodes, each a process.
 type cluster struct {
 	sizes
 	dir     string
 	keep    bool
-	addr    string // of the API
+	addr    string // of the first server's API
 	gossip  string
 	peer    string
-	server  *process
+	server  *process // the first one
+	others  []*process
 	hollows []*process
 	client  *client.Client
 }
@@ -50,11 +51,58 @@ func start(ctx context.Context, s sizes) (*cluster, error) {
 			return nil, err
 		}
 	}
-	if err := c.serve(ctx); err != nil {
+	err = c.serve(ctx)
+	if err == nil {
+		err = c.crowd(ctx)
+	}
+	if err != nil {
 		c.stop()
 		return nil, err
 	}
 	return c, nil
+}
+
+// crowd has more servers join the first, until all are voters.
+func (c *cluster) crowd(ctx context.Context) error {
+	for i := 2; i <= c.servers; i++ {
+		file, err := c.token(ctx, api.RoleServer)
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprint("s", i)
+		args := []string{"server", "--data-dir", filepath.Join(c.dir, name), "--name", name, "--advertise", "127.0.0.1", "--token-file", file, "--join", c.addr}
+		for _, flag := range []string{"--listen", "--gossip", "--peer"} {
+			addr, err := freePort()
+			if err != nil {
+				return err
+			}
+			args = append(args, flag, addr)
+		}
+		p, err := run(filepath.Join(c.bin, "clusterd"), filepath.Join(c.dir, name+".log"), args...)
+		if err != nil {
+			return err
+		}
+		c.others = append(c.others, p)
+		err = c.await(ctx, name+" is a voter", func() bool {
+			s, err := client.Of(c.client, api.Servers).Get(ctx, "", name)
+			return err == nil && s.Status.Role == api.ServerVoter
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// all returns the servers.
+func (c *cluster) all() []*process { return append([]*process{c.server}, c.others...) }
+
+// cpu is what all servers have used.
+func (c *cluster) cpu() (sum time.Duration) {
+	for _, p := range c.all() {
+		sum += p.cpu()
+	}
+	return sum
 }
 
 // serve starts the server, which may have been there before.
@@ -88,23 +136,8 @@ func (c *cluster) serve(ctx context.Context) (err error) {
 // join starts n hollow nodes in so many processes, and waits until all of them
 // are ready for pods.
 func (c *cluster) join(ctx context.Context, n, processes int, args ...string) error {
-	ca, err := os.ReadFile(filepath.Join(c.dir, "server", "ca.crt"))
+	file, err := c.token(ctx, api.RoleNode)
 	if err != nil {
-		return err
-	}
-	pin, err := pki.PinOf(ca)
-	if err != nil {
-		return err
-	}
-	token := pki.NewJoinToken(pin)
-	_, err = client.Of(c.client, api.Tokens).Create(ctx, &api.Token{
-		Meta: api.Meta{Name: token.ID}, Spec: api.TokenSpec{Role: api.RoleNode, Hash: token.Hash(), Description: "sim"},
-	})
-	if err != nil {
-		return err
-	}
-	file := filepath.Join(c.dir, "join-token")
-	if err := os.WriteFile(file, []byte(token.Reveal()), 0o600); err != nil {
 		return err
 	}
 	for i := range processes {
@@ -135,6 +168,27 @@ func (c *cluster) join(ctx context.Context, n, processes int, args ...string) er
 	})
 }
 
+// token makes a token to join with, and returns its file.
+func (c *cluster) token(ctx context.Context, role string) (string, error) {
+	ca, err := os.ReadFile(filepath.Join(c.dir, "server", "ca.crt"))
+	if err != nil {
+		return "", err
+	}
+	pin, err := pki.PinOf(ca)
+	if err != nil {
+		return "", err
+	}
+	token := pki.NewJoinToken(pin)
+	_, err = client.Of(c.client, api.Tokens).Create(ctx, &api.Token{
+		Meta: api.Meta{Name: token.ID}, Spec: api.TokenSpec{Role: role, Hash: token.Hash(), Description: "sim"},
+	})
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(c.dir, "token-"+token.ID)
+	return file, os.WriteFile(file, []byte(token.Reveal()), 0o600)
+}
+
 // await asks until met, or until nothing is to be expected any more.
 func (c *cluster) await(ctx context.Context, what string, met func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
@@ -153,7 +207,7 @@ func (c *cluster) await(ctx context.Context, what string, met func() bool) error
 }
 
 func (c *cluster) dead() error {
-	for _, p := range append([]*process{c.server}, c.hollows...) {
+	for _, p := range append(c.all(), c.hollows...) {
 		select {
 		case <-p.ended:
 			return fmt.Errorf("a process has ended: see %s", p.log)
@@ -166,8 +220,10 @@ func (c *cluster) dead() error {
 // stop ends the processes, hollow nodes first.
 func (c *cluster) stop() {
 	c.leave()
-	if c.server != nil {
-		c.server.stop()
+	for _, p := range c.all() {
+		if p != nil {
+			p.stop()
+		}
 	}
 	if c.client != nil {
 		c.client.Close()

@@ -24,6 +24,7 @@ import (
 type sizes struct {
 	bin       string
 	log       string
+	servers   int
 	nodes     int
 	pods      int
 	replicas  int // of an app
@@ -40,6 +41,7 @@ func main() {
 	var s sizes
 	flag.StringVar(&s.bin, "bin", "bin", "directory of clusterd and nodeagent")
 	flag.StringVar(&s.log, "log", "", "directory for the logs and data of what is started; by default one that is removed")
+	flag.IntVar(&s.servers, "servers", 1, "servers of each cluster; what the server is said to spend is the sum of all, its memory that of the first")
 	flag.IntVar(&s.nodes, "nodes", 1000, "hollow nodes to bind pods to, which do not run them")
 	flag.IntVar(&s.pods, "pods", 10_000, "pods to bind to them")
 	flag.IntVar(&s.runNodes, "run-nodes", 300, "hollow nodes that run their pods")
@@ -60,7 +62,7 @@ func main() {
 }
 
 func (s sizes) run(ctx context.Context) error {
-	fmt.Printf("goos: %s\ngoarch: %s\npkg: github.com/clusterd/terraform-provider-clusterd/internal/sim\n# load when it began: %s\n", runtime.GOOS, runtime.GOARCH, load())
+	fmt.Printf("goos: %s\ngoarch: %s\npkg: github.com/clusterd/terraform-provider-clusterd/internal/sim\nservers: %d\n# load when it began: %s\n", runtime.GOOS, runtime.GOARCH, s.servers, load())
 	for _, part := range []struct {
 		name    string
 		nodes   int
@@ -122,8 +124,8 @@ func (s sizes) binding(ctx context.Context, c *cluster) error {
 	if err := s.place(ctx, c, "Bound", s.nodes, s.pods); err != nil {
 		return err
 	}
-	if err := s.requests(ctx, c); err != nil {
-		return err
+	if err := s.requests(ctx, c); err != nil || s.servers > 1 {
+		return err // the others would go on meanwhile
 	}
 	return s.coldStart(ctx, c)
 }

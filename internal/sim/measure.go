@@ -82,7 +82,7 @@ func (s sizes) place(ctx context.Context, c *cluster, what string, nodes, pods i
 		for _, p := range c.hollows {
 			nodes += p.cpu()
 		}
-		return c.server.cpu(), nodes
+		return c.cpu(), nodes
 	}
 	server, hollow := cpu()
 	began := time.Now()
@@ -168,7 +168,7 @@ func (s sizes) requests(ctx context.Context, c *cluster) error {
 			value{quantile(times, 0.5), "p50-ms"}, value{quantile(times, 0.99), "p99-ms"})
 	}
 	const lists = 5
-	size, cpu := int64(0), c.server.cpu()
+	size, cpu := int64(0), c.cpu()
 	took, err := timed(func() error {
 		for range lists {
 			n, err := c.list(ctx)
@@ -182,7 +182,7 @@ func (s sizes) requests(ctx context.Context, c *cluster) error {
 		return err
 	}
 	report(fmt.Sprintf("List/pods=%d", s.pods), lists, took, value{float64(size) / 1e6, "MB"},
-		value{float64((c.server.cpu() - cpu).Milliseconds()) / lists, "server-cpu-ms/op"})
+		value{float64((c.cpu() - cpu).Milliseconds()) / lists, "server-cpu-ms/op"})
 	return nil
 }
 
