@@ -182,7 +182,7 @@ func (s sizes) requests(ctx context.Context, c *cluster) error {
 		return err
 	}
 	report(fmt.Sprintf("List/pods=%d", s.pods), lists, took, value{float64(size) / 1e6, "MB"},
-		value{float64((c.cpu() - cpu).Milliseconds()) / lists, "server-cpu-ms/op"})
+		value{float64((c.cpu() - cpu).Milliseconds()) / lists, "server-cpu-ms/op"}, value{c.server.memory(), "server-MB"})
 	return nil
 }
 
