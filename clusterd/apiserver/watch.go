@@ -69,7 +69,11 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 	send := func(lines []byte) bool {
 		rc.SetWriteDeadline(time.Now().Add(writeStall)) // not every writer has one
 		_, err := w.Write(lines)
-		return err == nil && rc.Flush() == nil
+		if err == nil {
+			err = rc.Flush()
+		}
+		rc.SetWriteDeadline(time.Time{}) // it would end the stream in the quiet after, too
+		return err == nil
 	}
 	said := int64(0)
 	for ticks := quietTicks; ; {

@@ -320,3 +320,44 @@ func TestWatchEndsWithServer(t *testing.T) {
 		<-served
 	})
 }
+
+// patient is a writer that knows until when it may write.
+type patient struct {
+	http.ResponseWriter
+	mu    sync.Mutex
+	until time.Time
+	bound bool // there was a bound
+}
+
+func (p *patient) Flush() {}
+func (p *patient) SetWriteDeadline(t time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.until, p.bound = t, p.bound || !t.IsZero()
+	return nil
+}
+
+// TestQuietWatchHasNoDeadline: a bound is of a write, not of the quiet after it.
+func TestQuietWatchHasNoDeadline(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		ctx, cancel := context.WithCancel(t.Context())
+		w := &patient{ResponseWriter: httptest.NewRecorder()}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/v1/pods?watch=true", nil)
+			s.InProcess(Identity{Role: RoleSystem, Name: "test"}).ServeHTTP(w, r)
+		}()
+		for range 3 {
+			time.Sleep(quietTicks * bookmarkEvery)
+			synctest.Wait()
+			w.mu.Lock()
+			if !w.bound || !w.until.IsZero() {
+				t.Errorf("in the quiet after a write (%v) the stream ends at %s", w.bound, w.until)
+			}
+			w.mu.Unlock()
+		}
+		cancel()
+		<-done
+	})
+}
