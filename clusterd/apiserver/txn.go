@@ -78,10 +78,9 @@ func (t *txn) set(key string, value []byte) {
 
 // remove stages a deletion.
 func (t *txn) remove(key string) {
-	if old := t.snap.get(key); old.loads() != (nodeLoad{}) && !t.freed[key] {
+	if was := t.snap.get(key).loads(); was.node != "" && !t.freed[key] {
 		t.freed[key] = true
-		node := old.index["node"]
-		t.bound[node] = t.bound[node].minus(old.load)
+		t.bound[was.node] = t.bound[was.node].minus(was.load)
 	}
 	t.writes[key], t.staged[key] = nil, nil
 }

@@ -277,11 +277,6 @@ func TestReconnects(t *testing.T) {
 	}
 }
 
-// A peer that hangs says nothing: both ends notice by themselves. That a machine is
-// gone, which kernels tell sooner, machine tests show.
-//
-// The test has a process of its own: yamux keeps its timers in a global pool,
-// and one that was made in a bubble must not be used outside.
 // TestWhoIsLateAsksAgain: a server that slept does not take its nodes for asleep.
 func TestWhoIsLateAsksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -308,6 +303,11 @@ func TestWhoIsLateAsksAgain(t *testing.T) {
 	})
 }
 
+// A peer that hangs says nothing: both ends notice by themselves. That a machine is
+// gone, which kernels tell sooner, machine tests show.
+//
+// The test has a process of its own: yamux keeps its timers in a global pool,
+// and one that was made in a bubble must not be used outside.
 func TestHangingPeerIsNoticed(t *testing.T) {
 	const alone = "TUNNEL_TEST_ALONE"
 	if os.Getenv(alone) == "" {
