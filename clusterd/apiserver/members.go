@@ -73,9 +73,13 @@ func (t *txn) joinServer(req pki.JoinRequest) (pki.JoinNode, error) {
 	if err != nil {
 		return none, err
 	}
-	if _, _, err := t.putSpec(in, precondition{}); err != nil {
+	made, _, err := t.putSpec(in, precondition{})
+	if err != nil {
 		return none, err
 	}
+	let := made.with()
+	let.status = marshal(api.ServerStatus{Role: api.ServerJoining, Level: req.Level, Message: "was let in, and has not served yet; should it never, its log says why, and this takes it out: clusterd delete server " + req.Name})
+	t.put(let)
 	t.unclaim(removedKey(req.Name))
 	use()
 	return none, nil
@@ -128,7 +132,7 @@ func (s *Server) welcome(ctx context.Context, req pki.JoinRequest) (*pki.JoinSer
 
 // makeRoom adds the server to the members of the store, and returns them.
 func (s *Server) makeRoom(ctx context.Context, m store.Membership, req pki.JoinRequest) (map[string]string, error) {
-	for {
+	for said := ""; ; {
 		err := forgetFormer(ctx, m, req.Peer)
 		if err == nil {
 			err = m.AddLearner(ctx, req.Peer)
@@ -139,9 +143,12 @@ func (s *Server) makeRoom(ctx context.Context, m store.Membership, req pki.JoinR
 		if !errors.Is(err, store.ErrUnsettled) {
 			return nil, err
 		}
-		s.log.Info("a server waits to join", "server", req.Name, "reason", err)
+		if said != err.Error() {
+			said = err.Error()
+			s.log.Info("a server waits to join", "server", req.Name, "reason", err)
+		}
 		if pause(ctx, welcomeRetry); ctx.Err() != nil {
-			return nil, api.Errorf(api.Unready, "the members of the store cannot change yet: another server joins, or one cannot be reached: %s", err)
+			return nil, api.Errorf(api.Unready, "%s: %s", s.unsettled(ctx, m), err)
 		}
 	}
 	members, err := m.Members(ctx)
@@ -158,6 +165,23 @@ func (s *Server) makeRoom(ctx context.Context, m store.Membership, req pki.JoinR
 		}
 	}
 	return out, nil
+}
+
+// unsettled says why a server cannot join now.
+func (s *Server) unsettled(ctx context.Context, m store.Membership) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	members, err := m.Members(ctx)
+	if err != nil {
+		return "the members of the store cannot be told"
+	}
+	peers := s.peers(s.cache.now.Load()) // the store has no name of who never started
+	for _, member := range members {
+		if name := peers[member.Address]; member.Learner && name != "" {
+			return fmt.Sprintf("server %s joins at the moment, and they do so one by one; if it never will: clusterd delete server %s", name, name)
+		}
+	}
+	return "the members of the store cannot change yet: one cannot be reached"
 }
 
 // forgetFormer removes the member that a server was in a former life, at the
@@ -199,15 +223,15 @@ func (p membersPlan) String() string {
 // planMembers says which members get their vote, and which have to go: those at
 // whose address no server is registered. A leader that has to go itself leaves
 // that to the next one.
-func planMembers(members []store.Member, peers map[string]bool) (p membersPlan) {
+func planMembers(members []store.Member, peers map[string]string) (p membersPlan) {
 	if len(peers) == 0 { // the founder has not registered yet
 		return p
 	}
 	for _, m := range members {
 		switch {
-		case !peers[m.Address] && m.Self:
+		case peers[m.Address] == "" && m.Self:
 			p.yield = true
-		case !peers[m.Address]:
+		case peers[m.Address] == "":
 			p.remove = append(p.remove, m)
 		case m.Learner && m.Name != "":
 			p.promote = append(p.promote, m)
@@ -253,15 +277,7 @@ func (s *Server) tendOnce(ctx context.Context, m store.Membership) error {
 	if err != nil {
 		return err
 	}
-	peers := map[string]bool{}
-	snap.each(s.kinds["servers"].prefix(""), "", func(o *object) bool {
-		var spec api.ServerSpec
-		if json.Unmarshal(o.spec, &spec) == nil {
-			peers[spec.Peer] = true
-		}
-		return true
-	})
-	plan := planMembers(members, peers)
+	plan := planMembers(members, s.peers(snap))
 	if plan.yield {
 		return m.Yield(ctx)
 	}
@@ -278,6 +294,19 @@ func (s *Server) tendOnce(ctx context.Context, m store.Membership) error {
 		s.log.Info("a server has a vote", "name", member.Name, "peer", member.Address)
 	}
 	return nil
+}
+
+// peers are the names of the servers by the address of their member of the store.
+func (s *Server) peers(snap *snapshot) map[string]string {
+	out := map[string]string{}
+	snap.each(s.kinds["servers"].prefix(""), "", func(o *object) bool {
+		var spec api.ServerSpec
+		if json.Unmarshal(o.spec, &spec) == nil {
+			out[spec.Peer] = o.meta.Name
+		}
+		return true
+	})
+	return out
 }
 
 // Role is what this server is to the store.

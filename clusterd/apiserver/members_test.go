@@ -23,9 +23,9 @@ func TestPlanMembers(t *testing.T) {
 		"one that joins was deleted":     {[]store.Member{self, two, three}, "a:1 b:1", "- c:1\n"},
 		"the leader was deleted":         {[]store.Member{self, two}, "b:1", "yield\n"},
 	} {
-		peers := map[string]bool{}
+		peers := map[string]string{}
 		for _, p := range strings.Fields(tc.peers) {
-			peers[p] = true
+			peers[p] = "s"
 		}
 		if got := planMembers(tc.members, peers).String(); got != tc.want {
 			t.Errorf("%s:\n%s, want\n%s", name, got, tc.want)

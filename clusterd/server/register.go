@@ -49,6 +49,10 @@ func (s *Server) tellRole(ctx context.Context, me *api.Server) error {
 		return err
 	}
 	me.Status.Role, me.Status.StoreUsed, me.Status.Keys = role, s.api.StoreUsed(), s.creds.ids()
+	me.Status.Message = ""
+	if role == api.ServerLearner {
+		me.Status.Message = "receives what the store has; it gets its vote by itself"
+	}
 	servers := client.Of(s.system, api.Servers)
 	all, _, err := servers.List(ctx, "", client.Filter{"stale": {"true"}})
 	if err != nil {
@@ -61,6 +65,7 @@ func (s *Server) tellRole(ctx context.Context, me *api.Server) error {
 		case other.Meta.Name != s.cfg.Name && role == api.ServerLeader && other.Status.Role != api.ServerDead && s.witness.dead(other.Meta.Name, other.Meta.CreatedAt):
 			s.log.Warn("a server is missed", "server", other.Meta.Name, "address", other.Spec.Address)
 			other.Status.Role = api.ServerDead
+			other.Status.Message = "the other servers miss it: start it again, or take it out with: clusterd delete server " + other.Meta.Name
 		case other.Meta.Name != s.cfg.Name && role == api.ServerLeader && other.Status.Role == api.ServerLeader:
 			other.Status.Role = s.follower() // it led until now, and cannot say so itself
 		default:

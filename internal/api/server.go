@@ -23,6 +23,7 @@ var Servers = &Kind[*Server]{
 		{Name: "PEER", Wide: true, Of: func(s *Server) string { return s.Spec.Peer }},
 		{Name: "VERSION", Of: func(s *Server) string { return s.Status.Version }},
 		{Name: "LEVEL", Wide: true, Of: func(s *Server) string { return strconv.Itoa(max(s.Status.Level, 1)) }},
+		{Name: "MESSAGE", Wide: true, Of: func(s *Server) string { return s.Status.Message }},
 		{Name: "AGE", Of: func(s *Server) string { return Age(s.Meta.CreatedAt) }},
 	},
 }
@@ -59,6 +60,7 @@ type ServerRole string
 
 // The roles of a server.
 const (
+	ServerJoining ServerRole = "joining" // was let in, and has not served yet
 	ServerLeader  ServerRole = "leader"  // runs scheduler and controllers
 	ServerVoter   ServerRole = "voter"   // counts for a majority
 	ServerLearner ServerRole = "learner" // joins: has no vote yet
@@ -66,9 +68,11 @@ const (
 	ServerDead    ServerRole = "dead"    // the others miss it
 )
 
-// ServerStatus is written by the server itself; that it is dead, by the leader.
+// ServerStatus is written by the server itself; that it is dead, by the leader,
+// that it joins, by who let it in.
 type ServerStatus struct {
-	Role      ServerRole `json:"role,omitempty" doc:"What it is to the store." enum:"leader,voter,learner,standby,dead"`
+	Role      ServerRole `json:"role,omitempty" doc:"What it is to the store." enum:"joining,leader,voter,learner,standby,dead"`
+	Message   string     `json:"message,omitempty" doc:"Why its role is none that counts for a majority."`
 	Version   string     `json:"version,omitempty" doc:"What it runs."`
 	StartedAt time.Time  `json:"started_at,omitzero" doc:"When it was started."`
 	StoreUsed int        `json:"store_used,omitempty" doc:"How full its store is, in tenths; from 9 on only deletes and statuses are taken."`

@@ -18,7 +18,8 @@ import (
 func TestEtcdThreeMembers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	stores := three(ctx, t)
+	cert, key := selfSigned(t)
+	stores := three(ctx, t, cert, key)
 	put := func(s *store.Etcd, key string) int64 {
 		t.Helper()
 		for {
@@ -82,7 +83,8 @@ func TestEtcdThreeMembers(t *testing.T) {
 func TestRemovedMemberIsAsked(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	stores := three(ctx, t)
+	cert, key := selfSigned(t)
+	stores := three(ctx, t, cert, key)
 	leader := leaderOf(ctx, t, stores)
 	out := stores[(leader+1)%3]
 	members, err := out.Members(ctx)
@@ -90,12 +92,7 @@ func TestRemovedMemberIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	self := members[slices.IndexFunc(members, func(m store.Member) bool { return m.Self })]
-	for err = store.ErrUnsettled; errors.Is(err, store.ErrUnsettled); {
-		err = stores[leader].Remove(ctx, self.ID)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	insist(t, func() error { return stores[leader].Remove(ctx, self.ID) })
 	for {
 		if _, err := out.Space(ctx); err != nil && !errors.Is(err, store.ErrNoLeader) {
 			t.Fatal(err)
@@ -110,18 +107,90 @@ func TestRemovedMemberIsAsked(t *testing.T) {
 	}
 }
 
-// three opens a store of three members.
-func three(ctx context.Context, t *testing.T) []*store.Etcd {
-	t.Helper()
+// TestJoinWithAnOldList: who was let in starts also if another member went
+// since; who is no member any more hears that.
+func TestJoinWithAnOldList(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	cert, key := selfSigned(t)
-	members := map[string]string{}
-	for i := range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	stores := three(ctx, t, cert, key)
+	leader := leaderOf(ctx, t, stores)
+	told := map[string]string{"s3": unused(t)}
+	members, err := stores[leader].Members(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var goes store.Member
+	for _, m := range members {
+		told[m.Name] = m.Address
+		if !m.Self {
+			goes = m
+		}
+	}
+	insist(t, func() error { return stores[leader].AddLearner(ctx, told["s3"]) })
+	insist(t, func() error { return stores[leader].Remove(ctx, goes.ID) })
+	open := func(ctx context.Context, address string) (*store.Etcd, error) {
+		return store.OpenEtcd(ctx, store.EtcdConfig{Dir: t.TempDir(), Name: "s3", PeerAddress: address,
+			PeerCert: cert, PeerKey: key, PeerCA: cert, Members: told, Join: true})
+	}
+	s, err := open(ctx, told["s3"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	insist(t, func() error {
+		members, err := stores[leader].Members(ctx)
 		if err != nil {
+			return err
+		}
+		if len(members) != 3 {
+			t.Errorf("the members are %v", members)
+		}
+		for _, m := range members {
+			if m.Name == "s3" {
+				return nil
+			}
+		}
+		return store.ErrUnsettled
+	})
+	short, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if _, err := open(short, unused(t)); !errors.Is(err, store.ErrRemoved) {
+		t.Errorf("who is no member hears: %v", err)
+	}
+}
+
+// insist does what cannot be done at once, until it is.
+func insist(t *testing.T, do func() error) {
+	t.Helper()
+	for {
+		err := do()
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, store.ErrUnsettled) || t.Context().Err() != nil {
 			t.Fatal(err)
 		}
-		members[fmt.Sprint("s", i)] = l.Addr().String()
-		l.Close()
+	}
+}
+
+// unused is an address on loopback that nothing listens on.
+func unused(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// three opens a store of three members, whose peers have that certificate.
+func three(ctx context.Context, t *testing.T, cert, key string) []*store.Etcd {
+	t.Helper()
+	members := map[string]string{}
+	for i := range 3 {
+		members[fmt.Sprint("s", i)] = unused(t)
 	}
 	stores := make([]*store.Etcd, 3)
 	var wg sync.WaitGroup

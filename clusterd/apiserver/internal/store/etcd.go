@@ -44,7 +44,7 @@ func OpenEtcd(ctx context.Context, c EtcdConfig) (*Etcd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure etcd: %w", err)
 	}
-	member, err := embed.StartEtcd(cfg)
+	member, err := c.start(ctx, cfg)
 	if err != nil {
 		removeSocketDir(socket)
 		return nil, fmt.Errorf("start etcd: %w", err)

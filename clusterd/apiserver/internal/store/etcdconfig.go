@@ -32,7 +32,8 @@ type EtcdConfig struct {
 	// Members are the first members by name, with their PeerAddress; empty for a
 	// cluster of one. Ignored once Dir has data.
 	Members map[string]string
-	// Join says that the cluster exists already and knows this member.
+	// Join says that the cluster exists already and knows this member: any of
+	// Members tells who is one now.
 	Join bool
 
 	alone bool // forget all other members, see Recover
@@ -74,17 +75,10 @@ func (c EtcdConfig) embed() (cfg *embed.Config, socket string, err error) {
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = client, client
 	cfg.ListenPeerUrls = []url.URL{{Scheme: "https", Host: listen}}
 	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "https", Host: advertise}}
-	cfg.PeerTLSInfo = transport.TLSInfo{CertFile: c.PeerCert, KeyFile: c.PeerKey, TrustedCAFile: c.PeerCA, ClientCertAuth: true}
-	if c.PeerName != "" {
-		cfg.PeerTLSInfo.AllowedHostnames = []string{c.PeerName}
-	}
+	cfg.PeerTLSInfo = c.peerTLS()
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	if len(c.Members) > 0 {
-		var all []string
-		for name, addr := range c.Members {
-			all = append(all, name+"=https://"+addr)
-		}
-		cfg.InitialCluster = strings.Join(all, ",")
+		cfg.InitialCluster = initialCluster(c.Members)
 	}
 	cfg.ForceNewCluster = c.alone
 	if c.Join {
@@ -104,6 +98,15 @@ func (c EtcdConfig) embed() (cfg *embed.Config, socket string, err error) {
 	cfg.UnsafeNoFsync = c.NoSync
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(logCore{log: c.logger()}))
 	return cfg, socket, nil
+}
+
+// peerTLS is how members speak to each other.
+func (c EtcdConfig) peerTLS() transport.TLSInfo {
+	info := transport.TLSInfo{CertFile: c.PeerCert, KeyFile: c.PeerKey, TrustedCAFile: c.PeerCA, ClientCertAuth: true}
+	if c.PeerName != "" {
+		info.AllowedHostnames = []string{c.PeerName}
+	}
+	return info
 }
 
 func (c EtcdConfig) logger() hclog.Logger {
