@@ -281,7 +281,11 @@ func (c *cache) follow(ctx context.Context, building *snapshot) error {
 		if errors.Is(err, store.ErrCompacted) {
 			return err
 		}
-		c.log.Warn("store watch broke", "error", err, "retry_in", wait)
+		level := hclog.Warn
+		if errors.Is(err, store.ErrLearner) { // for moments, on its way in
+			level = hclog.Debug
+		}
+		c.log.Log(level, "store watch broke", "error", err, "retry_in", wait)
 		pause(ctx, wait)
 		wait = min(2*wait, retryMost)
 	}

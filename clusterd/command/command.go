@@ -74,7 +74,7 @@ func message(err error) string {
 	case e.Code == api.Unauthenticated && !strings.Contains(text, "CLUSTERD_TOKEN"):
 		text += "\nIs CLUSTERD_TOKEN right? For a local cluster: " + devEnvHint
 	case e.Code == api.Unready && strings.HasPrefix(e.Message, "cannot reach"):
-		text += "\nIs the server running? For a local cluster: clusterd dev status"
+		text += "\nIs a server running? On its machine: systemctl status clusterd; for a local cluster: clusterd dev status"
 	}
 	return text
 }

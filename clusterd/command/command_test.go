@@ -472,7 +472,7 @@ func testToken(t *testing.T, c *testcluster.Cluster) {
 
 // testRole: what a token may do, what it may not and why, without a file in sight.
 func testRole(t *testing.T) {
-	if out := ok(t, "role", "set", "looker", "--rule", "read,logs pods in default", "--rule", "read nodes"); out != "role looker gives 2 rules\n" {
+	if out := ok(t, "role", "set", "looker", "--rule", "read,logs pods in default", "--rule", "read nodes"); out != "role looker gives read,logs pods in default; read nodes\n" {
 		t.Errorf("role set: %q", out)
 	}
 	if out := ok(t, "get", "roles", "-o", "wide"); !strings.Contains(out, "read,logs pods in default; read nodes") {

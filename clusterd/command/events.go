@@ -138,21 +138,15 @@ func (p *eventPrinter) follow(ctx context.Context, c *cli, q query) error {
 		return err
 	}
 	defer cl.Close()
-	var first []json.RawMessage
-	listed := false
-	w := watcher{q: q, c: cl, known: map[api.Ref]json.RawMessage{}, show: func(ev change) error {
-		switch {
-		case ev.Type != api.EventPut:
-			return nil
-		case !listed: // together, so that they are in order
-			first = append(first, ev.Object)
-			return nil
+	p.most = recent
+	w := watcher{q: q, c: cl, known: map[api.Ref]json.RawMessage{}, show: func(news ...change) error {
+		var happened []json.RawMessage // together, so that they are in order
+		for _, ev := range news {
+			if ev.Type == api.EventPut {
+				happened = append(happened, ev.Object)
+			}
 		}
-		return p.print([]json.RawMessage{ev.Object})
+		return p.print(happened)
 	}}
-	return w.run(ctx, func() error {
-		listed = true
-		p.most = recent
-		return p.print(first)
-	})
+	return w.run(ctx)
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +42,7 @@ is denied. Nobody gives what he has not.`,
 			if _, err := client.Of(cl, api.Roles).Put(cmd.Context(), o); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "role %s gives %d rules\n", o.Meta.Name, len(rules))
+			fmt.Fprintf(c.out, "role %s gives %s\n", o.Meta.Name, strings.Join(rules, "; "))
 			return nil
 		},
 	}

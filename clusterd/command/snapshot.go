@@ -133,6 +133,14 @@ func offline(cmd *cobra.Command, cfg *server.Config, log *daemon.LogConfig) {
 	log.Register(f)
 }
 
+// startOn says how a server is started on a directory that was filled for it.
+func startOn(dir string) string {
+	if os.Geteuid() != 0 {
+		return "start it with: clusterd server --data-dir " + dir
+	}
+	return fmt.Sprintf("start it with: chown -R clusterd: %s && systemctl start clusterd; without its package: clusterd server --data-dir %s", dir, dir)
+}
+
 func (c *cli) snapshotRestore() *cobra.Command {
 	var cfg server.RestoreConfig
 	var log daemon.LogConfig
@@ -162,7 +170,7 @@ not know.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "restored %s to %s: %s\nstart it with: clusterd server --data-dir %s\n", args[0], cfg.DataDir, about(head), cfg.DataDir)
+			fmt.Fprintf(c.out, "restored %s to %s: %s\n%s\n", args[0], cfg.DataDir, about(head), startOn(cfg.DataDir))
 			return nil
 		},
 	}
@@ -194,7 +202,7 @@ data directories and let them join.`,
 			if err := server.Recover(cmd.Context(), cfg); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "%s is the store of a cluster of one; start it with: clusterd server --data-dir %s\n", cfg.DataDir, cfg.DataDir)
+			fmt.Fprintf(c.out, "%s is the store of a cluster of one\n%s\n", cfg.DataDir, startOn(cfg.DataDir))
 			return nil
 		},
 	}

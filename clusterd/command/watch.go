@@ -28,15 +28,12 @@ type change struct {
 // prints what has changed meanwhile.
 func (c *cli) watch(ctx context.Context, cl *client.Client, q query) error {
 	w := watcher{q: q, c: cl, known: map[api.Ref]json.RawMessage{}, show: c.shower(q)}
-	return w.run(ctx, func() error { return nil })
+	return w.run(ctx)
 }
 
-// run shows what is, calls listed, and then shows what changes.
-func (w *watcher) run(ctx context.Context, listed func() error) error {
+// run shows what is, and then what changes.
+func (w *watcher) run(ctx context.Context) error {
 	if err := w.list(ctx); err != nil {
-		return err
-	}
-	if err := listed(); err != nil {
 		return err
 	}
 	for {
@@ -64,7 +61,7 @@ type watcher struct {
 	c     *client.Client
 	known map[api.Ref]json.RawMessage // as last shown
 	from  int64                       // revision up to which everything was shown
-	show  func(change) error
+	show  func(...change) error       // prints what is news: first all that is, together
 }
 
 // list shows how what is differs from what is known.
@@ -76,38 +73,46 @@ func (w *watcher) list(ctx context.Context) error {
 		return err
 	}
 	gone := maps.Clone(w.known)
-	for _, raw := range items {
-		ref, err := w.see(change{Type: api.EventPut, Object: raw})
-		if err != nil {
-			return err
+	var news []change
+	see := func(ev change) error {
+		ref, isNews, err := w.see(ev)
+		if isNews {
+			news = append(news, ev)
 		}
 		delete(gone, ref)
+		return err
+	}
+	for _, raw := range items {
+		if err := see(change{Type: api.EventPut, Object: raw}); err != nil {
+			return err
+		}
 	}
 	for _, raw := range gone {
-		if _, err := w.see(change{Type: api.EventDelete, Object: raw}); err != nil {
+		if err := see(change{Type: api.EventDelete, Object: raw}); err != nil {
 			return err
 		}
 	}
 	w.from = rev
-	return nil
+	return w.show(news...)
 }
 
-// see shows a change, unless it is of another object than asked for, or none.
-func (w *watcher) see(ev change) (api.Ref, error) {
+// see takes note of a change. It is no news if it is of another object than asked
+// for, or changes nothing.
+func (w *watcher) see(ev change) (ref api.Ref, news bool, err error) {
 	o := w.q.kind.New()
 	if err := json.Unmarshal(ev.Object, o); err != nil {
-		return api.Ref{}, fmt.Errorf("decode %s: %w", w.q.kind.Info().Name, err)
+		return ref, false, fmt.Errorf("decode %s: %w", w.q.kind.Info().Name, err)
 	}
-	ref := o.Ref()
+	ref = o.Ref()
 	switch {
 	case w.q.name != "" && ref.Name != w.q.name, ev.Type == api.EventPut && bytes.Equal(w.known[ref], ev.Object):
-		return ref, nil
+		return ref, false, nil
 	case ev.Type == api.EventDelete:
 		delete(w.known, ref)
 	default:
 		w.known[ref] = ev.Object
 	}
-	return ref, w.show(ev)
+	return ref, true, nil
 }
 
 // follow shows every change since the last.
@@ -130,7 +135,11 @@ func (w *watcher) follow(ctx context.Context) error {
 		case api.EventError:
 			return ev.Error
 		case api.EventPut, api.EventDelete:
-			if _, err := w.see(ev); err != nil {
+			_, news, err := w.see(ev)
+			if err == nil && news {
+				err = w.show(ev)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -139,22 +148,35 @@ func (w *watcher) follow(ctx context.Context) error {
 }
 
 // shower returns what prints changes: rows of a table, or a JSON object a line.
-func (c *cli) shower(q query) func(change) error {
+func (c *cli) shower(q query) func(...change) error {
 	if q.output == "json" {
 		enc := json.NewEncoder(c.out)
-		return func(ev change) error {
-			return enc.Encode(change{Type: ev.Type, Object: ev.Object})
+		return func(news ...change) error {
+			for _, ev := range news {
+				if err := enc.Encode(change{Type: ev.Type, Object: ev.Object}); err != nil {
+					return err
+				}
+			}
+			return nil
 		}
 	}
 	var widths []int
-	return func(ev change) error {
-		t, err := tableOf(q, []json.RawMessage{ev.Object})
+	return func(news ...change) error {
+		if len(news) == 0 {
+			return nil
+		}
+		var objects []json.RawMessage
+		for _, ev := range news {
+			objects = append(objects, ev.Object)
+		}
+		t, err := tableOf(q, objects)
 		if err != nil {
 			return err
 		}
-		if ev.Type == api.EventDelete {
-			last := len(t.rows[0]) - 1
-			t.rows[0][last] += " (deleted)"
+		for i, ev := range news {
+			if last := len(t.rows[i]) - 1; ev.Type == api.EventDelete {
+				t.rows[i][last] += " (deleted)"
+			}
 		}
 		if widths != nil {
 			t.header = nil

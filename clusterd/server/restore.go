@@ -45,13 +45,8 @@ func Restore(c RestoreConfig) (head Snapshot, err error) {
 	if _, err := os.Stat(filepath.Join(cfg.DataDir, storeDir)); err == nil {
 		return head, fmt.Errorf("%s has a store already: move it away first, or give another --data-dir", cfg.DataDir)
 	}
-	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {
-		return head, err
-	}
-	db := filepath.Join(cfg.DataDir, "restore.db")
-	defer os.Remove(db)
-	os.Remove(db) // of an attempt that was cut short
-	if head, err = OpenSnapshot(c.Snapshot, db); err != nil {
+	// All that can be wrong with what was given, before a directory is made.
+	if head, err = OpenSnapshot(c.Snapshot, ""); err != nil {
 		return head, err
 	}
 	root, err := c.root(head)
@@ -61,6 +56,15 @@ func Restore(c RestoreConfig) (head Snapshot, err error) {
 	set, err := keys.Open(root, head.Sealed)
 	if err != nil {
 		return head, fmt.Errorf("open the keys of the snapshot: %w", err)
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {
+		return head, err
+	}
+	db := filepath.Join(cfg.DataDir, "restore.db")
+	defer os.Remove(db)
+	os.Remove(db) // of an attempt that was cut short
+	if head, err = OpenSnapshot(c.Snapshot, db); err != nil {
+		return head, err
 	}
 	s := &Server{cfg: cfg, log: cfg.Log}
 	if _, err := s.locate(cfg.Listen); err != nil {

@@ -21,8 +21,8 @@ var Apps = &Kind[*App]{
 		{Name: "REVISION", Of: func(a *App) string { return a.Status.Rollout.Revision }},
 		{Name: "IMAGE", Of: func(a *App) string { return a.Spec.Image }},
 		{Name: "DIGEST", Wide: true, Of: func(a *App) string { return digestColumn(a.Effective.Image) }},
-		{Name: "MESSAGE", Wide: true, Of: func(a *App) string { return a.Status.Message }},
 		{Name: "AGE", Of: func(a *App) string { return Age(a.Meta.CreatedAt) }},
+		{Name: "MESSAGE", Wide: true, Of: func(a *App) string { return a.Status.Message }},
 	},
 }
 

@@ -17,8 +17,8 @@ var Configs = &Kind[*Config]{
 		{Name: "KEYS", Of: func(c *Config) string { return dash(strings.Join(sortedKeys(c.Effective.Data), ",")) }},
 		{Name: "HASH", Of: func(c *Config) string { return dash(c.Status.Hash) }},
 		{Name: "USED BY", Of: func(c *Config) string { return dash(strings.Join(c.Status.UsedBy, ",")) }},
-		{Name: "MESSAGE", Wide: true, Of: func(c *Config) string { return c.Status.Message }},
 		{Name: "AGE", Of: func(c *Config) string { return Age(c.Meta.CreatedAt) }},
+		{Name: "MESSAGE", Wide: true, Of: func(c *Config) string { return c.Status.Message }},
 	},
 }
 

@@ -22,8 +22,8 @@ var Jobs = &Kind[*Job]{
 		{Name: "NEXT", Of: nextColumn},
 		{Name: "IMAGE", Wide: true, Of: func(j *Job) string { return j.Spec.Image }},
 		{Name: "DIGEST", Wide: true, Of: func(j *Job) string { return digestColumn(j.Effective.Image) }},
-		{Name: "MESSAGE", Wide: true, Of: func(j *Job) string { return j.Status.Message }},
 		{Name: "AGE", Of: func(j *Job) string { return Age(j.Meta.CreatedAt) }},
+		{Name: "MESSAGE", Wide: true, Of: func(j *Job) string { return j.Status.Message }},
 	},
 }
 

@@ -12,8 +12,8 @@ var Namespaces = &Kind[*Namespace]{
 			return "active"
 		}},
 		{Name: "USED/QUOTA", Wide: true, Of: func(n *Namespace) string { return Deref(n.Spec.Quota).column(n.Status.Used) }},
-		{Name: "MESSAGE", Wide: true, Of: func(n *Namespace) string { return n.Status.Message }},
 		{Name: "AGE", Of: func(n *Namespace) string { return Age(n.Meta.CreatedAt) }},
+		{Name: "MESSAGE", Wide: true, Of: func(n *Namespace) string { return n.Status.Message }},
 	},
 }
 

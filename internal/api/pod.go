@@ -26,8 +26,8 @@ var Pods = &Kind[*Pod]{
 		{Name: "IP", Of: func(p *Pod) string { return dash(p.Status.IP) }},
 		{Name: "REVISION", Wide: true, Of: func(p *Pod) string { return p.Spec.Revision }},
 		{Name: "IMAGE", Wide: true, Of: func(p *Pod) string { return ShortImage(p.Spec.Image) }},
-		{Name: "MESSAGE", Wide: true, Of: func(p *Pod) string { return p.Status.Message }},
 		{Name: "AGE", Of: func(p *Pod) string { return Age(p.Meta.CreatedAt) }},
+		{Name: "MESSAGE", Wide: true, Of: func(p *Pod) string { return p.Status.Message }},
 	},
 }
 

@@ -15,8 +15,8 @@ var Secrets = &Kind[*Secret]{
 		{Name: "KEYS", Of: func(s *Secret) string { return dash(strings.Join(s.Status.Keys, ",")) }},
 		{Name: "HASH", Of: func(s *Secret) string { return dash(s.Spec.Hash) }},
 		{Name: "USED BY", Of: func(s *Secret) string { return dash(strings.Join(s.Status.UsedBy, ",")) }},
-		{Name: "MESSAGE", Wide: true, Of: func(s *Secret) string { return s.Status.Message }},
 		{Name: "AGE", Of: func(s *Secret) string { return Age(s.Meta.CreatedAt) }},
+		{Name: "MESSAGE", Wide: true, Of: func(s *Secret) string { return s.Status.Message }},
 	},
 }
 

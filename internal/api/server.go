@@ -23,8 +23,8 @@ var Servers = &Kind[*Server]{
 		{Name: "PEER", Wide: true, Of: func(s *Server) string { return s.Spec.Peer }},
 		{Name: "VERSION", Of: func(s *Server) string { return s.Status.Version }},
 		{Name: "LEVEL", Wide: true, Of: func(s *Server) string { return strconv.Itoa(max(s.Status.Level, 1)) }},
-		{Name: "MESSAGE", Wide: true, Of: func(s *Server) string { return s.Status.Message }},
 		{Name: "AGE", Of: func(s *Server) string { return Age(s.Meta.CreatedAt) }},
+		{Name: "MESSAGE", Wide: true, Of: func(s *Server) string { return s.Status.Message }},
 	},
 }
 

@@ -19,8 +19,8 @@ var Volumes = &Kind[*Volume]{
 		{Name: "PHASE", Of: func(v *Volume) string { return volumePhaseColumn(v) }},
 		{Name: "NODE", Of: func(v *Volume) string { return dash(v.Status.Node) }},
 		{Name: "USED BY", Of: func(v *Volume) string { return dash(strings.Join(v.Status.UsedBy, ",")) }},
-		{Name: "MESSAGE", Wide: true, Of: func(v *Volume) string { return cmp.Or(v.Status.Message, v.Status.Data.Message) }},
 		{Name: "AGE", Of: func(v *Volume) string { return Age(v.Meta.CreatedAt) }},
+		{Name: "MESSAGE", Wide: true, Of: func(v *Volume) string { return cmp.Or(v.Status.Message, v.Status.Data.Message) }},
 	},
 }
 

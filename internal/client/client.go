@@ -183,6 +183,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 		id = rand.Text()
 	}
 	wait, began, answered, sent := firstBackoff, time.Now(), false, false
+	var silent []string // servers that were not reached
 	for try := 1; ; try++ {
 		at := c.Address()
 		resp, err := c.once(ctx, r, at, id)
@@ -196,7 +197,10 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 		sent = sent || write && !busy
 		answered = answered || leaderless(err)
 		if !busy && !api.Is(err, api.Unready) || r.Stream != nil || ctx.Err() != nil || try >= attempts && !(answered && time.Since(began) < election) {
-			return nil, err
+			return nil, reachNone(err, silent)
+		}
+		if unreached(err) && !slices.Contains(silent, at) {
+			silent = append(silent, at)
 		}
 		pause := wait
 		if busy {
@@ -285,7 +289,27 @@ func connectError(base string, err error) error {
 	if unknown || another || invalid {
 		return api.Errorf(api.Unready, "%s is no server of this cluster, by its certificate (%s): is the address right, and the clock?", base, err)
 	}
-	return api.Errorf(api.Unready, "cannot reach %s: %s", base, err)
+	return api.Errorf(api.Unready, "%s%s: %s", cannotReach, base, err)
+}
+
+// cannotReach begins what is said of a server that does not answer at all.
+const cannotReach = "cannot reach "
+
+func unreached(err error) bool {
+	e, ok := errors.AsType[*api.Error](err)
+	return ok && strings.HasPrefix(e.Message, cannotReach)
+}
+
+// reachNone names all of the servers that were asked, if none could be reached.
+func reachNone(err error, silent []string) error {
+	if len(silent) < 2 || !unreached(err) {
+		return err
+	}
+	e, _ := errors.AsType[*api.Error](err)
+	slices.Sort(silent)
+	all := *e
+	all.Message = cannotReach + "any of " + strings.Join(silent, ", ") + "; the last: " + strings.TrimPrefix(e.Message, cannotReach)
+	return &all
 }
 
 func unwrapURL(err error) error {

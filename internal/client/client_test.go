@@ -3,6 +3,7 @@ package client
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -45,5 +46,32 @@ func TestTooMuchIsSaidAtOnce(t *testing.T) {
 	app.Spec.Env = map[string]string{"A": strings.Repeat("x", api.MaxObject)}
 	if _, err := Of(c, api.Apps).Create(t.Context(), app); !api.Is(err, api.TooLarge) || !strings.Contains(err.Error(), "apps/web") || asked > 0 {
 		t.Errorf("%d requests, %v", asked, err)
+	}
+}
+
+// Who reaches none of several servers hears of all of them.
+func TestAllThatAreSilentAreNamed(t *testing.T) {
+	var all []string
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, "https://"+l.Addr().String())
+		l.Close()
+	}
+	c, err := New(Config{Addresses: all})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, err = c.Do(t.Context(), Request{Method: http.MethodGet, Path: "/v1/nodes"})
+	if !api.Is(err, api.Unready) {
+		t.Fatalf("got %v", err)
+	}
+	for _, at := range all {
+		if !strings.Contains(err.Error(), at) {
+			t.Errorf("%s is not named: %v", at, err)
+		}
 	}
 }

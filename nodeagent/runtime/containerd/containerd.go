@@ -68,6 +68,9 @@ func Open(c Config) (*Runtime, error) {
 	if c.Runc, err = exec.LookPath(c.Runc); err != nil {
 		return nil, fmt.Errorf("%w: install it, as by apt-get install runc", err)
 	}
+	if err := checkCgroups(cgroupRoot); err != nil {
+		return nil, err
+	}
 	if _, err := os.Stat(c.Shim); err != nil {
 		return nil, fmt.Errorf("shim: %w: clusterd-shim belongs next to nodeagent", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,28 @@ func (r *Runtime) Usage(ctx context.Context, id string) (runtime.Usage, error) {
 }
 
 const cgroupRoot = "/sys/fs/cgroup"
+
+// checkCgroups demands of the hierarchies at root what limits need: a node that
+// lacks a controller would be ready, and could not start a single pod.
+func checkCgroups(root string) error {
+	b, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	unified := strings.Fields(string(b))
+	var lacks []string
+	for _, c := range []string{"cpu", "memory", "pids"} {
+		has := slices.Contains(unified, c)
+		if err != nil { // version 1: a hierarchy each
+			_, missing := os.Stat(filepath.Join(root, c, "cgroup.procs"))
+			has = missing == nil
+		}
+		if !has {
+			lacks = append(lacks, c)
+		}
+	}
+	if lacks != nil {
+		return fmt.Errorf("this machine can limit no pods: of the cgroup controllers at %s these are missing: %s; mount them, or enable them in the kernel's command line", root, strings.Join(lacks, ", "))
+	}
+	return nil
+}
 
 // usageOf reads what the groups of a process have used, in version 2 or 1.
 func usageOf(pid int) (u runtime.Usage, err error) {

@@ -30,6 +30,8 @@ var (
 	ErrFull = errors.New("store is full: raise its quota or delete objects")
 	// ErrRemoved means that this member is none of the store any more.
 	ErrRemoved = errors.New("the member was removed")
+	// ErrLearner means that this member cannot do so before it has its vote.
+	ErrLearner = errors.New("the member is a learner yet")
 	// ErrNoLeader means that no majority of members can be reached.
 	ErrNoLeader = errors.New("no leader")
 )

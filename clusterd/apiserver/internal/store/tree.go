@@ -196,6 +196,8 @@ func wrap(what string, err error) error {
 		err = ErrFull
 	case errors.Is(err, rpctypes.ErrTooManyOps), errors.Is(err, rpctypes.ErrRequestTooLarge):
 		err = fmt.Errorf("%w: %w", errBounds, err)
+	case says(err, rpctypes.Error(rpctypes.ErrGRPCNotSupportedForLearner)):
+		err = ErrLearner
 	case says(err, rpctypes.ErrUserEmpty):
 		err = fmt.Errorf("%w: %w", errNobody, err)
 	case says(err, rpctypes.ErrAuthFailed):
