@@ -127,7 +127,7 @@ func New(cfg Config) *Agent {
 	})
 	a.lease = newKeeper(cfg.Lease, a.renewLease, func() { a.workers.Look() }, cfg.Log.Named("lease"))
 	a.workers = pod.New(pod.Config{
-		Lease: a.lease.Left, LeaseFile: cfg.Lease.Path,
+		Lease: a.lease.Left, NeedLease: a.lease.Need, LeaseFile: cfg.Lease.Path,
 		Runtime: cfg.Runtime, Network: cfg.Network, Storage: cfg.Storage, Images: a.images, API: reporting{control{cfg.Client}, a.statuses}, Prober: cfg.Prober,
 		Store: cfg.Store, Logs: cfg.Logs, Files: cfg.Files, HoldFor: holdFor,
 		Contents: content.New(cfg.Contents, control{cfg.Client}.version), Log: cfg.Log.Named("pod"),

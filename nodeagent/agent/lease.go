@@ -20,22 +20,26 @@ type Lease struct {
 	Clock lease.Clock // nil: the kernel's
 }
 
-// keeper renews the node's run lease and tells the pods what is left of it.
+// keeper renews the node's run lease while a pod needs it, and tells the pods
+// what is left of it.
 type keeper struct {
 	cfg   Lease
 	renew func(context.Context) (time.Duration, error)
 	wake  func() // the pods: it was gained or has ended
 	log   hclog.Logger
 
-	mu  sync.Mutex
-	now lease.Lease
+	asked chan struct{} // whether it is needed has changed
+
+	mu     sync.Mutex
+	now    lease.Lease
+	needed bool
 }
 
 func newKeeper(cfg Lease, renew func(context.Context) (time.Duration, error), wake func(), log hclog.Logger) *keeper {
 	if cfg.Clock == nil {
 		cfg.Clock = lease.Boot
 	}
-	k := &keeper{cfg: cfg, renew: renew, wake: wake, log: log}
+	k := &keeper{cfg: cfg, renew: renew, wake: wake, log: log, asked: make(chan struct{}, 1)}
 	if cfg.Path != "" {
 		if l, err := lease.Read(cfg.Path); err == nil {
 			k.now = l // what ran on it goes on
@@ -51,16 +55,43 @@ func (k *keeper) Left() (era int64, left time.Duration) {
 	return k.now.Era, max(0, k.now.Until-k.cfg.Clock())
 }
 
+// Need says whether any pod needs the lease.
+func (k *keeper) Need(is bool) {
+	k.mu.Lock()
+	k.needed = is
+	k.mu.Unlock()
+	select {
+	case k.asked <- struct{}{}:
+	default:
+	}
+}
+
+// idle waits until a pod needs the lease, or ctx ends.
+func (k *keeper) idle(ctx context.Context) {
+	for ctx.Err() == nil {
+		k.mu.Lock()
+		needed := k.needed
+		k.mu.Unlock()
+		if needed {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-k.asked:
+		}
+	}
+}
+
 const (
 	leaseTimeout = 3 * time.Second
 	leaseRetry   = time.Second
 )
 
 // run renews until ctx ends: five times in a lease, and every second while it
-// does not succeed.
+// does not succeed. Without a pod that needs it, the lease just ends.
 func (k *keeper) run(ctx context.Context) {
 	held, missed := true, false
-	for ctx.Err() == nil {
+	for k.idle(ctx); ctx.Err() == nil; k.idle(ctx) {
 		asked := k.cfg.Clock() // the lease is counted from here
 		rctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 		length, err := k.renew(rctx)

@@ -90,6 +90,9 @@ type Config struct {
 	// Lease is the node's run lease: its era, and for how long it is held. Nil:
 	// the node has none.
 	Lease func() (era int64, left time.Duration)
+	// NeedLease is told when the first pod comes that needs the lease, and when the
+	// last has gone; nil: nobody has to be told.
+	NeedLease func(bool)
 	// LeaseFile is where whoever holds the containers finds it; empty: only this
 	// agent ends what needs it.
 	LeaseFile string

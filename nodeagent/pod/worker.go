@@ -40,6 +40,7 @@ type worker struct {
 	trouble *retry // steps that go wrong for now
 
 	deleted bool // belongs to Workers: the API told that the pod is gone
+	leased  bool // belongs to Workers: the pod needs the node's run lease
 
 	out  outbox
 	news reports

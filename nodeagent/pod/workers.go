@@ -30,6 +30,7 @@ type Workers struct {
 	ctx     context.Context // of Run
 	workers sync.WaitGroup
 	pods    map[string]*worker                   // by UID
+	leased  int                                  // pods that need the lease
 	ended   map[string]int64                     // pods of which nothing is left, by UID: the revision that the API has of them
 	runs    map[string]map[string]runtime.Status // what the runtime had when it was last listed, by UID and id
 	synced  bool                                 // the API told everything once
@@ -179,6 +180,8 @@ func (s *Workers) release() {
 func (s *Workers) add(w *worker) {
 	uid := w.pod.Meta.UID
 	s.pods[uid] = w
+	w.leased = w.pod.Spec.Isolation == api.StopIsolated
+	s.lease(w, 1)
 	if s.runs != nil {
 		runs := s.runs[uid]
 		delete(s.runs, uid)
@@ -192,10 +195,22 @@ func (s *Workers) add(w *worker) {
 	})
 }
 
+// lease counts a pod that comes or goes, if it needs the lease.
+func (s *Workers) lease(w *worker, by int) {
+	if !w.leased || s.cfg.NeedLease == nil {
+		return
+	}
+	before := s.leased > 0
+	if s.leased += by; before != (s.leased > 0) {
+		s.cfg.NeedLease(s.leased > 0)
+	}
+}
+
 // drop forgets a pod of which nothing is left.
 func (s *Workers) drop(w *worker) {
 	uid := w.pod.Meta.UID
 	delete(s.pods, uid)
+	s.lease(w, -1)
 	if !w.deleted {
 		s.ended[uid] = w.out.rev
 	}
