@@ -124,7 +124,7 @@ func BenchmarkWatchFanOut(b *testing.B) {
 		b.Fatal(err)
 	}
 	watch := func(field, value string) *watcher {
-		w, ok := s.cache.hub.watch(selector{kind: s.kinds["pods"], fields: map[string]string{field: value}}, snap.revision)
+		w, ok := s.cache.hub.watch(selector{kind: s.kinds["pods"], fields: map[string]string{field: value}}, snap.revision, false)
 		if !ok {
 			b.Fatal("gone")
 		}
@@ -132,7 +132,7 @@ func BenchmarkWatchFanOut(b *testing.B) {
 	}
 	var interested []*watcher
 	for range 100 {
-		w, _ := s.cache.hub.watch(selector{kind: s.kinds["pods"], namespace: "default"}, snap.revision)
+		w, _ := s.cache.hub.watch(selector{kind: s.kinds["pods"], namespace: "default"}, snap.revision, false)
 		interested = append(interested, w)
 	}
 	for i := range 5000 {

@@ -111,7 +111,7 @@ func TestRolesTakeEffectAtOnce(t *testing.T) {
 		if w := list.by(s, token); w.Code != 403 {
 			t.Errorf("without the role: %d %s", w.Code, w.Body)
 		}
-		time.Sleep(2 * reviewEvery)
+		time.Sleep(2 * roundEvery)
 		synctest.Wait()
 		if len(ended) != 1 {
 			t.Error("the watch goes on without the role")

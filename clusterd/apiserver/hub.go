@@ -17,6 +17,10 @@ const (
 	maxPending  = 4096
 )
 
+// quietRounds is after how many rounds a quiet watch over a network is told that
+// nothing was missed.
+const quietRounds = 6
+
 // change is one object before and after; nil is absence.
 type change struct {
 	revision int64
@@ -106,16 +110,20 @@ type watcher struct {
 	wake    chan struct{} // has a token when take would return something
 	pending []event
 	cut     bool
+	eager   bool  // it wants a bookmark each round
+	due     bool  // it is to be told how far this is
+	said    int64 // how far it was told that this is …
+	quiet   int   // … so many rounds ago
 }
 
 // watch registers a watcher for all changes after from; false if they are gone.
-func (h *hub) watch(s selector, from int64) (*watcher, bool) {
+func (h *hub) watch(s selector, from int64, eager bool) (*watcher, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if from < h.oldest {
 		return nil, false
 	}
-	w := &watcher{selector: s, hub: h, wake: make(chan struct{}, 1)}
+	w := &watcher{selector: s, hub: h, wake: make(chan struct{}, 1), eager: eager, due: true}
 	first, _ := slices.BinarySearchFunc(h.ring, from+1, func(c change, revision int64) int { return cmp.Compare(c.revision, revision) })
 	for _, c := range h.ring[first:] {
 		w.see(c)
@@ -147,13 +155,34 @@ func (w *watcher) poke() {
 	}
 }
 
-// take returns what has happened since the last call, up to revision. Once cut,
-// a watcher has missed changes.
-func (w *watcher) take() (events []event, revision int64, cut bool) {
+// take returns what has happened since the last call, up to revision, and whether
+// a bookmark has to say so: what one transaction changed is told in full only
+// with it. Once cut, a watcher has missed changes.
+func (w *watcher) take() (events []event, revision int64, bookmark, cut bool) {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
 	events, w.pending = w.pending, nil
-	return events, w.hub.revision, w.cut
+	if bookmark = w.due || len(events) > 0; bookmark {
+		w.due, w.said, w.quiet = false, w.hub.revision, 0
+	}
+	return events, w.hub.revision, bookmark, w.cut
+}
+
+// round gives those a bookmark that need one. Loops of this process wait for
+// what they know to be as new as their writes. Over a network it only keeps a
+// quiet watch one that can be taken up: that needs one when much has changed, or
+// for once in quietRounds.
+func (h *hub) round() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, ws := range h.watchers {
+		for w := range ws {
+			if w.quiet++; w.eager || w.quiet >= quietRounds || h.revision-w.said > int64(h.keep/4) {
+				w.due = true
+				w.poke()
+			}
+		}
+	}
 }
 
 // close unregisters the watcher.
@@ -176,13 +205,9 @@ func (h *hub) publish(revision int64, changes []change, show func()) {
 	h.revision = revision
 	for _, c := range changes {
 		h.ring = append(h.ring, c)
-		told := map[*watcher]struct{}{}
 		for _, topic := range c.topics() {
-			for w := range h.watchers[topic] {
-				if _, done := told[w]; !done {
-					told[w] = struct{}{}
-					w.see(c)
-				}
+			for w := range h.watchers[topic] { // each is at one topic
+				w.see(c)
 			}
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -122,10 +121,6 @@ func (s *Server) belongs(id Identity, conn *tls.ConnectionState) standing {
 	}
 }
 
-// reviewEvery is how soon what somebody has open notices that its right to it
-// has ended.
-const reviewEvery = 5 * time.Second
-
 // whileAllowed returns r with a context for what outlives a request's
 // admission: it ends when the member is deleted, the certificate that was shown
 // has ended, the token was revoked or has expired, or its roles give a no more.
@@ -135,24 +130,10 @@ func (s *Server) whileAllowed(r *request, a ask) (open *request, stop func()) {
 		return r, func() {}
 	}
 	ctx, cancel := context.WithCancel(r.Context())
-	var timer *time.Timer
-	var mu sync.Mutex // timer is set before it is read
-	mu.Lock()
-	defer mu.Unlock()
-	timer = time.AfterFunc(reviewEvery, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		switch {
-		case ctx.Err() != nil:
-		case s.review(r.by, a) != nil:
-			cancel()
-		default:
-			timer.Reset(reviewEvery)
-		}
-	})
+	leave := s.streams.enter(&stream{r.by, a, cancel})
 	held := *r
 	held.Request = r.WithContext(ctx)
-	return &held, func() { cancel(); timer.Stop() }
+	return &held, func() { cancel(); leave() }
 }
 
 // review says why by, who was allowed a, is so no more.

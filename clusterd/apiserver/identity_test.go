@@ -216,7 +216,7 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 				if err := tc.ends(t.Context(), c); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(2 * reviewEvery)
+				time.Sleep(2 * roundEvery)
 				synctest.Wait()
 				if len(ended) != len(tc.open) {
 					t.Errorf("%d of %d ended", len(ended), len(tc.open))

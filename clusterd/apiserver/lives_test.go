@@ -95,7 +95,7 @@ func TestManyShortLives(t *testing.T) {
 					break
 				}
 				watches++
-				ends := node.Leaf().NotAfter.Add(2 * reviewEvery)
+				ends := node.Leaf().NotAfter.Add(2 * roundEvery)
 				for d := json.NewDecoder(resp.Body); ; {
 					var ev api.WatchEvent[*api.Node]
 					if d.Decode(&ev) != nil {

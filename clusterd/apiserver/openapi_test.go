@@ -82,7 +82,7 @@ func TestOpenAPIIsTrue(t *testing.T) {
 				r.Header.Set(header[i], header[i+1])
 			}
 			if strings.Contains(path, "watch=true") {
-				time.AfterFunc(bookmarkEvery+time.Second, cancel)
+				time.AfterFunc(roundEvery+time.Second, cancel)
 			}
 			w := httptest.NewRecorder()
 			s.InProcess(system).ServeHTTP(w, r)

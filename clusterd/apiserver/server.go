@@ -106,6 +106,7 @@ type Server struct {
 	ended          chan struct{} // closed when Run returns
 	common, admins *turns        // that requests take
 	leads          *store.Office
+	streams        streams
 	rings          rings
 	applied        applied
 	room           storeRoom
@@ -245,6 +246,7 @@ func (s *Server) Run(ctx context.Context) error {
 	cache.Go(func() { s.cache.run(behind) })
 	parts.Go(func() { s.followLeader(ctx) })
 	parts.Go(func() { s.flushRings(ctx) })
+	parts.Go(func() { s.makeRounds(ctx) })
 	parts.Go(func() { s.tendMembers(ctx) })
 	parts.Go(func() { s.tendKeys(ctx) })
 	parts.Go(func() { s.watchSpace(ctx) })

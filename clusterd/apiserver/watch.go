@@ -11,15 +11,8 @@ import (
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 )
 
-const (
-	// Loops of this process wait for what they know to be as new as their writes.
-	// Over a network a bookmark only keeps a quiet watch one that can be taken up:
-	// that needs one when much has changed, or for once in quietTicks.
-	bookmarkEvery = 5 * time.Second
-	quietTicks    = 6
-	// writeStall ends a watch whose client reads nothing for so long.
-	writeStall = 30 * time.Second
-)
+// writeStall ends a watch whose client reads nothing for so long.
+const writeStall = 30 * time.Second
 
 // serveWatch streams changes as lines of JSON. With from=R it begins after
 // revision R; without, it first puts every object there is. Deletions carry the
@@ -49,7 +42,9 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 	} else if from > snap.revision { // no server of this cluster ever said so: its state was replaced
 		return api.Errorf(api.Gone, "revision %d is still to come, the store is at %d: list again", from, snap.revision)
 	}
-	watch, ok := s.cache.hub.watch(*sel, from)
+	taker, inProcess := w.(client.Taker)
+	inProcess = inProcess && r.Header.Get("Accept") == client.AsTheyAre
+	watch, ok := s.cache.hub.watch(*sel, from, inProcess)
 	if !ok {
 		return api.Errorf(api.Gone, "changes since revision %d are no longer kept: list again", from)
 	}
@@ -61,11 +56,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
 	h.Set(api.HeaderRevision, strconv.FormatInt(snap.revision, 10))
-	taker, inProcess := w.(client.Taker)
-	inProcess = inProcess && r.Header.Get("Accept") == client.AsTheyAre
 	rc := http.NewResponseController(w)
-	tick := time.NewTicker(bookmarkEvery)
-	defer tick.Stop()
 	send := func(lines []byte) bool {
 		rc.SetWriteDeadline(time.Now().Add(writeStall)) // not every writer has one
 		_, err := w.Write(lines)
@@ -75,17 +66,14 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 		rc.SetWriteDeadline(time.Time{}) // it would end the stream in the quiet after, too
 		return err == nil
 	}
-	said := int64(0)
-	for ticks := quietTicks; ; {
-		events, revision, cut := watch.take()
+	for {
+		events, revision, bookmark, cut := watch.take()
 		events, first = append(first, events...), nil
-		bookmark := ticks >= quietTicks || ticks > 0 && (inProcess || revision-said > keepChanges/4)
 		var failed *api.Error
 		if cut {
 			failed = api.Errorf(api.Gone, "this watch fell behind: list again")
-		} else if bookmark || len(events) > 0 { // what one transaction changed is told in full only with it
+		} else if bookmark {
 			events = append(events, event{kind: api.EventBookmark, revision: revision})
-			ticks, said = 0, revision
 		}
 		if inProcess {
 			shown, err := show(events, revision, failed)
@@ -104,8 +92,6 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *request, sel *selector) er
 		}
 		select {
 		case <-watch.wake:
-		case <-tick.C:
-			ticks++
 		case <-r.Context().Done():
 			return nil
 		case <-s.ended:

@@ -160,7 +160,7 @@ func TestWatchWithoutFrom(t *testing.T) {
 		if want := "[put false put true bookmark true bookmark true bookmark true]"; fmt.Sprint(got) != want {
 			t.Errorf("got %v, want %s", got, want)
 		}
-		if d := time.Since(start); d != 2*bookmarkEvery {
+		if d := time.Since(start); d != 2*roundEvery {
 			t.Errorf("two bookmarks took %s", d)
 		}
 	})
@@ -349,7 +349,7 @@ func TestQuietWatchHasNoDeadline(t *testing.T) {
 			s.InProcess(Identity{Role: RoleSystem, Name: "test"}).ServeHTTP(w, r)
 		}()
 		for range 3 {
-			time.Sleep(quietTicks * bookmarkEvery)
+			time.Sleep(quietRounds * roundEvery)
 			synctest.Wait()
 			w.mu.Lock()
 			if !w.bound || !w.until.IsZero() {
