@@ -17,6 +17,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
+	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
@@ -57,7 +59,7 @@ func (s *settings) saveMembership(m membership) error {
 // be let in. The identity is saved last: without it, the node has not joined.
 func (s *settings) join(ctx context.Context, log hclog.Logger) (membership, error) {
 	id, err := pki.LoadIdentity(s.identityDir())
-	if err == nil && time.Now().Before(id.Leaf().NotAfter) {
+	if err == nil && time.Now().Before(id.Leaf().NotAfter) && !s.expelled(ctx, log) {
 		return s.rejoin(id, log)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -98,6 +100,27 @@ func (s *settings) join(ctx context.Context, log hclog.Logger) (membership, erro
 	}
 	log.Info("joined the cluster", "server", s.server, "subnet", m.Subnet)
 	return m, res.Identity.Save(s.identityDir())
+}
+
+// expelled reports whether the node was deleted, and has a token that it did not
+// join with: it was given that to join anew. Where nobody says so, it is a member.
+func (s *settings) expelled(ctx context.Context, log hclog.Logger) bool {
+	c, m, err := s.client()
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	if token, err := s.joinToken(); err != nil || token.ID == m.Token {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	_, err = client.Of(c, api.Nodes).Get(ctx, "", m.Name)
+	if !api.Is(err, api.Unauthenticated) {
+		return false
+	}
+	log.Info("this node is no member any more: it joins anew, with the new token", "node", m.Name, "reason", err)
+	return true
 }
 
 // rejoin is the start of a node that is a member already. The token that it

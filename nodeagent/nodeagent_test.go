@@ -128,6 +128,24 @@ func TestLeaveFindsNobody(t *testing.T) {
 	}
 }
 
+// Who asks a nodeagent to leave is told once it has ended.
+func TestLeaveWaitsForTheEnd(t *testing.T) {
+	s := &settings{RunDir: t.TempDir()}
+	lock, err := s.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := s.ends(soon); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while it runs: %v", err)
+	}
+	lock.Close()
+	if err := s.ends(t.Context()); err != nil {
+		t.Errorf("after its end: %v", err)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	var out bytes.Buffer
 	cmd := root()
@@ -174,7 +192,7 @@ func member(t *testing.T, life time.Duration) *settings {
 	ca.Life = life
 	id, err := ca.NewIdentity(pki.ID{Role: pki.Node, Name: "w1"})
 	if err == nil {
-		err = errors.Join(id.Save(s.identityDir()), s.saveMembership(membership{Name: "w1", Address: "10.0.0.2", Servers: []string{"10.0.0.1:7443"}}))
+		err = errors.Join(id.Save(s.identityDir()), s.saveMembership(membership{Name: "w1", Address: "10.0.0.2", Servers: []string{"127.0.0.1:1"}}))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +204,7 @@ func TestJoinIsRemembered(t *testing.T) {
 	log := hclog.NewNullLogger()
 	s := member(t, time.Hour)
 	m, err := s.join(t.Context(), log)
-	if err != nil || m.Address != "10.0.0.2" || s.Address != "10.0.0.2" || m.Servers[0] != "10.0.0.1:7443" {
+	if err != nil || m.Address != "10.0.0.2" || s.Address != "10.0.0.2" || m.Servers[0] != "127.0.0.1:1" {
 		t.Errorf("%+v, %v", m, err)
 	}
 	s.Address = "10.0.0.9" // the machine moved

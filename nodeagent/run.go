@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
+	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
 	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
 	"github.com/clusterd/terraform-provider-clusterd/internal/gossip"
@@ -158,6 +160,9 @@ func (s *settings) together(ctx context.Context, g *gossip.Gossip, children []*c
 		if err := g.Leave(4 * time.Second); err != nil {
 			log.Warn("not everybody heard the goodbye", "error", err)
 		}
+		if err := s.awaitLeft(); err != nil {
+			log.Warn("the cluster has not said yet that this node has left", "error", err)
+		}
 	}
 	stop(nil)
 	hush()
@@ -165,24 +170,55 @@ func (s *settings) together(ctx context.Context, g *gossip.Gossip, children []*c
 	return err
 }
 
+// leftTimeout is how long a node that leaves waits until the cluster says that it
+// has: then it may be deleted.
+const leftTimeout = 5 * time.Second
+
+func (s *settings) awaitLeft() error {
+	ctx, cancel := context.WithTimeout(context.Background(), leftTimeout)
+	defer cancel()
+	c, m, err := s.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for {
+		n, err := client.Of(c, api.Nodes).Get(ctx, "", m.Name)
+		if api.Is(err, api.NotFound) || api.Is(err, api.Unauthenticated) || err == nil && n.Status.Health.Verdict == api.VerdictLeft {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return cmp.Or(err, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// client returns a client of the servers of the moment, with the identity of the
+// moment: the agent keeps both current.
+func (s *settings) client() (*client.Client, membership, error) {
+	id, err := pki.LoadIdentity(s.identityDir())
+	if err != nil {
+		return nil, membership{}, err
+	}
+	m, err := s.loadMembership()
+	if err != nil {
+		return nil, m, err
+	}
+	c, err := client.New(client.Config{Addresses: agent.URLs(m.Servers), TLS: id.ClientTLS(), UserAgent: "nodeagent/" + daemon.Version()})
+	return c, m, err
+}
+
 // errLeave is the end that nodeagent leave asks for.
 var errLeave = errors.New("leaving")
 
-// seeds finds the gossip addresses of the servers, by the identity and the
-// servers of the moment: the agent keeps both current.
+// seeds finds the gossip addresses of the servers.
 func (s *settings) seeds(ctx context.Context) func() []string {
 	return func() []string {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		id, err := pki.LoadIdentity(s.identityDir())
-		if err != nil {
-			return nil
-		}
-		m, err := s.loadMembership()
-		if err != nil {
-			return nil
-		}
-		c, err := client.New(client.Config{Addresses: agent.URLs(m.Servers), TLS: id.ClientTLS(), UserAgent: "nodeagent"})
+		c, _, err := s.client()
 		if err != nil {
 			return nil
 		}
@@ -211,6 +247,31 @@ func (s *settings) lock() (*os.File, error) {
 	return f, nil
 }
 
+// endTimeout is how long a nodeagent may take to end that was asked to leave.
+const endTimeout = time.Minute
+
+// ends waits until no supervisor holds the lock.
+func (s *settings) ends(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
+	f, err := os.Open(s.lockFile())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 func writePID(f *os.File) error {
 	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	return err
@@ -221,7 +282,10 @@ func leaveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "leave",
 		Short: "Stop this machine's nodeagent and say goodbye: its pods are replaced elsewhere at once",
-		Args:  cobra.NoArgs,
+		Long: `Stop this machine's nodeagent and say goodbye: its pods are replaced elsewhere at once.
+
+The command ends once the nodeagent has, and the cluster knows it.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := os.ReadFile(s.lockFile())
 			if err != nil {
@@ -234,7 +298,10 @@ func leaveCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("no nodeagent runs with --run-dir %s: %w", s.RunDir, err)
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "nodeagent leaves the cluster")
+			if err := s.ends(cmd.Context()); err != nil {
+				return fmt.Errorf("nodeagent was asked to leave, and still runs: %w", err)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "nodeagent has left the cluster")
 			return nil
 		},
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -18,6 +20,8 @@ const insufficientStorage api.Code = http.StatusInsufficientStorage
 func (s *Server) problem(r *http.Request, err error) *api.Error {
 	e, ok := errors.AsType[*api.Error](err)
 	switch {
+	case errors.Is(err, errSilent), errors.Is(err, store.ErrNoLeader) && s.cfg.External != nil:
+		e = s.silence()
 	case ok:
 		copied := *e
 		e = &copied
@@ -62,6 +66,24 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) api.C
 	w.WriteHeader(int(e.Code))
 	json.NewEncoder(w).Encode(e)
 	return e.Code
+}
+
+// silenceEvery is how often the log says that the store is silent, while requests
+// find it so.
+const silenceEvery = time.Minute
+
+// silence says whose silence it is, and has it in the log.
+func (s *Server) silence() *api.Error {
+	said := *errSilent
+	if c := s.cfg.External; c != nil {
+		said = *api.Errorf(api.Unready, "the etcd at %s does not answer: what runs goes on, and nothing changes until it is back", strings.Join(c.Endpoints, ", "))
+	}
+	now := time.Now()
+	if last := s.silent.Load(); last == nil || now.Sub(*last) > silenceEvery {
+		s.silent.Store(&now)
+		s.log.Warn("the store is silent", "error", said.Message)
+	}
+	return &said
 }
 
 // invalid makes the error of a body that breaks rules.

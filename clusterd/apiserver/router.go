@@ -22,6 +22,7 @@ type route struct {
 	act          api.Verb // what it does, for who may and who did
 	routine      bool     // nodes do it all the time
 	open         bool     // answered without authentication
+	always       bool     // answered to whoever was known last, when the store is silent
 	doc          doc
 	serve        func(s *Server, w http.ResponseWriter, r *request) error
 }
@@ -79,7 +80,7 @@ func (s *Server) enter(w http.ResponseWriter, r *request) error {
 		if outlived(r.TLS) {
 			w.Header().Set("Connection", "close") // the next one shows the renewed certificate
 		}
-		by, err := s.identify(r.Request)
+		by, err := s.identify(r.Request, r.always)
 		if err != nil {
 			r.with = by.Identity.String()
 			return err
@@ -119,7 +120,7 @@ func (s *Server) stamp(w http.ResponseWriter) {
 
 // lost says why no route matched.
 func (s *Server) lost(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
-	if _, err := s.identify(r); err != nil {
+	if _, err := s.identify(r, false); err != nil {
 		return err
 	}
 	s.stamp(w)

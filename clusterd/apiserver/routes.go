@@ -101,7 +101,7 @@ func (s *Server) routes() []route {
 		route{method: "GET", path: "/v1/tunnel", act: api.VerbConnect, serve: (*Server).serveTunnel, doc: doc{
 			summary: "An agent's connection: upgrade to clusterd-tunnel", status: http.StatusSwitchingProtocols}},
 		route{method: "GET", path: "/v1/openapi.json", act: api.VerbRead, serve: (*Server).serveOpenAPI, doc: doc{summary: "This description", media: "application/json"}},
-		route{method: "GET", path: "/metrics", act: api.VerbRead, serve: (*Server).serveMetrics, doc: doc{summary: "Numbers about this server, for Prometheus", media: "text/plain"}},
+		route{method: "GET", path: "/metrics", act: api.VerbRead, always: true, serve: (*Server).serveMetrics, doc: doc{summary: "Numbers about this server, for Prometheus", media: "text/plain"}},
 		route{method: "GET", path: "/healthz", open: true, act: api.VerbRead, serve: (*Server).serveHealth, doc: doc{summary: "The process serves", media: "text/plain"}},
 		route{method: "GET", path: "/readyz", open: true, act: api.VerbRead, serve: (*Server).serveReady, doc: doc{summary: "Reads and writes are possible", media: "text/plain"}},
 	)

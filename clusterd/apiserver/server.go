@@ -107,6 +107,7 @@ type Server struct {
 	common, admins *turns        // that requests take
 	leads          *store.Office
 	streams        streams
+	silent         atomic.Pointer[time.Time] // when the log last said that the store is
 	rings          rings
 	applied        applied
 	room           storeRoom

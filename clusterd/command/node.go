@@ -76,6 +76,8 @@ func (c *cli) drain() *cobra.Command {
 
 Each pod goes once its replacement is ready, and no app falls below its
 min_available. What cannot be replaced is stopped at the deadline all the same.
+A pod of a stateful app stops first, as there is never a second one; if its data
+is on the node, it waits until that is back.
 The command prints what the drain waits for until no pod is left; interrupted, it
 leaves the drain going. clusterd node undrain takes it back.`,
 		Example: `  clusterd node drain w2
@@ -114,6 +116,27 @@ leaves the drain going. clusterd node undrain takes it back.`,
 	return cmd
 }
 
+// tellVolumes says for which data pods wait that a node has.
+func (c *cli) tellVolumes(ctx context.Context, cl *client.Client, node string) error {
+	all, _, err := client.Of(cl, api.Volumes).List(ctx, "", nil)
+	if api.Is(err, api.Denied) {
+		return nil // who may drain need not see them
+	}
+	if err != nil {
+		return err
+	}
+	var there []string
+	for _, v := range all {
+		if v.Status.Node == node {
+			there = append(there, v.Meta.Namespace+"/"+v.Meta.Name)
+		}
+	}
+	if len(there) > 0 {
+		fmt.Fprintf(c.out, "Data of volumes is there, and what mounts them waits for it: %s. It runs again after: clusterd node undrain %s\n", strings.Join(there, ", "), node)
+	}
+	return nil
+}
+
 // followDrain prints how a drain goes until it is over.
 func (c *cli) followDrain(ctx context.Context, cl *client.Client, n *api.Node) error {
 	said := map[string]bool{}
@@ -141,7 +164,7 @@ func (c *cli) followDrain(ctx context.Context, cl *client.Client, n *api.Node) e
 			st := ev.Object.Status.Drain
 			if st.Phase == api.DrainDone {
 				fmt.Fprintf(c.out, "%s is drained\n", n.Ref())
-				return nil
+				return c.tellVolumes(ctx, cl, n.Meta.Name)
 			}
 			tell(st.Summary())
 			for _, w := range st.Waits {

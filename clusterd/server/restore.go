@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver"
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/keys"
@@ -111,7 +112,11 @@ func Recover(ctx context.Context, cfg Config) error {
 	if _, err := s.locate(cfg.Listen); err != nil {
 		return err
 	}
-	if err := apiserver.RecoverStore(ctx, *s.storeConfig(nil), cfg.Log.Named("etcd")); err != nil {
+	err = apiserver.RecoverStore(ctx, *s.storeConfig(nil), cfg.Log.Named("etcd"))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("the server still runs, or something else has its port: stop it first, as by systemctl stop clusterd: %w", err)
+	}
+	if err != nil {
 		return err
 	}
 	return errors.Join(alone(cfg.DataDir), keepOwner(cfg.DataDir))

@@ -1,9 +1,12 @@
 package client
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,5 +42,28 @@ func TestBusyServersAreAskedAgain(t *testing.T) {
 				t.Errorf("asked %d times within %s", asked, time.Since(began))
 			}
 		})
+	}
+}
+
+// A server that says why it is not ready is listened to, whichever others are
+// silent.
+func TestAnAnswerTellsMoreThanSilence(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = json.NewEncoder(w).Encode(&api.Error{Code: api.Unready, Message: "no majority"})
+	}))
+	defer s.Close()
+	gone := httptest.NewTLSServer(nil)
+	gone.Close()
+	c, err := New(Config{Addresses: []string{s.URL, gone.URL}, TLS: &tls.Config{InsecureSkipVerify: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 2 { // the last try is of either
+		if err := c.Call(t.Context(), http.MethodGet, "/v1/nodes", nil, nil, nil); !api.Is(err, api.Unready) || !strings.Contains(err.Error(), "no majority") {
+			t.Errorf("got %v", err)
+		}
+		c.servers.leave(c.Address())
 	}
 }

@@ -184,6 +184,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 	}
 	wait, began, answered, sent := firstBackoff, time.Now(), false, false
 	var silent []string // servers that were not reached
+	var told error      // why one that was reached is not ready
 	for try := 1; ; try++ {
 		at := c.Address()
 		resp, err := c.once(ctx, r, at, id)
@@ -197,9 +198,15 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 		sent = sent || write && !busy
 		answered = answered || leaderless(err)
 		if !busy && !api.Is(err, api.Unready) || r.Stream != nil || ctx.Err() != nil || try >= attempts && !(answered && time.Since(began) < election) {
+			if unreached(err) && told != nil {
+				return nil, told
+			}
 			return nil, reachNone(err, silent)
 		}
-		if unreached(err) && !slices.Contains(silent, at) {
+		switch {
+		case !unreached(err):
+			told = err
+		case !slices.Contains(silent, at):
 			silent = append(silent, at)
 		}
 		pause := wait

@@ -20,6 +20,8 @@ var usual = []string{
 	"serving client traffic insecurely",            // the private socket
 	"error encountered while removing",
 	"failed to update storage version",             // of a new member, until its first term is on disk
+	"Running http and grpc server on single port",  // the private socket has no other
+	"stopping insecure grpc server due to error",   // likewise, at each Close
 	"simple token is not cryptographically signed", // its authentication is not used
 }
 

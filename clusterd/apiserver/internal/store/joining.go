@@ -44,7 +44,7 @@ func (c EtcdConfig) start(ctx context.Context, cfg *embed.Config) (*embed.Etcd, 
 		}
 		if said != err.Error() {
 			said = err.Error()
-			c.logger().Info("waits for the members of the store to settle", "reason", err)
+			c.logger().Warn("cannot join the store yet: members reach each other by their peer addresses, in both directions", "peer", c.PeerAddress, "reason", err)
 		}
 		select {
 		case <-ctx.Done():
