@@ -178,7 +178,7 @@ func (s *Server) onlyNode(by caller, node string) error {
 // nodeOf returns the node a pod is bound to.
 func nodeOf(o *object) string {
 	if o != nil && o.index != nil && o.kind.info.Name == api.Pods.Name {
-		return o.index["node"]
+		return o.indexed("node")
 	}
 	var spec struct{ Node string }
 	if o == nil || json.Unmarshal(o.spec, &spec) != nil {

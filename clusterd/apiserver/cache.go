@@ -112,13 +112,17 @@ func (s *snapshot) remove(key string) (old *object) {
 
 func (s *snapshot) reindex(old, o *object) {
 	if old != nil {
-		for field, value := range old.index {
-			s.indexed.Delete(indexed{indexName(old.kind, field, value), old})
+		for i, name := range old.index {
+			if name != "" && (o == nil || i >= len(o.index) || o.index[i] != name) { // what stays is replaced below
+				s.indexed.Delete(indexed{name, old})
+			}
 		}
 	}
 	if o != nil {
-		for field, value := range o.index {
-			s.indexed.ReplaceOrInsert(indexed{indexName(o.kind, field, value), o})
+		for _, name := range o.index {
+			if name != "" {
+				s.indexed.ReplaceOrInsert(indexed{name, o})
+			}
 		}
 	}
 	was, is := old.loads(), o.loads()
@@ -133,7 +137,7 @@ func (o *object) loads() nodeLoad {
 	if o == nil || o.load == (load{}) {
 		return nodeLoad{}
 	}
-	return nodeLoad{o.index["node"], o.load}
+	return nodeLoad{o.indexed("node"), o.load}
 }
 
 // weigh adds to what the pods of a node take.

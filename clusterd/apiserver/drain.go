@@ -139,7 +139,7 @@ const never = -1
 func (s *Server) outSince(snap *snapshot, pod *object) (revision int64, err error) {
 	revision = never
 	services, endpoints := s.kinds["services"], s.kinds["endpoints"]
-	snap.eachWhere(services, "app", pod.index["app"], func(svc *object) bool {
+	snap.eachWhere(services, "app", pod.indexed("app"), func(svc *object) bool {
 		if svc.meta.Namespace != pod.meta.Namespace {
 			return true
 		}

@@ -67,7 +67,7 @@ func (s *selector) matches(o *object) bool {
 		}
 	}
 	for k, v := range s.fields {
-		if o.index[k] != v {
+		if o.indexed(k) != v {
 			return false
 		}
 	}
@@ -226,8 +226,10 @@ func (c change) topics() []string {
 			continue
 		}
 		out = append(out, o.kind.info.Plural)
-		for field, value := range o.index {
-			out = append(out, indexName(o.kind, field, value))
+		for _, name := range o.index {
+			if name != "" {
+				out = append(out, name)
+			}
 		}
 	}
 	slices.Sort(out)

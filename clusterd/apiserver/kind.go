@@ -80,7 +80,7 @@ type object struct {
 	spec, effective, status json.RawMessage
 
 	body  []byte            // as served
-	index map[string]string // of the kind's index filters; nil of what is to be written
+	index []string          // names of the kind's indexes that have it, "" where none has; nil of what is to be written
 	load  load              // of pods
 	uses  []api.VolumeUse   // of pods that have not ended
 	ports []api.Port        // of its node, that a pod takes for itself
@@ -181,10 +181,10 @@ func (o *object) derive() error {
 
 func (o *object) deriveFrom(typed api.Any) {
 	o.charge, o.elastic, _ = declaredCharge(typed)
-	o.index = make(map[string]string, len(o.kind.info.Indexes))
-	for _, name := range o.kind.info.Indexes {
-		if v := o.kind.Index(name, typed); v != "" {
-			o.index[name] = v
+	o.index = make([]string, len(o.kind.info.Indexes))
+	for i, field := range o.kind.info.Indexes {
+		if v := o.kind.Index(field, typed); v != "" {
+			o.index[i] = indexName(o.kind, field, v)
 		}
 	}
 	o.load, o.uses, o.ports = load{}, nil, nil
@@ -193,6 +193,15 @@ func (o *object) deriveFrom(typed api.Any) {
 		o.load, o.uses, o.ports = load{cpu, memory, 1}, pod.Spec.Uses(), pod.Spec.NodePorts()
 	}
 	o.node, _ = typed.(*api.Node)
+}
+
+// indexed returns the value of an index's field; "" if it has none, or was not
+// derived.
+func (o *object) indexed(field string) string {
+	if i := slices.Index(o.kind.info.Indexes, field); i >= 0 && i < len(o.index) {
+		return o.index[i][strings.LastIndexByte(o.index[i], 0)+1:]
+	}
+	return ""
 }
 
 // encode renders the object; meta.revision is left out when it is 0.
