@@ -164,15 +164,20 @@ func (l *ledger) check(made []*api.Pod) {
 	l.checkQuotas()
 }
 
+// blind is for how long a loop may go by nodes as they were: chaos breaks its
+// watch of them, and not that of pods. Who comes back within it has its pods back,
+// and nobody has seen that.
+const blind = 2 * time.Second
+
 // mates returns the pods that are, of those for which is says so, on nodes that
-// are not dead or on their way to one.
-func (l *ledger) mates(is func(*api.Pod) bool) (all, alive []*api.Pod) {
+// are not dead or on their way to one, as a loop may have seen it at a moment.
+func (l *ledger) mates(at time.Time, is func(*api.Pod) bool) (all, alive []*api.Pod) {
 	for _, p := range l.pods {
 		if over(p) || !is(p) {
 			continue
 		}
 		all = append(all, p)
-		if n := l.nodes["/"+p.Spec.Node]; p.Spec.Node == "" || n != nil && !n.Status.Health.Gone() {
+		if n := l.nodes["/"+p.Spec.Node]; p.Spec.Node == "" || n != nil && !n.Status.Health.Gone() && at.Sub(n.Status.Health.Since) > blind {
 			alive = append(alive, p)
 		}
 	}
@@ -185,7 +190,7 @@ func (l *ledger) checkApp(p *api.Pod) {
 		l.fail("%s was made for an app that is gone", p.Meta.Name)
 		return
 	}
-	all, alive := l.mates(func(o *api.Pod) bool { return o.Meta.Namespace == p.Meta.Namespace && o.Spec.App == p.Spec.App })
+	all, alive := l.mates(p.Meta.CreatedAt, func(o *api.Pod) bool { return o.Meta.Namespace == p.Meta.Namespace && o.Spec.App == p.Spec.App })
 	s := app.Effective
 	most := api.Desired(app) + max(api.Deref(s.Update.Surge), api.Deref(s.Update.Canary))
 	switch {
@@ -215,7 +220,7 @@ func (l *ledger) checkJob(p *api.Pod) {
 		l.fail("%s was made for a job that is gone", p.Meta.Name)
 		return
 	}
-	_, alive := l.mates(func(o *api.Pod) bool { return o.Meta.Namespace == p.Meta.Namespace && o.Spec.Run == p.Spec.Run })
+	_, alive := l.mates(p.Meta.CreatedAt, func(o *api.Pod) bool { return o.Meta.Namespace == p.Meta.Namespace && o.Spec.Run == p.Spec.Run })
 	if most := api.Deref(job.Effective.Parallelism); len(alive) > most {
 		l.fail("%s was made as number %d of run %s, at most %d may be at a time", p.Meta.Name, len(alive), p.Spec.Run, most)
 	}
