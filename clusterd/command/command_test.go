@@ -118,6 +118,7 @@ func TestCluster(t *testing.T) {
 	t.Run("rebalance", func(t *testing.T) { testRebalance(t, c) })
 	t.Run("token", func(t *testing.T) { testToken(t, c) })
 	t.Run("role", testRole)
+	t.Run("end of a right", func(t *testing.T) { testEndOfARight(t, c) })
 	t.Run("follow", func(t *testing.T) { testFollow(t, c) })
 	t.Run("rollout", func(t *testing.T) { testRollout(t, c) })
 	t.Run("top", func(t *testing.T) { testTop(t, c) })
