@@ -107,6 +107,9 @@ func TestPodStreams(t *testing.T) {
 		fmt.Fprint(conn, strings.ToUpper(line))
 	})
 	tunnels.connect(t, "w1", mux)
+	if code, got := call(c.Server, system, "GET", "/v1/nodes/w9/metrics", ""); code != 404 || !strings.Contains(got, "not found") {
+		t.Errorf("numbers of a node that is not there: %d %s", code, got)
+	}
 	for _, what := range []string{"exec", "connect"} { // the agent is not asked
 		if code, got := call(c.Server, system, "POST", "/v1/namespaces/default/pods/web-1/"+what+"?dry_run=true", ""); code != 204 || got != "" {
 			t.Errorf("whether one may %s: %d %s", what, code, got)
