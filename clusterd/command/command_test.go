@@ -578,7 +578,7 @@ func testPlan(t *testing.T) {
 		t.Errorf("%+v", out)
 	}
 	wrong := strings.Replace(spec, `"spec": {`, `"spec": {"cpu": "much", `, 1)
-	if out := clusterd(wrong, "plan", "-f", "-"); out.code != 1 || !strings.Contains(out.err, "spec.cpu") {
+	if out := clusterd(wrong, "plan", "-f", "-"); out.code != 1 || !strings.Contains(out.err, "spec.cpu") || out.out != "" {
 		t.Errorf("%+v", out)
 	}
 }
