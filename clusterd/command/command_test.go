@@ -352,7 +352,10 @@ func testLogs(t *testing.T) {
 	if out := ok(t, "logs", "pod/"+names[0], "--tail", "0"); out != "" {
 		t.Errorf("no lines asked for: %q", out)
 	}
-	refused(t, "nope", "logs", "pod/"+names[0], "-c", "nope")
+	refused(t, "it has main", "logs", "pod/"+names[0], "-c", "nope")
+	if r := clusterd("", "logs", "app/web", "-c", "nope"); r.code != 1 || strings.Count(r.err, "it has main") != 1 {
+		t.Errorf("logs of an app without the container: %+v", r)
+	}
 	refused(t, "app/default/nope", "logs", "app/nope")
 }
 

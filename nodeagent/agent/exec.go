@@ -37,7 +37,7 @@ func (a *Agent) serveExec(w http.ResponseWriter, r *http.Request) error {
 	case !ok:
 		return api.Errorf(api.NotFound, "the pod is not on node %s (any more)", a.cfg.Name)
 	case !named:
-		return noContainer(name)
+		return a.noContainer(r.PathValue("uid"), name)
 	case !run.Running:
 		return api.Errorf(api.Conflict, "container %s does not run now: try again once it does", name)
 	}
