@@ -248,7 +248,7 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 	if _, err := client.Of(cl, api.Secrets).Create(ctx, secret); err != nil {
 		t.Fatal(err)
 	}
-	if out := ok(t, "keys", "rotate", "secrets"); !strings.Contains(out, "1 versions of secrets were sealed anew") || !strings.Contains(out, "(the last seals)") {
+	if out := ok(t, "keys", "rotate", "secrets"); !strings.Contains(out, "versions of secrets sealed anew: 1\n") || !strings.Contains(out, "(the last seals)") {
 		t.Errorf("keys rotate secrets says:\n%s", out)
 	}
 	image := &api.Image{Meta: api.Meta{Name: api.ImageName("docker.io/library/web:1")}, Spec: api.ImageSpec{Reference: "docker.io/library/web:1", Nodes: []string{"w1"}}}
