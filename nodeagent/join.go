@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
@@ -129,7 +130,7 @@ const lingers = 10 * time.Second
 // knock asks until somebody is there to answer.
 func (s *settings) knock(ctx context.Context, token pki.JoinToken, log hclog.Logger) (res *pki.JoinResult, err error) {
 	err = insist(ctx, log, func(ctx context.Context) error {
-		res, err = pki.Join(ctx, s.server, token, pki.JoinRequest{Name: s.Name, Address: s.Address, Labels: s.labels})
+		res, err = pki.Join(ctx, s.server, token, pki.JoinRequest{Name: s.Name, Address: s.Address, Labels: s.labels, Program: daemon.UserAgent("nodeagent")})
 		return err
 	})
 	return res, err

@@ -182,7 +182,7 @@ func (s *settings) seeds(ctx context.Context) func() []string {
 		if err != nil {
 			return nil
 		}
-		c, err := client.New(client.Config{Addresses: agent.URLs(m.Servers), TLS: id.ClientTLS(), UserAgent: "nodeagent"})
+		c, err := client.New(client.Config{Addresses: agent.URLs(m.Servers), TLS: id.ClientTLS(), UserAgent: daemon.UserAgent("nodeagent")})
 		if err != nil {
 			return nil
 		}

@@ -224,7 +224,7 @@ func testDescribe(t *testing.T) {
 			t.Errorf("describe pod lacks %q:\n%s", want, out)
 		}
 	}
-	if out := ok(t, "describe", "node", "w1"); !strings.Contains(out, "health       ready") || !strings.Contains(out, "default/web-") {
+	if out := ok(t, "describe", "node", "w1"); !strings.Contains(out, "health       ready") || !strings.Contains(out, "default/web-") || !strings.Contains(out, "by node:w1 (nodeagent/") {
 		t.Errorf("describe node:\n%s", out)
 	}
 }

@@ -159,7 +159,7 @@ func (c *cli) stream(ctx context.Context, cl *client.Client, pod, what string, q
 		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+tok)
-	req.Header.Set("User-Agent", "clusterd/"+daemon.Version())
+	req.Header.Set("User-Agent", daemon.UserAgent("clusterd"))
 	conn, err := tunnel.Dial(ctx, host(cl), conf, req, tunnel.ExecProtocol)
 	if no, ok := errors.AsType[*tunnel.StatusError](err); ok {
 		e := &api.Error{}
