@@ -123,6 +123,7 @@ func TestCluster(t *testing.T) {
 	t.Run("rollout", func(t *testing.T) { testRollout(t, c) })
 	t.Run("top", func(t *testing.T) { testTop(t, c) })
 	t.Run("delete", testDelete)
+	t.Run("confirm-off", func(t *testing.T) { testConfirmOff(t, c) })
 }
 
 // podNames lists the pods as scripts do, with -o json.
@@ -513,6 +514,19 @@ func testDelete(t *testing.T) {
 	refused(t, "app/default/web", "delete", "app/web")
 	refused(t, "--force", "delete", "node", "w1") // it lives
 	ok(t, "get", "node", "w1")
+}
+
+// testConfirmOff: only who is not heard of is off; what that leads to is not promised.
+func testConfirmOff(t *testing.T, c *testcluster.Cluster) {
+	refused(t, "so it is not off", "node", "confirm-off", "w2")
+	c.Nodes["w2"].Kill()
+	c.Await("w2 is dead", func(ctx context.Context) (bool, error) {
+		n, err := client.Of(c.Client(), api.Nodes).Get(ctx, "", "w2")
+		return err == nil && n.Status.Health.Gone(), err
+	})
+	if out := ok(t, "node", "confirm-off", "w2"); out != "node/w2 confirmed off: its pods may run elsewhere now\n" {
+		t.Error(out)
+	}
 }
 
 // TestDeleteNodeWithVolumes: a node that is gone may have had data that nobody
