@@ -458,6 +458,9 @@ func testToken(t *testing.T, c *testcluster.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if out := ok(t, "get", "token", join.ID); !strings.Contains(out, " 0/2 ") {
+		t.Errorf("none of its two uses was made:\n%s", out)
+	}
 	tok, err := client.Of(c.Client(), api.Tokens).Get(t.Context(), "", join.ID)
 	if err != nil || tok.Spec.MaxUses != 2 || time.Until(tok.Spec.ExpiresAt) > time.Hour {
 		t.Errorf("token %+v: %v", tok, err)
