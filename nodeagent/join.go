@@ -19,6 +19,7 @@ import (
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/internal/client"
+	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
@@ -152,7 +153,7 @@ const lingers = 10 * time.Second
 // knock asks until somebody is there to answer.
 func (s *settings) knock(ctx context.Context, token pki.JoinToken, log hclog.Logger) (res *pki.JoinResult, err error) {
 	err = insist(ctx, log, func(ctx context.Context) error {
-		res, err = pki.Join(ctx, s.server, token, pki.JoinRequest{Name: s.Name, Address: s.Address, Labels: s.labels})
+		res, err = pki.Join(ctx, s.server, token, pki.JoinRequest{Name: s.Name, Address: s.Address, Labels: s.labels, Program: daemon.UserAgent("nodeagent")})
 		return err
 	})
 	return res, err

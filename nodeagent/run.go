@@ -206,7 +206,7 @@ func (s *settings) client() (*client.Client, membership, error) {
 	if err != nil {
 		return nil, m, err
 	}
-	c, err := client.New(client.Config{Addresses: agent.URLs(m.Servers), TLS: id.ClientTLS(), UserAgent: "nodeagent/" + daemon.Version()})
+	c, err := client.New(client.Config{Addresses: agent.URLs(m.Servers), TLS: id.ClientTLS(), UserAgent: daemon.UserAgent("nodeagent")})
 	return c, m, err
 }
 

@@ -59,7 +59,7 @@ func openServers(m membership, id *pki.Identity, save func(membership) error, lo
 	}
 	var err error
 	urls := agent.URLs(m.Servers)
-	if s.any, err = client.New(client.Config{Addresses: urls, TLS: id.ClientTLS(), UserAgent: "nodeagent/" + daemon.Version()}); err != nil {
+	if s.any, err = client.New(client.Config{Addresses: urls, TLS: id.ClientTLS(), UserAgent: daemon.UserAgent("nodeagent")}); err != nil {
 		return nil, err
 	}
 	if s.lead, err = s.any.At(urls); err != nil {
@@ -258,7 +258,7 @@ func (s *servers) addrs() (addrs []string) {
 func (s *servers) renew(ctx context.Context) error {
 	var errs []error
 	for _, addr := range s.addrs() {
-		res, err := pki.Renew(ctx, addr, s.id)
+		res, err := pki.Renew(ctx, addr, daemon.UserAgent("nodeagent"), s.id)
 		if err == nil {
 			return s.remember(func(m *membership) { m.GossipKeys = res.GossipKeys })
 		}

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -134,16 +135,26 @@ func (s *Server) belongs(id Identity, conn *tls.ConnectionState) standing {
 // whileAllowed returns r with a context for what outlives a request's
 // admission: it ends when the member is deleted, the certificate that was shown
 // has ended, the token was revoked or has expired, or its roles give a no more.
+// Its cause says then which (see whyEnded).
 func (s *Server) whileAllowed(r *request, a ask) (open *request, stop func()) {
 	r.stand()
 	if r.by.still == nil {
 		return r, func() {}
 	}
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := context.WithCancelCause(r.Context())
 	leave := s.streams.enter(&stream{r.by, a, cancel})
 	held := *r
 	held.Request = r.WithContext(ctx)
-	return &held, func() { cancel(); leave() }
+	return &held, func() { cancel(nil); leave() }
+}
+
+// whyEnded returns why the right to what is open with ctx has ended, and nil while it
+// has not.
+func whyEnded(ctx context.Context) error {
+	if why, ok := errors.AsType[*api.Error](context.Cause(ctx)); ok {
+		return why
+	}
+	return nil
 }
 
 // review says why by, who was allowed a, is so no more.

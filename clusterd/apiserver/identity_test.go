@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -224,6 +225,44 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 			})
 		})
 	}
+}
+
+// orderly is an agent that begins an answer and ends it in order when it is left.
+type orderly struct{}
+
+func (orderly) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, w := io.Pipe()
+	go func() {
+		io.WriteString(w, "line\n")
+		<-r.Context().Done()
+		w.Close()
+	}()
+	return &http.Response{StatusCode: http.StatusOK, ContentLength: -1, Body: body}, nil
+}
+
+// TestWhatIsCutOffLooksSo: a log that ends because its reader may see no more is
+// not one that came to its end.
+func TestWhatIsCutOffLooksSo(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Server, c *client.Client) {
+		s.cfg.Tunnels = &agents{nodes: map[string]*http.Client{"w1": {Transport: orderly{}}}}
+		makeNode(t, c, "w1", "1", "1Gi")
+		makePod(t, c, "web", "10m", "16Mi")
+		bindPod(t, c, "web", "w1")
+		u := pki.UserToken{ID: "ci", Secret: pki.NewUserToken().Secret}
+		must(client.Of(c, api.Tokens).Create(t.Context(), userToken("ci", u.Hash())))(t)
+		broken := make(chan any, 1)
+		go func() {
+			defer func() { broken <- recover() }()
+			over(s, nil, u.Reveal(), "GET", "/v1/namespaces/default/pods/web/logs?follow=true")
+		}()
+		time.Sleep(time.Minute)
+		if err := client.Of(c, api.Tokens).Delete(t.Context(), "", "ci", ""); err != nil {
+			t.Fatal(err)
+		}
+		if how := <-broken; how != http.ErrAbortHandler {
+			t.Errorf("it ended with %v", how)
+		}
+	})
 }
 
 // userToken is a token of an hour.

@@ -221,6 +221,17 @@ func (s *Server) serveFromNode(w http.ResponseWriter, r *request, path string) e
 	if err := allow(r.by, a); err != nil {
 		return err
 	}
+	key, err := r.key()
+	if err != nil {
+		return err
+	}
+	snap, err := s.latest(r)
+	if err != nil {
+		return err
+	}
+	if snap.get(key) == nil {
+		return notFound(ref)
+	}
 	client, err := s.agent(ref, ref.Name)
 	if err != nil {
 		return err

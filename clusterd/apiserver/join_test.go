@@ -106,7 +106,7 @@ func TestJoin(t *testing.T) {
 	c := startTLS(t, Config{})
 	ctx := t.Context()
 	tok := c.token(t, api.TokenSpec{MaxUses: 2})
-	res, err := pki.Join(ctx, c.addr, tok, pki.JoinRequest{Name: "w1", Address: "10.0.0.1:7946", Labels: map[string]string{"zone": "a"}})
+	res, err := pki.Join(ctx, c.addr, tok, pki.JoinRequest{Name: "w1", Address: "10.0.0.1:7946", Labels: map[string]string{"zone": "a"}, Program: "nodeagent/1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,14 +116,14 @@ func TestJoin(t *testing.T) {
 	// Its certificate is its identity.
 	agent := c.client(t, "", res.Identity.ClientTLS())
 	n := must(client.Of(agent, api.Nodes).Get(ctx, "", "w1"))(t)
-	if n.Meta.WrittenBy == "" || n.Meta.Labels["zone"] != "a" || n.Effective.Subnet != res.Node.Subnet {
+	if n.Meta.WrittenBy != "node:w1 (nodeagent/1)" || n.Meta.Labels["zone"] != "a" || n.Effective.Subnet != res.Node.Subnet {
 		t.Errorf("node is %+v", n)
 	}
 	n.Status.Address = "10.0.0.1"
 	must(client.Of(agent, api.Nodes).PutStatus(ctx, n))(t)
 	_, err = client.Of(agent, api.Tokens).Get(ctx, "", tok.ID)
 	wantCode(t, err, api.Denied)
-	if _, err := pki.Renew(ctx, c.addr, res.Identity); err != nil {
+	if _, err := pki.Renew(ctx, c.addr, "", res.Identity); err != nil {
 		t.Error(err)
 	}
 	// A machine that lost its key joins again, and keeps its subnet.
@@ -171,7 +171,7 @@ func TestJoin(t *testing.T) {
 	if err := client.Of(c.system, api.Nodes).Delete(ctx, "", "w1", ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pki.Renew(ctx, c.addr, res.Identity); err == nil || !strings.Contains(err.Error(), "join it again") {
+	if _, err := pki.Renew(ctx, c.addr, "", res.Identity); err == nil || !strings.Contains(err.Error(), "join it again") {
 		t.Errorf("renew of a deleted node: %v", err)
 	}
 }

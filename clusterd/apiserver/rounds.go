@@ -18,7 +18,7 @@ const roundEvery = 5 * time.Second
 type stream struct {
 	by    caller
 	asked ask
-	end   context.CancelFunc
+	end   context.CancelCauseFunc // with why the right to it has ended
 }
 
 // streams are all of them.
@@ -55,8 +55,8 @@ func (s *Server) makeRounds(ctx context.Context) {
 		}
 		s.cache.hub.round()
 		for _, st := range s.streams.all() {
-			if s.review(st.by, st.asked) != nil {
-				st.end()
+			if err := s.review(st.by, st.asked); err != nil {
+				st.end(err)
 			}
 		}
 	}

@@ -27,11 +27,13 @@ type param struct{ name, doc string }
 var (
 	askStale  = param{"stale", "true: answer from what this server has, without asking the others."}
 	askDryRun = param{"dry_run", "true: check and answer as if, but change nothing."}
-	ifMatch   = param{"If-Match", "Generation the object must have."}
-	ifAbsent  = param{"If-None-Match", "*: create only, the object must not exist."}
-	requestID = param{api.HeaderRequestID, "Identifies a write: sent again, it is answered from what the first one did."}
-	fence     = param{api.HeaderFence, "Revision of the leader's fence: the write fails once another server leads."}
-	writes    = []param{requestID, fence}
+	// Whose connection breaks off learns by it whether he may have another.
+	askWhether = param{"dry_run", "true: only check whether it may be, and answer 204."}
+	ifMatch    = param{"If-Match", "Generation the object must have."}
+	ifAbsent   = param{"If-None-Match", "*: create only, the object must not exist."}
+	requestID  = param{api.HeaderRequestID, "Identifies a write: sent again, it is answered from what the first one did."}
+	fence      = param{api.HeaderFence, "Revision of the leader's fence: the write fails once another server leads."}
+	writes     = []param{requestID, fence}
 )
 
 const onePod = "/v1/namespaces/{namespace}/pods/{name}"
@@ -59,10 +61,10 @@ func (s *Server) routes() []route {
 			summary: "What pods use now, measured by their nodes", out: reflect.TypeFor[api.UsageAnswer](), query: []param{{"namespace", "Only pods of this one."}}}},
 		route{method: "POST", path: onePod + "/exec", kind: pods, act: api.VerbExec, serve: servePodStream("exec"), doc: doc{
 			summary: "Run a command in a container: upgrade the connection to clusterd-exec", status: http.StatusSwitchingProtocols, query: []param{
-				{"container", "Which container; by default the main one."}, {"command", "The command, one parameter per word."}, {"tty", "true: with a terminal."}, {"stdin", "true: with input."}}}},
+				{"container", "Which container; by default the main one."}, {"command", "The command, one parameter per word."}, {"tty", "true: with a terminal."}, {"stdin", "true: with input."}, askWhether}}},
 		route{method: "POST", path: onePod + "/connect", kind: pods, act: api.VerbConnect, serve: servePodStream("connect"), doc: doc{
 			summary: "Connect to a port of a pod: upgrade the connection to clusterd-exec", status: http.StatusSwitchingProtocols, query: []param{
-				{"port", "The port, by number."}}}},
+				{"port", "The port, by number."}, askWhether}}},
 		route{method: "GET", path: onePod + "/drained", kind: pods, act: api.VerbRead, serve: (*Server).serveDrained, doc: doc{
 			summary: "Wait until no node sends new connections to the pod", out: reflect.TypeFor[api.DrainedAnswer](), query: []param{{"timeout", "How long to wait at most, 2s by default."}}}},
 		route{method: "POST", path: "/v1/nodes/{name}/applied", kind: nodes, act: api.VerbStatus, routine: true, serve: (*Server).serveApplied, doc: doc{

@@ -80,6 +80,10 @@ func servePodStream(what string) func(*Server, http.ResponseWriter, *request) er
 		if err != nil {
 			return err
 		}
+		if r.flag("dry_run") {
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		}
 		s.auditNow(r)
 		s.forward(w, r, r.to(r.act, nil), client, "/v1/pods/"+url.PathEscape(o.meta.UID)+"/"+what, o.ref(), node)
 		return nil
@@ -103,6 +107,7 @@ func (s *Server) agent(ref api.Ref, node string) (*http.Client, error) {
 func (s *Server) forward(w http.ResponseWriter, r *request, a ask, client *http.Client, path string, ref api.Ref, node string) {
 	r, stop := s.whileAllowed(r, a)
 	defer stop()
+	answered := true
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL = &url.URL{Scheme: "http", Host: node, Path: path, RawQuery: p.In.URL.RawQuery}
@@ -114,12 +119,21 @@ func (s *Server) forward(w http.ResponseWriter, r *request, a ask, client *http.
 		FlushInterval: -1,
 		ErrorLog:      s.stdlog(),
 		ErrorHandler: func(w http.ResponseWriter, hr *http.Request, err error) {
-			if hr.Context().Err() == nil {
+			answered = false
+			switch why := whyEnded(hr.Context()); {
+			case why != nil:
+				s.refuse(w, hr, why)
+			case hr.Context().Err() == nil:
 				s.refuse(w, hr, conflict(api.Unready, ref, "its node %s stopped answering: %s", node, err))
 			}
 		},
 	}
 	proxy.ServeHTTP(w, r.Request)
+	if answered && whyEnded(r.Context()) != nil {
+		// The agent ends its answer in order when it is left, and what was cut off
+		// must not look whole: whoever follows asks again, and hears why.
+		panic(http.ErrAbortHandler)
+	}
 }
 
 func (s *Server) stdlog() *log.Logger {

@@ -80,6 +80,9 @@ func TestPodStreams(t *testing.T) {
 	if code != 503 || !strings.Contains(got, "its node w1 is not connected") {
 		t.Errorf("logs without a connection: %d %s", code, got)
 	}
+	if code, got := call(c.Server, system, "POST", "/v1/namespaces/default/pods/web-1/connect?dry_run=true", ""); code != 503 {
+		t.Errorf("whether one may connect without a connection: %d %s", code, got)
+	}
 	release := make(chan struct{})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/pods/{uid}/logs", func(w http.ResponseWriter, r *http.Request) {
@@ -104,6 +107,14 @@ func TestPodStreams(t *testing.T) {
 		fmt.Fprint(conn, strings.ToUpper(line))
 	})
 	tunnels.connect(t, "w1", mux)
+	if code, got := call(c.Server, system, "GET", "/v1/nodes/w9/metrics", ""); code != 404 || !strings.Contains(got, "not found") {
+		t.Errorf("numbers of a node that is not there: %d %s", code, got)
+	}
+	for _, what := range []string{"exec", "connect"} { // the agent is not asked
+		if code, got := call(c.Server, system, "POST", "/v1/namespaces/default/pods/web-1/"+what+"?dry_run=true", ""); code != 204 || got != "" {
+			t.Errorf("whether one may %s: %d %s", what, code, got)
+		}
+	}
 	resp := must(user.Do(ctx, logs))(t)
 	defer resp.Body.Close()
 	lines := bufio.NewScanner(resp.Body)

@@ -79,7 +79,7 @@ func TestErrorsSayTheWayOut(t *testing.T) {
 	if out := ok(t, "node"); !strings.Contains(out, "uncordon") {
 		t.Errorf("clusterd node: %s", out)
 	}
-	if r := clusterd("", "version"); r.code != 1 || !strings.Contains(r.out, "clusterd ") {
+	if r := clusterd("", "version"); r.code != 0 || !strings.HasPrefix(r.out, "clusterd ") || !strings.HasPrefix(r.err, "The servers' versions are not known: ") {
 		t.Errorf("version without a cluster to ask: %+v", r)
 	}
 }
@@ -118,10 +118,12 @@ func TestCluster(t *testing.T) {
 	t.Run("rebalance", func(t *testing.T) { testRebalance(t, c) })
 	t.Run("token", func(t *testing.T) { testToken(t, c) })
 	t.Run("role", testRole)
+	t.Run("end of a right", func(t *testing.T) { testEndOfARight(t, c) })
 	t.Run("follow", func(t *testing.T) { testFollow(t, c) })
 	t.Run("rollout", func(t *testing.T) { testRollout(t, c) })
 	t.Run("top", func(t *testing.T) { testTop(t, c) })
 	t.Run("delete", testDelete)
+	t.Run("confirm-off", func(t *testing.T) { testConfirmOff(t, c) })
 }
 
 // podNames lists the pods as scripts do, with -o json.
@@ -223,7 +225,7 @@ func testDescribe(t *testing.T) {
 			t.Errorf("describe pod lacks %q:\n%s", want, out)
 		}
 	}
-	if out := ok(t, "describe", "node", "w1"); !strings.Contains(out, "health       ready") || !strings.Contains(out, "default/web-") {
+	if out := ok(t, "describe", "node", "w1"); !strings.Contains(out, "health       ready") || !strings.Contains(out, "default/web-") || !strings.Contains(out, "by node:w1 (nodeagent/") {
 		t.Errorf("describe node:\n%s", out)
 	}
 }
@@ -247,7 +249,7 @@ func testDescribeEveryKind(t *testing.T, c *testcluster.Cluster) {
 	if _, err := client.Of(cl, api.Secrets).Create(ctx, secret); err != nil {
 		t.Fatal(err)
 	}
-	if out := ok(t, "keys", "rotate", "secrets"); !strings.Contains(out, "1 versions of secrets were sealed anew") || !strings.Contains(out, "(the last seals)") {
+	if out := ok(t, "keys", "rotate", "secrets"); !strings.Contains(out, "versions of secrets sealed anew: 1\n") || !strings.Contains(out, "(the last seals)") {
 		t.Errorf("keys rotate secrets says:\n%s", out)
 	}
 	image := &api.Image{Meta: api.Meta{Name: api.ImageName("docker.io/library/web:1")}, Spec: api.ImageSpec{Reference: "docker.io/library/web:1", Nodes: []string{"w1"}}}
@@ -351,7 +353,10 @@ func testLogs(t *testing.T) {
 	if out := ok(t, "logs", "pod/"+names[0], "--tail", "0"); out != "" {
 		t.Errorf("no lines asked for: %q", out)
 	}
-	refused(t, "nope", "logs", "pod/"+names[0], "-c", "nope")
+	refused(t, "it has main", "logs", "pod/"+names[0], "-c", "nope")
+	if r := clusterd("", "logs", "app/web", "-c", "nope"); r.code != 1 || strings.Count(r.err, "it has main") != 1 {
+		t.Errorf("logs of an app without the container: %+v", r)
+	}
 	refused(t, "app/default/nope", "logs", "app/nope")
 }
 
@@ -453,6 +458,9 @@ func testToken(t *testing.T, c *testcluster.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if out := ok(t, "get", "token", join.ID); !strings.Contains(out, " 0/2 ") {
+		t.Errorf("none of its two uses was made:\n%s", out)
+	}
 	tok, err := client.Of(c.Client(), api.Tokens).Get(t.Context(), "", join.ID)
 	if err != nil || tok.Spec.MaxUses != 2 || time.Until(tok.Spec.ExpiresAt) > time.Hour {
 		t.Errorf("token %+v: %v", tok, err)
@@ -495,6 +503,9 @@ func testRole(t *testing.T) {
 	refused(t, `token ci may not read secrets in default: it needs a role with the rule { namespaces = ["default"], kinds = ["secrets"], verbs = ["read"] }`, "get", "secrets")
 	refused(t, "only those of default", "get", "pods", "-A")
 	refused(t, "token ci may not write roles", "role", "set", "mine", "--rule", "* * in *")
+	if r := clusterd("", "version"); r.code != 0 || !strings.HasPrefix(r.out, "clusterd ") || strings.Contains(r.out, "server ") || !strings.Contains(r.err, "token ci may not read servers") {
+		t.Errorf("version for who may not read servers: %+v", r)
+	}
 }
 
 func testDelete(t *testing.T) {
@@ -506,6 +517,19 @@ func testDelete(t *testing.T) {
 	refused(t, "app/default/web", "delete", "app/web")
 	refused(t, "--force", "delete", "node", "w1") // it lives
 	ok(t, "get", "node", "w1")
+}
+
+// testConfirmOff: only who is not heard of is off; what that leads to is not promised.
+func testConfirmOff(t *testing.T, c *testcluster.Cluster) {
+	refused(t, "so it is not off", "node", "confirm-off", "w2")
+	c.Nodes["w2"].Kill()
+	c.Await("w2 is dead", func(ctx context.Context) (bool, error) {
+		n, err := client.Of(c.Client(), api.Nodes).Get(ctx, "", "w2")
+		return err == nil && n.Status.Health.Gone(), err
+	})
+	if out := ok(t, "node", "confirm-off", "w2"); out != "node/w2 confirmed off: its pods may run elsewhere now\n" {
+		t.Error(out)
+	}
 }
 
 // TestDeleteNodeWithVolumes: a node that is gone may have had data that nobody
@@ -577,7 +601,7 @@ func testPlan(t *testing.T) {
 		t.Errorf("%+v", out)
 	}
 	wrong := strings.Replace(spec, `"spec": {`, `"spec": {"cpu": "much", `, 1)
-	if out := clusterd(wrong, "plan", "-f", "-"); out.code != 1 || !strings.Contains(out.err, "spec.cpu") {
+	if out := clusterd(wrong, "plan", "-f", "-"); out.code != 1 || !strings.Contains(out.err, "spec.cpu") || out.out != "" {
 		t.Errorf("%+v", out)
 	}
 }

@@ -38,7 +38,7 @@ holds for this outage; a node that comes back is taken for what it is.`,
 				return err
 			}
 			_ = cl.Record(cmd.Context(), n.Ref(), api.Event{Reason: "confirmed_off", Message: "an operator confirmed that the machine is off", By: "operator"})
-			fmt.Fprintf(c.out, "%s confirmed off: its pods run elsewhere\n", n.Ref())
+			fmt.Fprintf(c.out, "%s confirmed off: its pods may run elsewhere now\n", n.Ref())
 			return nil
 		},
 	}

@@ -96,7 +96,7 @@ func (c copier) tar(ctx context.Context, pod string, args []string, feed func(io
 		frames.Write(tunnel.FrameCloseStdin, nil)
 		fed <- err
 	}()
-	err = c.show(ctx, frames, pod, out)
+	err = c.show(ctx, cl, frames, pod, "exec", out)
 	if code, ok := errors.AsType[exitCode](err); ok {
 		err = fmt.Errorf("tar in the container ended with code %d", code)
 		if code == 126 || code == 127 {

@@ -134,7 +134,7 @@ func (c *cli) run(ctx context.Context, s session) error {
 		}
 		frames.Write(tunnel.FrameCloseStdin, nil)
 	}()
-	return c.show(ctx, frames, s.pod, c.out)
+	return c.show(ctx, cl, frames, s.pod, "exec", c.out)
 }
 
 // stream opens a connection of frames to what of a pod.
@@ -159,7 +159,7 @@ func (c *cli) stream(ctx context.Context, cl *client.Client, pod, what string, q
 		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+tok)
-	req.Header.Set("User-Agent", "clusterd/"+daemon.Version())
+	req.Header.Set("User-Agent", daemon.UserAgent("clusterd"))
 	conn, err := tunnel.Dial(ctx, host(cl), conf, req, tunnel.ExecProtocol)
 	if no, ok := errors.AsType[*tunnel.StatusError](err); ok {
 		e := &api.Error{}
@@ -175,15 +175,29 @@ func (c *cli) stream(ctx context.Context, cl *client.Client, pod, what string, q
 	return conn, nil
 }
 
-// show prints what the command writes to out; its exit code is the result.
-func (c *cli) show(ctx context.Context, frames *tunnel.Frames, pod string, out io.Writer) error {
+// ask returns why this user cannot have a connection to what of a pod now.
+func (c *cli) ask(ctx context.Context, cl *client.Client, pod, what string) error {
+	path := client.Path(api.Pods.Info(), c.to.ns(), pod) + "/" + what
+	return cl.Call(ctx, http.MethodPost, path, url.Values{"dry_run": {"true"}}, nil, nil)
+}
+
+// isRefusal reports whether err says that the user may not, or is nobody here (any
+// more): it stays so, however often it is tried.
+func isRefusal(err error) bool { return api.Is(err, api.Denied) || api.Is(err, api.Unauthenticated) }
+
+// show prints to out what comes from the connection to what of a pod, to the end of
+// what is there; its exit code is the result.
+func (c *cli) show(ctx context.Context, cl *client.Client, frames *tunnel.Frames, pod, what string, out io.Writer) error {
 	for {
 		kind, data, err := frames.Read()
 		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return fmt.Errorf("exec in pod %s: the connection ended before the command did: %w", pod, err)
+			if no := c.ask(ctx, cl, pod, what); isRefusal(no) {
+				return no // it ended with the right to it
+			}
+			return fmt.Errorf("%s in pod %s: the connection broke off: %w", what, pod, err)
 		}
 		switch kind {
 		case tunnel.FrameStdout:
@@ -193,10 +207,10 @@ func (c *cli) show(ctx context.Context, frames *tunnel.Frames, pod string, out i
 		case tunnel.FrameExit:
 			var e tunnel.Exit
 			if err := json.Unmarshal(data, &e); err != nil {
-				return fmt.Errorf("exec in pod %s: %w", pod, err)
+				return fmt.Errorf("%s in pod %s: %w", what, pod, err)
 			}
 			if e.Error != "" {
-				fmt.Fprintf(c.err, "Error: exec in pod %s: %s\n", pod, e.Error)
+				fmt.Fprintf(c.err, "Error: %s in pod %s: %s\n", what, pod, e.Error)
 			}
 			if e.Code != 0 {
 				return exitCode(e.Code)

@@ -94,7 +94,7 @@ secrets      the key that seals secrets. All are sealed anew; servers keep older
 				return err
 			}
 			if args[0] == api.KeysSecrets {
-				fmt.Fprintf(c.out, "%d versions of secrets were sealed anew\n", now.Sealed)
+				fmt.Fprintf(c.out, "versions of secrets sealed anew: %d\n", now.Sealed)
 			}
 			if len(now.Removed) > 0 {
 				fmt.Fprintf(c.out, "removed: %s\n", strings.Join(now.Removed, ", "))

@@ -55,7 +55,7 @@ func (c *cli) logs() *cobra.Command {
 				return err
 			}
 			defer cl.Close()
-			l := &logPrinter{c: cl, ns: c.to.ns(), q: q, out: c.out, err: c.err, seen: map[string]bool{}}
+			l := &logPrinter{c: cl, ns: c.to.ns(), q: q, out: c.out, err: c.err, seen: map[string]bool{}, said: map[string]bool{}}
 			switch kind {
 			case api.Pods.Name:
 				return l.pod(cmd.Context(), name, "")
@@ -84,6 +84,7 @@ type logPrinter struct {
 
 	mu   sync.Mutex // for what is below, and for writing
 	seen map[string]bool
+	said map[string]bool // errors that were told
 }
 
 // app prints the logs of all pods of an app.
@@ -118,10 +119,10 @@ func (l *logPrinter) pods(ctx context.Context, filter client.Filter, want func(*
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	var wg sync.WaitGroup
-	var failed []error
+	failed := 0
 	start := func(pod *api.Pod) {
 		l.mu.Lock()
 		skip := l.seen[pod.Meta.Name] || !hasLog(pod) || !want(pod)
@@ -131,12 +132,15 @@ func (l *logPrinter) pods(ctx context.Context, filter client.Filter, want func(*
 			return
 		}
 		wg.Go(func() {
-			// One pod that cannot answer must not hide the others.
-			if err := l.pod(ctx, pod.Meta.Name, "["+pod.Meta.Name+"] "); err != nil && ctx.Err() == nil {
+			switch err := l.pod(ctx, pod.Meta.Name, "["+pod.Meta.Name+"] "); {
+			case err == nil || ctx.Err() != nil:
+			case isRefusal(err): // as of all the others
+				end(err)
+			default: // one pod that cannot answer must not hide the others
 				l.mu.Lock()
 				defer l.mu.Unlock()
-				failed = append(failed, err)
-				fmt.Fprintln(l.err, "Error:", message(err))
+				failed++
+				l.tell(err)
 			}
 		})
 	}
@@ -145,6 +149,9 @@ func (l *logPrinter) pods(ctx context.Context, filter client.Filter, want func(*
 	}
 	for l.q.follow && ctx.Err() == nil {
 		for ev, err := range client.Of(l.c, api.Pods).Watch(ctx, l.ns, filter, rev) {
+			if isRefusal(err) {
+				end(err)
+			}
 			if err != nil {
 				break
 			}
@@ -165,10 +172,22 @@ func (l *logPrinter) pods(ctx context.Context, filter client.Filter, want func(*
 		}
 	}
 	wg.Wait()
-	if len(pods) > 0 && len(failed) == len(pods) {
+	switch why := context.Cause(ctx); {
+	case isRefusal(why):
+		return why
+	case len(pods) > 0 && failed == len(pods):
 		return errors.New("none of its pods could answer")
 	}
 	return nil
+}
+
+// tell prints an error, once if it is the same for several pods.
+func (l *logPrinter) tell(err error) {
+	text := message(err)
+	if !l.said[text] {
+		l.said[text] = true
+		fmt.Fprintln(plain{l.err}, "Error:", text)
+	}
 }
 
 // hasLog reports whether the pod has begun to run, on a node that can be asked.

@@ -34,10 +34,10 @@ input. The exit code is 1 if the cluster would refuse the object.`,
 			if err != nil {
 				return err
 			}
-			printPlan(plain{c.out}, ref, p)
-			if n := len(p.Errors); n > 0 {
+			if len(p.Errors) > 0 { // nothing else of the plan holds then
 				return &api.Error{Code: api.Invalid, Message: "the cluster would refuse it", Ref: &ref, Fields: p.Errors}
 			}
+			printPlan(plain{c.out}, ref, p)
 			return nil
 		},
 	}

@@ -49,9 +49,6 @@ Local port 0 takes a free one.`,
 			if err != nil {
 				return err
 			}
-			if _, err := c.podOf(cmd.Context(), target); err != nil {
-				return err
-			}
 			return c.forward(cmd.Context(), target, address, all)
 		},
 	}
@@ -122,17 +119,24 @@ func parseForwarding(word string) (f forwarding, err error) {
 	return f, nil
 }
 
-// forward serves the local ports until ctx ends.
+// forward serves the local ports until ctx ends, or the right to connect does.
 func (c *cli) forward(ctx context.Context, target, address string, all []forwarding) error {
 	cl, err := c.to.client()
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
+	pod, err := c.podOf(ctx, target)
+	if err != nil {
+		return err
+	}
+	if err := c.ask(ctx, cl, pod, "connect"); isRefusal(err) || api.Is(err, api.NotFound) {
+		return err // what is only not ready may be so when somebody connects
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	for _, f := range all {
 		l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(f.local)))
 		if err != nil {
@@ -148,7 +152,11 @@ func (c *cli) forward(ctx context.Context, target, address string, all []forward
 				}
 				wg.Go(func() {
 					defer conn.Close()
-					if err := c.connect(ctx, cl, target, f.remote, conn); err != nil && ctx.Err() == nil {
+					switch err := c.connect(ctx, cl, target, f.remote, conn); {
+					case err == nil || ctx.Err() != nil:
+					case isRefusal(err): // as are all that come
+						end(err)
+					default:
 						fmt.Fprintln(plain{c.err}, "Error:", message(err))
 					}
 				})
@@ -156,6 +164,9 @@ func (c *cli) forward(ctx context.Context, target, address string, all []forward
 		})
 	}
 	<-ctx.Done()
+	if why := context.Cause(ctx); isRefusal(why) {
+		return why
+	}
 	return nil
 }
 
@@ -179,7 +190,7 @@ func (c *cli) connect(ctx context.Context, cl *client.Client, target string, por
 		}
 		frames.Write(tunnel.FrameCloseStdin, nil)
 	}()
-	err = c.show(ctx, frames, pod, local)
+	err = c.show(ctx, cl, frames, pod, "connect", local)
 	if _, code := errors.AsType[exitCode](err); code {
 		return nil // show has said why
 	}

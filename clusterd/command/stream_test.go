@@ -82,6 +82,68 @@ func testPortForward(t *testing.T, c *testcluster.Cluster) {
 	refused(t, "want pod/<name> or app/<name>", "port-forward", "node/w1", "80")
 }
 
+// testEndOfARight: what is open ends with the right to it, and says why: that the
+// token was revoked, or what its role gives no more.
+func testEndOfARight(t *testing.T, c *testcluster.Cluster) {
+	ok(t, "role", "set", "narrow", "--rule", "read apps,pods in default")
+	for _, role := range []string{"kept", "narrowed"} {
+		ok(t, "role", "set", role, "--rule", "read apps,pods in default", "--rule", "logs,exec,connect pods in default")
+	}
+	type running struct {
+		*bufio.Scanner
+		what, want string
+	}
+	var all []running
+	pod := "pod/" + podNames(t)[0]
+	for _, of := range []struct{ role, logs, exec, connect string }{
+		{"kept", "it was revoked", "it was revoked", "it was revoked"},
+		{"narrowed", "token narrowed may not read the logs of pods in default", "token narrowed may not run commands in pods in default", "token narrowed may not connect to ports of pods in default"},
+	} {
+		t.Setenv("CLUSTERD_TOKEN", strings.TrimSpace(ok(t, "token", "create", of.role, "--role", of.role)))
+		for _, cmd := range []struct {
+			want string
+			args []string
+		}{
+			{of.logs, []string{"logs", "-f", "app/web"}},
+			{of.logs, []string{"logs", "-f", pod}},
+			{of.exec, []string{"exec", pod, "--", "/toolbox", "print=runs", "forever"}},
+			{of.connect, []string{"port-forward", "app/web", "0:80"}},
+		} {
+			r := running{start(t, cmd.args...), strings.Join(cmd.args, " "), cmd.want}
+			if !r.Scan() {
+				t.Fatalf("%s: %v", r.what, r.Err())
+			}
+			all = append(all, r)
+			if address, _, is := strings.Cut(r.Text(), " -> "); is {
+				conn, err := net.Dial("tcp", address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				fmt.Fprintln(conn, "hello")
+				if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != "hello\n" {
+					t.Fatalf("%q came back (%v)", line, err)
+				}
+			}
+		}
+		t.Setenv("CLUSTERD_TOKEN", c.Token())
+	}
+	ok(t, "delete", "token", "kept")
+	ok(t, "role", "set", "narrowed", "--rule", "read apps,pods in default")
+	for _, r := range all {
+		for r.Scan() {
+		}
+		if err := r.Err(); err == nil || !strings.Contains(message(err), r.want) {
+			t.Errorf("%s ended with %v, want %s", r.what, err, r.want)
+		}
+	}
+	t.Setenv("CLUSTERD_TOKEN", strings.TrimSpace(ok(t, "token", "create", "narrow", "--role", "narrow")))
+	refused(t, "token narrow may not connect to ports of pods in default", "port-forward", "app/web", "0:80")
+	if r := clusterd("", "logs", "app/web"); r.code != 1 || strings.Count(r.err, "may not read the logs") != 1 {
+		t.Errorf("logs of two pods: %+v", r)
+	}
+}
+
 // TestFollowTellsTheLastEvents: what happened long ago is not told before what
 // is waited for, but that there is more.
 func TestFollowTellsTheLastEvents(t *testing.T) {

@@ -91,7 +91,7 @@ func (t *target) tls() (*tls.Config, error) {
 // client returns a client of the cluster. It does not connect.
 func (t *target) client() (*client.Client, error) {
 	if t.socket != "" {
-		return client.New(client.Config{Socket: t.socket, UserAgent: "clusterd/" + daemon.Version()})
+		return client.New(client.Config{Socket: t.socket, UserAgent: daemon.UserAgent("clusterd")})
 	}
 	addrs, err := t.addresses()
 	if err != nil {
@@ -105,7 +105,7 @@ func (t *target) client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(client.Config{Addresses: addrs, Token: tok, TLS: conf, UserAgent: "clusterd/" + daemon.Version()})
+	return client.New(client.Config{Addresses: addrs, Token: tok, TLS: conf, UserAgent: daemon.UserAgent("clusterd")})
 }
 
 // host is host:port of the server c talks to.

@@ -103,3 +103,11 @@ func (r *rollout) aim() int {
 	}
 	return r.want
 }
+
+// progress says how many pods of a revision are healthy, and how many should be.
+func (r *rollout) progress(healthy int, revision string) string {
+	if more := healthy - r.aim(); more > 0 {
+		return fmt.Sprintf("%d pods of %s are healthy, %d more than wanted", healthy, revision, more)
+	}
+	return fmt.Sprintf("%d of %d pods of %s are healthy", healthy, r.aim(), revision)
+}

@@ -88,7 +88,7 @@ func (r *rollout) stalled() *api.Cause {
 	if left > 0 {
 		return nil
 	}
-	progress := fmt.Sprintf("no progress for %s: %d of %d pods of the revision are healthy", deadline, len(r.f.current)-len(waiting), r.aim())
+	progress := fmt.Sprintf("no progress for %s: %s", deadline, r.progress(len(r.f.current)-len(waiting), "the revision"))
 	if len(waiting) > 0 {
 		pod := waiting[0]
 		c := r.causeOf(pod, "deadline", fmt.Sprintf("%s; %s: %s", progress, pod.Meta.Name, why(pod)))

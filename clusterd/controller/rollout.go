@@ -230,7 +230,7 @@ func (r *rollout) message() string {
 		if r.starved != "" {
 			return api.WaitsForQuota + r.starved
 		}
-		m := fmt.Sprintf("%d of %d pods of revision %s are healthy", len(filter(r.f.current, r.healthy)), r.aim(), ro.Revision)
+		m := r.progress(len(filter(r.f.current, r.healthy)), "revision "+ro.Revision)
 		if ro.Reason != "" {
 			m = ro.Reason + ": " + m
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/keys"
+	"github.com/clusterd/terraform-provider-clusterd/internal/daemon"
 	"github.com/clusterd/terraform-provider-clusterd/internal/pki"
 )
 
@@ -81,7 +82,7 @@ func (s *Server) join(ctx context.Context, gossipAddr string) (j joined, err err
 	if err != nil {
 		return j, fmt.Errorf("--join needs a token of role server, by --token-file or CLUSTERD_JOIN_TOKEN: %w", err)
 	}
-	req := pki.JoinRequest{Role: pki.Server, Name: s.cfg.Name, Address: s.addr, Gossip: gossipAddr, Peer: s.peer, Level: s.cfg.Level}
+	req := pki.JoinRequest{Role: pki.Server, Name: s.cfg.Name, Address: s.addr, Gossip: gossipAddr, Peer: s.peer, Level: s.cfg.Level, Program: daemon.UserAgent("clusterd")}
 	for wait, i := time.Second, 0; ; i++ {
 		at, err := hostPort("--join", s.cfg.Join[i%len(s.cfg.Join)], DefaultPort)
 		if err != nil {

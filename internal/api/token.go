@@ -13,7 +13,12 @@ var Tokens = &Kind[*Token]{
 	Doc: "A bearer token of a user, or a join token of machines. Only a hash of its secret is kept.",
 	Columns: []Column[*Token]{
 		{Name: "ROLE", Of: func(t *Token) string { return strings.Join(t.Spec.Named(), ", ") }},
-		{Name: "USES", Of: func(t *Token) string { return fmt.Sprint(t.Status.Uses) }},
+		{Name: "USES", Of: func(t *Token) string {
+			if t.Spec.MaxUses == 0 {
+				return fmt.Sprint(t.Status.Uses)
+			}
+			return fmt.Sprintf("%d/%d", t.Status.Uses, t.Spec.MaxUses)
+		}},
 		{Name: "EXPIRES", Of: func(t *Token) string {
 			if t.Spec.ExpiresAt.IsZero() {
 				return "never"

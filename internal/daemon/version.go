@@ -20,3 +20,6 @@ func Version() string {
 	}
 	return "dev"
 }
+
+// UserAgent is how a program of this version names itself to a server.
+func UserAgent(program string) string { return program + "/" + Version() }

@@ -28,6 +28,8 @@ type JoinRequest struct {
 	Gossip string `json:"gossip,omitempty"`
 	Peer   string `json:"peer,omitempty"`
 	Level  int    `json:"level,omitempty"` // that a server knows, see api.Level
+	// Program asks, such as nodeagent/0.1.0: it is the User-Agent, and recorded.
+	Program string `json:"-"`
 }
 
 // JoinResponse answers POST /v1/join and, without Node changed,
@@ -99,7 +101,7 @@ func Join(ctx context.Context, addr string, token JoinToken, req JoinRequest) (*
 	var resp JoinResponse
 	name := req.Name
 	req.ID, req.Secret, req.CSR = token.ID, token.Secret, string(csr)
-	if err := post(ctx, pinnedTLS(token.Pin), "https://"+addr+"/v1/join", req, &resp); err != nil {
+	if err := post(ctx, pinnedTLS(token.Pin), "https://"+addr+"/v1/join", req.Program, req, &resp); err != nil {
 		return nil, fmt.Errorf("join %s as %s: %w", addr, name, err)
 	}
 	err = checkPin([]byte(resp.CA), token.Pin)
@@ -114,14 +116,14 @@ func Join(ctx context.Context, addr string, token JoinToken, req JoinRequest) (*
 }
 
 // Renew gets a new certificate with a new key for id from the server at addr
-// (host:port) and swaps it in.
-func Renew(ctx context.Context, addr string, id *Identity) (*JoinResponse, error) {
+// (host:port) and swaps it in. Program is that of a JoinRequest.
+func Renew(ctx context.Context, addr, program string, id *Identity) (*JoinResponse, error) {
 	key, csr, err := newRequest()
 	if err != nil {
 		return nil, err
 	}
 	var resp JoinResponse
-	if err := post(ctx, id.ClientTLS(), "https://"+addr+"/v1/renew", RenewRequest{CSR: string(csr)}, &resp); err != nil {
+	if err := post(ctx, id.ClientTLS(), "https://"+addr+"/v1/renew", program, RenewRequest{CSR: string(csr)}, &resp); err != nil {
 		return nil, fmt.Errorf("renew at %s: %w", addr, err)
 	}
 	fresh := &Identity{}
@@ -174,7 +176,7 @@ func checkPin(bundle []byte, want string) error {
 	return &PinError{Want: want, Have: have}
 }
 
-func post(ctx context.Context, conf *tls.Config, url string, in, out any) error {
+func post(ctx context.Context, conf *tls.Config, url, program string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -184,6 +186,9 @@ func post(ctx context.Context, conf *tls.Config, url string, in, out any) error 
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if program != "" {
+		req.Header.Set("User-Agent", program)
+	}
 	tr := &http.Transport{TLSClientConfig: conf, TLSHandshakeTimeout: 10 * time.Second}
 	defer tr.CloseIdleConnections()
 	// A token's secret goes where it was sent and nowhere else.

@@ -92,7 +92,7 @@ func TestJoinAndRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := res.Identity.Leaf().SerialNumber
-	if _, err := Renew(t.Context(), addr, res.Identity); err != nil {
+	if _, err := Renew(t.Context(), addr, "nodeagent/1", res.Identity); err != nil {
 		t.Fatal(err)
 	}
 	loaded, err := LoadIdentity(dir)
@@ -142,7 +142,7 @@ func TestJoinRefusals(t *testing.T) {
 	})
 	t.Run("renew without a certificate", func(t *testing.T) {
 		var out JoinResponse
-		err := post(t.Context(), pinnedTLS(ca.Pin()), "https://"+addr+"/v1/renew", RenewRequest{}, &out)
+		err := post(t.Context(), pinnedTLS(ca.Pin()), "https://"+addr+"/v1/renew", "", RenewRequest{}, &out)
 		if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Status != 401 {
 			t.Errorf("got %v", err)
 		}
@@ -152,7 +152,7 @@ func TestJoinRefusals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Renew(t.Context(), addr, other); err == nil {
+		if _, err := Renew(t.Context(), addr, "", other); err == nil {
 			t.Error("renewed")
 		}
 	})

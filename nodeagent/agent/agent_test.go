@@ -127,7 +127,7 @@ func TestLogs(t *testing.T) {
 		t.Errorf("with timestamps: %q", got)
 	}
 	for path, want := range map[string]string{
-		"/logs?container=nope":                           `no container \"nope\"`,
+		"/logs?container=nope":                           `no container \"nope\" that ever ran here: it has main`,
 		"/logs?container=..":                             `no container \"..\"`,
 		"/logs?container=../" + n.pod.Meta.UID + "/main": "no container",
 		"/logs?tail=x":                                   "a number of lines",
@@ -242,7 +242,7 @@ func TestExec(t *testing.T) {
 		"command=true&container=main":                                "//0",
 		"command=/toolbox&command=print%3Da&command=warn%3Db&tty=no": "tty=\"no\": want true or false",
 		"":                          "command=\"\": want the program",
-		"command=ls&container=nope": "no container \"nope\"",
+		"command=ls&container=nope": "no container \"nope\" that ever ran here: it has main",
 	} {
 		out, errOut, exit, err := n.session(query, "typed")
 		got := fmt.Sprintf("%s/%s/%d", out, errOut, exit.Code)

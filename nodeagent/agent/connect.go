@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -44,11 +45,13 @@ func (a *Agent) serveConnect(w http.ResponseWriter, r *http.Request) error {
 	defer gone()
 	defer context.AfterFunc(ctx, func() { to.Close() })()
 	frames := tunnel.NewFrames(conn)
+	var hungUp atomic.Bool // the caller did, or its server for it
 	go func() {
-		defer gone() // the caller hung up
+		defer gone()
 		for {
 			t, data, err := frames.Read()
 			if err != nil {
+				hungUp.Store(true)
 				return
 			}
 			switch t {
@@ -64,6 +67,9 @@ func (a *Agent) serveConnect(w http.ResponseWriter, r *http.Request) error {
 		}
 	}()
 	_, err = io.Copy(frames.Writer(tunnel.FrameStdout), to)
+	if hungUp.Load() {
+		return nil // this end is not the pod's
+	}
 	exit := tunnel.Exit{}
 	if err != nil && ctx.Err() == nil {
 		exit = tunnel.Exit{Code: 1, Error: err.Error()}

@@ -37,7 +37,7 @@ func (a *Agent) serveExec(w http.ResponseWriter, r *http.Request) error {
 	case !ok:
 		return api.Errorf(api.NotFound, "the pod is not on node %s (any more)", a.cfg.Name)
 	case !named:
-		return noContainer(name)
+		return a.noContainer(r.PathValue("uid"), name)
 	case !run.Running:
 		return api.Errorf(api.Conflict, "container %s does not run now: try again once it does", name)
 	}
@@ -63,6 +63,9 @@ func (a *Agent) serveExec(w http.ResponseWriter, r *http.Request) error {
 	}
 	go in.read(pw) // ends with the connection, which this function closes
 	code, err := a.cfg.Runtime.Exec(ctx, run.ID, command, tty, streams)
+	if ctx.Err() != nil {
+		return nil // the caller hung up, or its server did for it: then this end is not the command's
+	}
 	exit := tunnel.Exit{Code: code}
 	if err != nil {
 		exit = tunnel.Exit{Code: execFailed(err), Error: err.Error()}

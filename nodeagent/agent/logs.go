@@ -61,16 +61,16 @@ func (a *Agent) serveLogs(w http.ResponseWriter, r *http.Request) error {
 		return api.Errorf(api.NotFound, "node %s keeps no logs", a.cfg.Name)
 	}
 	if api.CheckName(q.container) != nil || !filepath.IsLocal(uid) || filepath.Base(uid) != uid {
-		return noContainer(q.container) // they become a path
+		return a.noContainer(uid, q.container) // they become a path
 	}
 	attempts := a.attempts(uid, q.container)
 	view, here, _ := a.workers.View(uid)
 	_, named := view.Containers[q.container]
 	switch {
 	case here && !named:
-		return noContainer(q.container)
+		return a.noContainer(uid, q.container)
 	case len(attempts) == 0 && !here:
-		return noContainer(q.container)
+		return a.noContainer(uid, q.container)
 	case q.previous && len(attempts) < 2:
 		return api.Errorf(api.NotFound, "container %s has had one run only: leave previous out", q.container)
 	}

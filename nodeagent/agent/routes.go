@@ -4,7 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
 	"github.com/clusterd/terraform-provider-clusterd/nodeagent/runtime"
@@ -63,8 +68,20 @@ func containerOf(r *http.Request) string {
 	return api.MainContainer
 }
 
-func noContainer(name string) error {
-	return api.Errorf(api.NotFound, "the pod has no container %q that ever ran here", name)
+// noContainer says which containers of a pod there are, when name is none of them.
+func (a *Agent) noContainer(uid, name string) error {
+	view, here, _ := a.workers.View(uid)
+	has := slices.Sorted(maps.Keys(view.Containers))
+	if !here && filepath.IsLocal(uid) && filepath.Base(uid) == uid { // what is gone has left its logs
+		entries, _ := os.ReadDir(filepath.Join(a.cfg.Logs, uid))
+		for _, e := range entries {
+			has = append(has, e.Name())
+		}
+	}
+	if len(has) == 0 {
+		return api.Errorf(api.NotFound, "the pod has no container %q that ever ran here", name)
+	}
+	return api.Errorf(api.NotFound, "the pod has no container %q that ever ran here: it has %s", name, strings.Join(has, ", "))
 }
 
 func badQuery(name, value, want string) error {

@@ -52,7 +52,7 @@ type Member struct {
 // Join makes a node a member of the cluster. It runs nothing yet.
 func Join(ctx context.Context, cfg MemberConfig) (*Member, error) {
 	n := cfg.Node
-	res, err := pki.Join(ctx, cfg.Servers[0], cfg.Token, pki.JoinRequest{Name: n.Name, Address: "127.0.0.1", Labels: cfg.Labels})
+	res, err := pki.Join(ctx, cfg.Servers[0], cfg.Token, pki.JoinRequest{Name: n.Name, Address: "127.0.0.1", Labels: cfg.Labels, Program: daemon.UserAgent("nodeagent")})
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func Join(ctx context.Context, cfg MemberConfig) (*Member, error) {
 	}
 	m := &Member{GossipKeys: res.GossipKeys, name: n.Name, proxied: cfg.Proxied, log: n.Log, id: res.Identity}
 	urls := agent.URLs(cfg.Servers)
-	if m.client, err = client.New(client.Config{Addresses: urls, TLS: m.id.ClientTLS(), UserAgent: "nodeagent/" + daemon.Version()}); err != nil {
+	if m.client, err = client.New(client.Config{Addresses: urls, TLS: m.id.ClientTLS(), UserAgent: daemon.UserAgent("nodeagent")}); err != nil {
 		return nil, err
 	}
 	// Who looks for the leader would draw the other requests there, too.
@@ -123,7 +123,7 @@ func (m *Member) renew(ctx context.Context) error {
 		servers := slices.Sorted(maps.Keys(m.reports))
 		m.mu.Unlock()
 		for _, addr := range servers {
-			if _, err = pki.Renew(ctx, addr, m.id); err == nil {
+			if _, err = pki.Renew(ctx, addr, daemon.UserAgent("nodeagent"), m.id); err == nil {
 				return nil
 			}
 		}
