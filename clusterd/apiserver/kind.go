@@ -79,11 +79,11 @@ type object struct {
 
 	spec, effective, status json.RawMessage
 
-	body  []byte            // as served
-	index []string          // names of the kind's indexes that have it, "" where none has; nil of what is to be written
-	load  load              // of pods
-	uses  []api.VolumeUse   // of pods that have not ended
-	ports []api.Port        // of its node, that a pod takes for itself
+	body  []byte          // as served
+	index []string        // names of the kind's indexes that have it, "" where none has; nil of what is to be written
+	load  load            // of pods
+	uses  []api.VolumeUse // of pods that have not ended
+	ports []api.Port      // of its node, that a pod takes for itself
 
 	node  *api.Node // typed, of a node: each bind to it reads it
 	known *api.Pod  // typed and shared, of a pod that this server wrote or is to write; may be nil
