@@ -120,6 +120,9 @@ func (s *settings) expelled(ctx context.Context, log hclog.Logger) bool {
 	if !api.Is(err, api.Unauthenticated) {
 		return false
 	}
+	if s.server == "" && len(m.Servers) > 0 {
+		s.server = m.Servers[0]
+	}
 	log.Info("this node is no member any more: it joins anew, with the new token", "node", m.Name, "reason", err)
 	return true
 }

@@ -23,7 +23,7 @@ var (
 	podsDesc     = prometheus.NewDesc("clusterd_node_pods", "Pods of the node, by phase.", []string{"phase"}, nil)
 	runningDesc  = prometheus.NewDesc("clusterd_node_containers_running", "Containers that run.", nil, nil)
 	restartsDesc = prometheus.NewDesc("clusterd_node_container_restarts", "How often the containers of the pods that are here were started again.", nil, nil)
-	leaseDesc    = prometheus.NewDesc("clusterd_node_lease_left_seconds", "How long the node may run stateful pods without word from a leader. Absent without a lease.", nil, nil)
+	leaseDesc    = prometheus.NewDesc("clusterd_node_lease_left_seconds", "How long the node may run stateful pods without word from a leader. Absent where no pod needs it.", nil, nil)
 )
 
 func newMetrics(reg prometheus.Registerer) *metrics {

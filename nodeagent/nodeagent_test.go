@@ -140,7 +140,13 @@ func TestLeaveWaitsForTheEnd(t *testing.T) {
 	if err := s.ends(soon); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while it runs: %v", err)
 	}
+	if pid, err := s.running(); pid != os.Getpid() {
+		t.Errorf("while it runs: %d, %v", pid, err)
+	}
 	lock.Close()
+	if pid, err := s.running(); err == nil { // its pid may be another's by now
+		t.Errorf("after its end: %d", pid)
+	}
 	if err := s.ends(t.Context()); err != nil {
 		t.Errorf("after its end: %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -160,7 +161,7 @@ func (s *settings) together(ctx context.Context, g *gossip.Gossip, children []*c
 		if err := g.Leave(4 * time.Second); err != nil {
 			log.Warn("not everybody heard the goodbye", "error", err)
 		}
-		if err := s.awaitLeft(); err != nil {
+		if err := errors.Join(s.awaitLeft(), s.noteLeft()); err != nil {
 			log.Warn("the cluster has not said yet that this node has left", "error", err)
 		}
 	}
@@ -227,6 +228,14 @@ func (s *settings) seeds(ctx context.Context) func() []string {
 	}
 }
 
+// hasLeft stands in the lock's file, below the pid, once the cluster knows that
+// the node has left.
+const hasLeft = "left"
+
+func (s *settings) noteLeft() error {
+	return os.WriteFile(s.lockFile(), fmt.Appendf(nil, "%d\n%s\n", os.Getpid(), hasLeft), 0o600)
+}
+
 func (s *settings) lockFile() string { return filepath.Join(s.RunDir, "nodeagent.pid") }
 
 // lock makes sure that this is the only supervisor of the node, and tells
@@ -245,6 +254,22 @@ func (s *settings) lock() (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// running returns the pid of the supervisor that holds the lock.
+func (s *settings) running() (pid int, err error) {
+	f, err := os.Open(s.lockFile())
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+		return 0, cmp.Or(err, errors.New("nobody holds "+s.lockFile()))
+	}
+	if _, err := fmt.Fscan(f, &pid); err != nil || pid <= 1 {
+		return 0, fmt.Errorf("%s names no process", s.lockFile())
+	}
+	return pid, nil
 }
 
 // endTimeout is how long a nodeagent may take to end that was asked to leave.
@@ -284,15 +309,11 @@ func leaveCommand() *cobra.Command {
 		Short: "Stop this machine's nodeagent and say goodbye: its pods are replaced elsewhere at once",
 		Long: `Stop this machine's nodeagent and say goodbye: its pods are replaced elsewhere at once.
 
-The command ends once the nodeagent has, and the cluster knows it.`,
+The command ends once the nodeagent has, and says whether the cluster knows.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := os.ReadFile(s.lockFile())
-			if err != nil {
-				return fmt.Errorf("no nodeagent runs with --run-dir %s: %w", s.RunDir, err)
-			}
-			pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-			if err == nil && pid > 1 {
+			pid, err := s.running()
+			if err == nil {
 				err = syscall.Kill(pid, syscall.SIGUSR1)
 			}
 			if err != nil {
@@ -301,7 +322,11 @@ The command ends once the nodeagent has, and the cluster knows it.`,
 			if err := s.ends(cmd.Context()); err != nil {
 				return fmt.Errorf("nodeagent was asked to leave, and still runs: %w", err)
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "nodeagent has left the cluster")
+			said := "nodeagent has ended, and the cluster has not said yet that it left: clusterd get nodes shows when it has"
+			if b, err := os.ReadFile(s.lockFile()); err == nil && slices.Contains(strings.Fields(string(b)), hasLeft) {
+				said = "nodeagent has left the cluster"
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), said)
 			return nil
 		},
 	}

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -79,7 +80,7 @@ func (s *Server) audit(r *request, code api.Code, err error) {
 // tells reports whether what r does is worth a line when it is let through.
 func (r *request) tells() bool {
 	switch {
-	case r.Method == http.MethodGet, r.act == api.VerbPlan, r.flag("dry_run"):
+	case r.Method == http.MethodGet, r.act == api.VerbPlan, r.dry():
 		return false
 	case r.by.Role == RoleSystem: // what loops do follows from what was written
 		return false
@@ -87,6 +88,11 @@ func (r *request) tells() bool {
 		return !r.routine
 	}
 	return true
+}
+
+// dry reports whether r is only a question, at a route that takes it for one.
+func (r *request) dry() bool {
+	return r.flag("dry_run") && slices.ContainsFunc(r.doc.query, func(p param) bool { return p == askDryRun || p == askWhether })
 }
 
 // clip keeps strangers from writing books.

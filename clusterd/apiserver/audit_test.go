@@ -72,6 +72,7 @@ func TestAudit(t *testing.T) {
 			{ann, "DELETE", "/v1/namespaces/default/apps/web", "", "user:ann delete App/default/web done 0\n"},
 			{ann, "POST", "/v1/batch", batch, "user:ann write App/default/b1 done 0\nuser:ann delete Service/default/none done 0\n"},
 			{ann, "POST", "/v1/batch", `{"writes":[{"put":"` + secret + `"}]}`, "user:ann write // failed 400\n"},
+			{ann, "POST", "/v1/snapshot?dry_run=true", `{}`, "user:ann snapshot // failed 409\n"}, // which knows no questions
 			{ann, "POST", "/v1/namespaces/default/pods/web-1/exec?command=" + secret, "", "user:ann exec Pod/default/web-1 done 0\n"},
 			{w1, "PUT", "/v1/nodes/w1/status", `{"status":{}}`, ""},
 			{w1, "POST", "/v1/batch", `{"writes":[` + nodeStatus + `]}`, ""},

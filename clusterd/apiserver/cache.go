@@ -408,11 +408,22 @@ func (r *readIndex) read(ctx context.Context, ask func(context.Context) (int64, 
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-c.turn:
+		go r.ask(context.WithoutCancel(ctx), c, ask) // who waits less than others leaves it to them
 	}
+	select {
+	case <-c.done:
+		return c.revision, c.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// ask has the answer for all who wait for it by now, and passes the turn on.
+func (r *readIndex) ask(ctx context.Context, c *indexCall, ask func(context.Context) (int64, error)) {
 	r.mu.Lock()
 	r.next = nil // who comes from now on needs another answer
 	r.mu.Unlock()
-	actx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), readIndexTimeout, errSilent)
+	actx, cancel := context.WithTimeoutCause(ctx, readIndexTimeout, errSilent)
 	defer cancel()
 	c.revision, c.err = ask(actx)
 	c.err = silent(actx, c.err)
@@ -422,5 +433,4 @@ func (r *readIndex) read(ctx context.Context, ask func(context.Context) (int64, 
 	if r.busy = r.next != nil; r.busy {
 		r.next.turn <- struct{}{}
 	}
-	return c.revision, c.err
 }

@@ -177,8 +177,12 @@ func (s *Server) unsettled(ctx context.Context, m store.Membership) string {
 	}
 	peers := s.peers(s.cache.now.Load()) // the store has no name of who never started
 	for _, member := range members {
-		if name := peers[member.Address]; member.Learner && name != "" {
-			return fmt.Sprintf("server %s joins at the moment, and they do so one by one; if it never will: clusterd delete server %s", name, name)
+		switch name := peers[member.Address]; {
+		case !member.Learner || name == "":
+		case member.Name == "":
+			return fmt.Sprintf("server %s joins at the moment, and they do so one by one; if it never comes to serve: clusterd delete server %s", name, name)
+		default:
+			return fmt.Sprintf("server %s joins at the moment, and they do so one by one", name)
 		}
 	}
 	return "the members of the store cannot change yet: one cannot be reached"

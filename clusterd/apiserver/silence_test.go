@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/clusterd/terraform-provider-clusterd/clusterd/apiserver/internal/store"
 	"github.com/clusterd/terraform-provider-clusterd/internal/api"
@@ -41,8 +42,9 @@ func TestSilence(t *testing.T) {
 		u := pki.NewUserToken()
 		must(client.Of(c, api.Tokens).Create(t.Context(), userToken(u.ID, u.Hash())))(t)
 		st.mute.Store(true)
-		if w := over(s, nil, u.Reveal(), "GET", "/metrics"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "store_up 0") {
-			t.Errorf("metrics: %d %s", w.Code, w.Body)
+		began := time.Now()
+		if w := over(s, nil, u.Reveal(), "GET", "/metrics"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "store_up 0") || time.Since(began) > readyTimeout {
+			t.Errorf("metrics, after %s: %d %s", time.Since(began), w.Code, w.Body)
 		}
 		if w := over(s, nil, pki.NewUserToken().Reveal(), "GET", "/metrics"); w.Code != http.StatusUnauthorized {
 			t.Errorf("metrics for a stranger: %d %s", w.Code, w.Body)

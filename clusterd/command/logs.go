@@ -214,8 +214,8 @@ func (l *logPrinter) pod(ctx context.Context, name, prefix string) error {
 	set("previous", "true", l.q.previous)
 	set("since", l.q.since.String(), l.q.since > 0)
 	for began := false; ; {
-		last, err := l.stream(ctx, name, prefix, params)
-		switch began = began || err == nil || !last.IsZero(); {
+		last, answered, err := l.stream(ctx, name, prefix, params)
+		switch began = began || answered; {
 		case ctx.Err() != nil || err == nil:
 			return nil
 		case !l.q.follow || !began || !api.Is(err, api.Unready):
@@ -233,11 +233,12 @@ func (l *logPrinter) pod(ctx context.Context, name, prefix string) error {
 	}
 }
 
-// stream prints one answer to its end, and returns when its last line was written.
-func (l *logPrinter) stream(ctx context.Context, name, prefix string, params url.Values) (last time.Time, err error) {
+// stream prints one answer to its end, and returns when its last line was written,
+// and whether there was an answer at all.
+func (l *logPrinter) stream(ctx context.Context, name, prefix string, params url.Values) (last time.Time, answered bool, err error) {
 	resp, err := l.c.Do(ctx, client.Request{Method: http.MethodGet, Path: client.Path(api.Pods.Info(), l.ns, name) + "/logs", Query: params})
 	if err != nil {
-		return last, err
+		return last, false, err
 	}
 	defer resp.Body.Close()
 	r := bufio.NewReaderSize(resp.Body, 64<<10)
@@ -252,14 +253,14 @@ func (l *logPrinter) stream(ctx context.Context, name, prefix string, params url
 				text = line
 			}
 			if err := l.print(prefix, text); err != nil {
-				return last, err
+				return last, true, err
 			}
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return last, nil
+			return last, true, nil
 		case err != nil:
-			return last, api.Errorf(api.Unready, "log of pod %s: the stream broke: %s", name, err)
+			return last, true, api.Errorf(api.Unready, "log of pod %s: the stream broke: %s", name, err)
 		}
 	}
 }

@@ -116,14 +116,11 @@ leaves the drain going. clusterd node undrain takes it back.`,
 	return cmd
 }
 
-// tellVolumes says for which data pods wait that a node has.
-func (c *cli) tellVolumes(ctx context.Context, cl *client.Client, node string) error {
+// tellVolumes says which volumes have their data on a node, to who may know.
+func (c *cli) tellVolumes(ctx context.Context, cl *client.Client, node string) {
 	all, _, err := client.Of(cl, api.Volumes).List(ctx, "", nil)
-	if api.Is(err, api.Denied) {
-		return nil // who may drain need not see them
-	}
 	if err != nil {
-		return err
+		return
 	}
 	var there []string
 	for _, v := range all {
@@ -132,9 +129,8 @@ func (c *cli) tellVolumes(ctx context.Context, cl *client.Client, node string) e
 		}
 	}
 	if len(there) > 0 {
-		fmt.Fprintf(c.out, "Data of volumes is there, and what mounts them waits for it: %s. It runs again after: clusterd node undrain %s\n", strings.Join(there, ", "), node)
+		fmt.Fprintf(c.out, "What mounts volumes whose data is there waits until the node is back, by clusterd node undrain %s: %s\n", node, strings.Join(there, ", "))
 	}
-	return nil
 }
 
 // followDrain prints how a drain goes until it is over.
@@ -164,7 +160,8 @@ func (c *cli) followDrain(ctx context.Context, cl *client.Client, n *api.Node) e
 			st := ev.Object.Status.Drain
 			if st.Phase == api.DrainDone {
 				fmt.Fprintf(c.out, "%s is drained\n", n.Ref())
-				return c.tellVolumes(ctx, cl, n.Meta.Name)
+				c.tellVolumes(ctx, cl, n.Meta.Name)
+				return nil
 			}
 			tell(st.Summary())
 			for _, w := range st.Waits {

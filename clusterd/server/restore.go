@@ -58,6 +58,10 @@ func Restore(c RestoreConfig) (head Snapshot, err error) {
 	if err != nil {
 		return head, fmt.Errorf("open the keys of the snapshot: %w", err)
 	}
+	s := &Server{cfg: cfg, log: cfg.Log}
+	if _, err := s.locate(cfg.Listen); err != nil {
+		return head, err
+	}
 	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {
 		return head, err
 	}
@@ -65,10 +69,6 @@ func Restore(c RestoreConfig) (head Snapshot, err error) {
 	defer os.Remove(db)
 	os.Remove(db) // of an attempt that was cut short
 	if head, err = OpenSnapshot(c.Snapshot, db); err != nil {
-		return head, err
-	}
-	s := &Server{cfg: cfg, log: cfg.Log}
-	if _, err := s.locate(cfg.Listen); err != nil {
 		return head, err
 	}
 	if err := apiserver.RestoreStore(db, *s.storeConfig(nil)); err != nil {

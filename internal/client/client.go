@@ -198,12 +198,10 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 		sent = sent || write && !busy
 		answered = answered || leaderless(err)
 		if !busy && !api.Is(err, api.Unready) || r.Stream != nil || ctx.Err() != nil || try >= attempts && !(answered && time.Since(began) < election) {
-			if unreached(err) && told != nil {
-				return nil, told
-			}
-			return nil, reachNone(err, silent)
+			return nil, best(err, told, silent)
 		}
 		switch {
+		case busy:
 		case !unreached(err):
 			told = err
 		case !slices.Contains(silent, at):
@@ -217,7 +215,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, err
+			return nil, best(err, told, silent)
 		case <-time.After(pause):
 		}
 		wait = min(2*wait, mostBackoff)
@@ -307,12 +305,18 @@ func unreached(err error) bool {
 	return ok && strings.HasPrefix(e.Message, cannotReach)
 }
 
-// reachNone names all of the servers that were asked, if none could be reached.
-func reachNone(err error, silent []string) error {
-	if len(silent) < 2 || !unreached(err) {
+// best is what to say of several tries: err was the last, and told is what a
+// server answered that was reached; silent are those that were not.
+func best(err, told error, silent []string) error {
+	if !unreached(err) || told == nil && len(silent) < 2 {
 		return err
 	}
 	e, _ := errors.AsType[*api.Error](err)
+	if answer, ok := errors.AsType[*api.Error](told); ok {
+		said := *answer
+		said.Uncertain = said.Uncertain || e.Uncertain
+		return &said
+	}
 	slices.Sort(silent)
 	all := *e
 	all.Message = cannotReach + "any of " + strings.Join(silent, ", ") + "; the last: " + strings.TrimPrefix(e.Message, cannotReach)

@@ -142,11 +142,11 @@ func (a *Agent) Handler() http.Handler { return a.mux }
 // Pods returns what is known of the node's pods, by UID.
 func (a *Agent) Pods() map[string]pod.View { return a.workers.Views() }
 
-// Lease returns how long the node may still run stateful pods; ok is false
-// without a lease.
+// Lease returns how long the node may still run stateful pods; ok is false where
+// no pod needs that.
 func (a *Agent) Lease() (left time.Duration, ok bool) {
-	era, left := a.lease.Left()
-	return left, era != 0
+	_, left = a.lease.Left()
+	return left, left > 0 || a.lease.isNeeded()
 }
 
 // Run works until ctx ends. Containers go on.

@@ -66,20 +66,23 @@ func (k *keeper) Need(is bool) {
 	}
 }
 
-// idle waits until a pod needs the lease, or ctx ends.
-func (k *keeper) idle(ctx context.Context) {
-	for ctx.Err() == nil {
-		k.mu.Lock()
-		needed := k.needed
-		k.mu.Unlock()
-		if needed {
-			return
-		}
+func (k *keeper) isNeeded() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.needed
+}
+
+// idle waits until a pod needs the lease, or ctx ends, and reports whether there
+// was anything to wait for.
+func (k *keeper) idle(ctx context.Context) (waited bool) {
+	for ctx.Err() == nil && !k.isNeeded() {
+		waited = true
 		select {
 		case <-ctx.Done():
 		case <-k.asked:
 		}
 	}
+	return waited
 }
 
 const (
@@ -91,7 +94,14 @@ const (
 // does not succeed. Without a pod that needs it, the lease just ends.
 func (k *keeper) run(ctx context.Context) {
 	held, missed := true, false
-	for k.idle(ctx); ctx.Err() == nil; k.idle(ctx) {
+	for {
+		if k.idle(ctx) {
+			_, left := k.Left()
+			held, missed = left > 0, false
+		}
+		if ctx.Err() != nil {
+			return
+		}
 		asked := k.cfg.Clock() // the lease is counted from here
 		rctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 		length, err := k.renew(rctx)

@@ -23,19 +23,26 @@ type leaseFact struct {
 	Left time.Duration // 0: the node has none
 }
 
+// leaseRest is what a lease must have left for a pod to begin on it: one that
+// nobody needed any more is not renewed, and may end before the next has begun.
+const leaseRest = 2 * time.Second
+
 // onLease judges a pod that needs a lease. It reports whether the pod is to be
 // killed; if not, whether it must not start anything is noted in what is seen.
 func (p *planner) onLease() (isolated bool) {
 	if p.pod.Spec.Isolation != api.StopIsolated {
 		return false
 	}
-	held := p.see.Lease.Left > 0
+	held, begun := p.see.Lease.Left > 0, len(p.alive()) > 0
 	switch {
 	case p.rec.Isolated:
-	case p.rec.Era == 0 && held:
+	case p.rec.Era == 0 && held && (begun || p.see.Lease.Left >= leaseRest):
 		p.rec.Era = p.see.Lease.Era
-	case p.rec.Era == 0 && len(p.alive()) == 0: // it has not begun
+	case p.rec.Era == 0 && !begun:
 		p.see.Hold, p.see.NoLease = true, true
+		if held { // it is about to be renewed, or to end
+			p.again(p.now.Add(leaseRest / 4))
+		}
 		return false
 	case !held || p.rec.Era != p.see.Lease.Era:
 		p.rec.Isolated = true
