@@ -71,6 +71,7 @@ func (at placement) leaves() bool { return at.evicted || at.pod.Meta.Deleting() 
 
 // spread counts pods of one sort.
 type spread struct {
+	asks     *request // of a revision: what one of its pods asks for
 	onNode   []int32
 	inDomain map[string][]int32 // by label key, then domain
 	total    int
@@ -174,8 +175,14 @@ func (p *picture) setPod(pod *api.Pod) (better needs) {
 
 func (p *picture) take(uid string, r *request, i int, pod *api.Pod) {
 	at := placement{node: i, request: r, pod: pod}
-	p.placed[uid] = at
 	p.count(at, +1)
+	// Pods of a revision ask for the same, and there are many.
+	if s := p.apps[r.group.revision]; s.asks == nil {
+		s.asks = r
+	} else if s.asks.key == r.key {
+		at.request = s.asks
+	}
+	p.placed[uid] = at
 }
 
 // unplace forgets a pod; it reports what that may help.

@@ -251,3 +251,19 @@ func TestNodeChanges(t *testing.T) {
 		t.Errorf("free: %dm", p.freeCPU[0])
 	}
 }
+
+// TestPlacedPodsShareTheirRequest: who asks for the same as others of the revision
+// keeps no request of its own, and who asks for something else does.
+func TestPlacedPodsShareTheirRequest(t *testing.T) {
+	p := newPicture()
+	p.setNode(testNode("w1", "4", "4Gi", 10, nil, api.VerdictReady, false))
+	for _, name := range []string{"a", "b", "c"} {
+		pod := testPod(name, "web", map[string]string{"c": "1"}[name], "64Mi", nil)
+		pod.Spec.Node = "w1"
+		p.setPod(pod)
+	}
+	a, b, c := p.placed["uid-a"], p.placed["uid-b"], p.placed["uid-c"]
+	if a.request == nil || a.request != b.request || a.request == c.request || c.cpu != 1000 {
+		t.Errorf("%p, %p and %p with %dm", a.request, b.request, c.request, c.cpu)
+	}
+}
