@@ -28,6 +28,10 @@ func (s *Server) serveReady(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
+// alwaysTimeout bounds how long what is always answered waits for what is newest:
+// the numbers themselves ask the store once more.
+const alwaysTimeout = time.Second
+
 // serveMetrics answers GET /metrics.
 func (s *Server) serveMetrics(w http.ResponseWriter, r *request) error {
 	if err := allow(r.by, ask{verb: api.VerbRead, kind: s.kinds["servers"]}); err != nil {

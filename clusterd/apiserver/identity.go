@@ -73,7 +73,7 @@ func (s *Server) identify(r *http.Request, always bool) (by caller, err error) {
 	by.still = func(snap *snapshot) (api.Rights, error) { return s.holds(snap, user) }
 	ctx := r.Context()
 	if always {
-		short, cancel := context.WithTimeout(ctx, readyTimeout)
+		short, cancel := context.WithTimeout(ctx, alwaysTimeout)
 		defer cancel()
 		ctx = short
 	}

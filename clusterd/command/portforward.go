@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -119,6 +120,9 @@ func parseForwarding(word string) (f forwarding, err error) {
 	return f, nil
 }
 
+// askAgain is how often a forwarding that nobody uses asks whether it still may be.
+const askAgain = 5 * time.Second
+
 // forward serves the local ports until ctx ends, or the right to connect does.
 func (c *cli) forward(ctx context.Context, target, address string, all []forwarding) error {
 	cl, err := c.to.client()
@@ -163,6 +167,18 @@ func (c *cli) forward(ctx context.Context, target, address string, all []forward
 			}
 		})
 	}
+	wg.Go(func() { // while nobody connects, nothing else tells
+		for tick := time.NewTicker(askAgain); ctx.Err() == nil; {
+			select {
+			case <-ctx.Done():
+				tick.Stop()
+			case <-tick.C:
+				if err := c.ask(ctx, cl, pod, "connect"); isRefusal(err) {
+					end(err)
+				}
+			}
+		}
+	})
 	<-ctx.Done()
 	if why := context.Cause(ctx); isRefusal(why) {
 		return why

@@ -57,7 +57,7 @@ you run: the servers share it, and --join only gets them the cluster's keys.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&cfg.DataDir, "data-dir", "/var/lib/clusterd/server", "directory that keeps the cluster's state")
+	f.StringVar(&cfg.DataDir, "data-dir", defaultDataDir, "directory that keeps the cluster's state")
 	f.StringVar(&cfg.Name, "name", "", "name of this server; the machine's host name when unset")
 	f.StringVar(&cfg.Listen, "listen", "", "host:port of the API; port "+server.DefaultPort+" of all addresses when unset")
 	f.StringVar(&cfg.Advertise, "advertise", "", "address others reach this server by; the machine's first when unset")

@@ -126,7 +126,7 @@ func (c *cli) snapshotInspect() *cobra.Command {
 // does not run.
 func offline(cmd *cobra.Command, cfg *server.Config, log *daemon.LogConfig) {
 	f := cmd.Flags()
-	f.StringVar(&cfg.DataDir, "data-dir", "/var/lib/clusterd/server", "directory that keeps the server's state")
+	f.StringVar(&cfg.DataDir, "data-dir", defaultDataDir, "directory that keeps the server's state")
 	f.StringVar(&cfg.Name, "name", "", "name of the server; the machine's host name when unset")
 	f.StringVar(&cfg.Advertise, "advertise", "", "address others reach the server by; the machine's first when unset")
 	f.StringVar(&cfg.Peer, "peer", "", "port, or host:port, that the other servers reach its store by; port "+server.DefaultPeerPort+" when unset")
@@ -134,12 +134,21 @@ func offline(cmd *cobra.Command, cfg *server.Config, log *daemon.LogConfig) {
 }
 
 // startOn says how a server is started on a directory that was filled for it.
-func startOn(dir string) string {
-	if os.Geteuid() != 0 {
-		return "start it with: clusterd server --data-dir " + dir
+func startOn(cfg server.Config) string {
+	by := "clusterd server --data-dir " + cfg.DataDir
+	for _, f := range []struct{ name, value string }{{"name", cfg.Name}, {"advertise", cfg.Advertise}, {"peer", cfg.Peer}} {
+		if f.value != "" {
+			by += " --" + f.name + " " + f.value
+		}
 	}
-	return fmt.Sprintf("start it with: chown -R clusterd: %s && systemctl start clusterd; without its package: clusterd server --data-dir %s", dir, dir)
+	if os.Geteuid() != 0 || cfg.DataDir != defaultDataDir {
+		return "start it with: " + by
+	}
+	return fmt.Sprintf("start it with: chown -R clusterd: %s && systemctl start clusterd; without its package: %s", cfg.DataDir, by)
 }
+
+// defaultDataDir is where the package's server keeps its state.
+const defaultDataDir = "/var/lib/clusterd/server"
 
 func (c *cli) snapshotRestore() *cobra.Command {
 	var cfg server.RestoreConfig
@@ -170,7 +179,7 @@ not know.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "restored %s to %s: %s\n%s\n", args[0], cfg.DataDir, about(head), startOn(cfg.DataDir))
+			fmt.Fprintf(c.out, "restored %s to %s: %s\n%s\n", args[0], cfg.DataDir, about(head), startOn(cfg.Config))
 			return nil
 		},
 	}
@@ -202,7 +211,7 @@ data directories and let them join.`,
 			if err := server.Recover(cmd.Context(), cfg); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "%s is the store of a cluster of one\n%s\n", cfg.DataDir, startOn(cfg.DataDir))
+			fmt.Fprintf(c.out, "%s is the store of a cluster of one\n%s\n", cfg.DataDir, startOn(cfg))
 			return nil
 		},
 	}
